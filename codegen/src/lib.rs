@@ -1,0 +1,1 @@
+//! Placed graph to kernels: MLIR, LLVM, host objects and the artifact

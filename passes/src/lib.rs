@@ -1,0 +1,1 @@
+//! Graph to graph: gradient, simplification, fusion, layout, schedule and memory

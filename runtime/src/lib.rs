@@ -1,0 +1,1 @@
+//! Loads an artifact and runs it: devices, executor, training driver and data; alexrun

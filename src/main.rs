@@ -1,0 +1,2 @@
+//! The `alexc` command.
+fn main() {}
