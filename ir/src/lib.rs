@@ -1,1 +1,28 @@
-//! What a program is: types, ops, graph, text, verifier, interpreter and plan
+//! What a program is.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`types`] | element types, dimensions (with the symbolic batch `N`), tensor types |
+//! | [`ops`] | every operation, one file each: attributes, shape rule, meaning, gradient, example |
+//! | [`nest`] | the form in which an operation states its meaning: loops, index maps, a scalar body |
+//! | [`graph`] | the read-only dataflow graph and its builder |
+//! | [`layout`] | where the elements of a tensor lie in memory |
+//! | [`program`] | a scheduled graph: kernels (nests) over stored values |
+//! | [`plan`] | what the runtime sees: buffers and launches, no graph |
+//!
+//! This crate knows neither LLVM nor CUDA nor files.
+
+pub mod graph;
+pub mod interpreter;
+pub mod layout;
+pub mod nest;
+pub mod op;
+pub mod ops;
+pub mod plan;
+pub mod program;
+pub mod types;
+
+pub use graph::{Builder, Graph, Node, NodeId};
+pub use op::{Attribute, Attributes, OpError, Operation};
+pub use ops::Op;
+pub use types::{DType, Dim, Real, Shape, Type};

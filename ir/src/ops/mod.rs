@@ -1,0 +1,99 @@
+//! Every operation, one file each. A new one is a file and a line here.
+
+use crate::graph::NodeId;
+use crate::nest::Nest;
+use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::types::Type;
+
+mod window;
+
+macro_rules! ops {
+    ($($module:ident :: $variant:ident),* $(,)?) => {
+        $(mod $module;)*
+        $(pub use $module::$variant;)*
+
+        /// Any operation.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs)]
+        pub enum Op { $($variant($variant)),* }
+
+        $(impl From<$variant> for Op {
+            fn from(op: $variant) -> Op {
+                Op::$variant(op)
+            }
+        })*
+
+        /// The mnemonics of all operations, as listed.
+        pub const MNEMONICS: &[&str] = &[$(<$variant as Operation>::MNEMONIC),*];
+        /// The examples of all operations, with their mnemonics.
+        pub const EXAMPLES: &[(&str, &str)] = &[$((<$variant as Operation>::MNEMONIC, <$variant as Operation>::EXAMPLE)),*];
+
+        impl Op {
+            /// Constructs the operation with this mnemonic, or `None` if there is none.
+            pub fn parse(mnemonic: &str, attributes: &mut Attributes) -> Option<Result<Op, OpError>> {
+                $(if mnemonic == <$variant as Operation>::MNEMONIC {
+                    return Some(<$variant as Operation>::parse(attributes).map(Op::$variant));
+                })*
+                None
+            }
+
+            /// [`Operation::MNEMONIC`].
+            pub fn mnemonic(&self) -> &'static str {
+                match self { $(Op::$variant(_) => <$variant as Operation>::MNEMONIC),* }
+            }
+
+            /// [`Operation::attributes`].
+            pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+                match self { $(Op::$variant(op) => op.attributes()),* }
+            }
+
+            /// [`Operation::infer`].
+            pub fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+                match self { $(Op::$variant(op) => op.infer(operands)),* }
+            }
+
+            /// [`Operation::meaning`]; empty for inputs and parameters.
+            pub fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+                match self { $(Op::$variant(op) => op.meaning(operands, result)),* }
+            }
+
+            /// [`Operation::gradient`].
+            pub fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
+                match self { $(Op::$variant(op) => op.gradient(context)),* }
+            }
+        }
+    };
+}
+
+ops! {
+    input::Input,
+    parameter::Parameter,
+    conv2d::Conv2d,
+    conv2d_grad_input::Conv2dGradInput,
+    conv2d_grad_weight::Conv2dGradWeight,
+}
+
+impl Op {
+    /// The operation with the symbolic batch in its attributes replaced by a number.
+    pub fn bind(&self, batch: usize) -> Op {
+        let entries = self
+            .attributes()
+            .into_iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    Attribute::Dims(dims) => Attribute::Dims(dims.iter().map(|d| d.bind(batch)).collect()),
+                    other => other,
+                };
+                (name.to_string(), value)
+            })
+            .collect();
+        Op::parse(self.mnemonic(), &mut Attributes { entries })
+            .and_then(Result::ok)
+            .expect("printed attributes parse: the text round trip is tested for every operation")
+    }
+
+    /// Whether this is an input or a parameter: no operands, no nest.
+    pub fn is_leaf(&self) -> bool {
+        matches!(self, Op::Input(_) | Op::Parameter(_))
+    }
+}

@@ -1,0 +1,128 @@
+//! A scheduled graph: kernels over stored values, in the order they run.
+//!
+//! `passes` makes a program from a graph: it decides which values are *stored*, fuses the rest into the nests
+//! of the kernels that need them, gives every stored value a layout and a place in memory. `codegen` turns
+//! each kernel into code and the program into a [`crate::plan::Plan`].
+
+use crate::layout::Layout;
+use crate::nest::{Nest, Source};
+use crate::plan::{Mode, Place, Role};
+use crate::types::DType;
+
+/// A stored value of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// A tensor that some kernel writes or the caller sets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// The node it came from.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Logical extents.
+    pub extents: Vec<usize>,
+    /// Where its elements lie.
+    pub layout: Layout,
+    /// What it is for; interface values are row-major.
+    pub role: Role,
+    /// Shares the buffer of another value of the same size and layout (a parameter updated in place).
+    pub alias: Option<ValueId>,
+    /// Where it lies, once memory is planned.
+    pub place: Place,
+}
+
+/// A unit of work: one nest over stored values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelCall {
+    /// The nodes it computes, joined by `+`.
+    pub label: String,
+    /// What it computes; `Source::Operand(i)` is `operands[i]`, output `j` goes to `results[j]`.
+    pub nest: Nest,
+    /// Values read.
+    pub operands: Vec<ValueId>,
+    /// Values written, one an output of the nest. The kernel also writes zeros into their halos.
+    pub results: Vec<ValueId>,
+    /// Runs once after parameters are set, not every step.
+    pub prepare: bool,
+}
+
+/// A scheduled graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// The model's name.
+    pub model: String,
+    /// What one run does.
+    pub mode: Mode,
+    /// Samples of one run.
+    pub batch: usize,
+    /// Stored values.
+    pub values: Vec<Value>,
+    /// Kernels in the order they run.
+    pub kernels: Vec<KernelCall>,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Floating-point operations of one run by the model's own count.
+    pub flops: u64,
+}
+
+impl Program {
+    /// A value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0]
+    }
+
+    /// The value that owns the buffer of `id`: aliases followed to their end.
+    pub fn owner(&self, id: ValueId) -> ValueId {
+        self.value(id).alias.map_or(id, |other| self.owner(other))
+    }
+
+    /// Checks what every pass over programs must keep, and names the kernel at fault.
+    pub fn verify(&self) -> Result<(), String> {
+        let mut written: Vec<bool> = self.values.iter().map(|v| is_set_by_caller(&v.role)).collect();
+        for kernel in &self.kernels {
+            let label = &kernel.label;
+            let extents = kernel.nest.extents();
+            for read in &kernel.nest.reads {
+                let Source::Operand(operand) = read.source else {
+                    return Err(format!("{label}: reads a stage, which only meanings of operations may"));
+                };
+                let Some(&id) = kernel.operands.get(operand) else {
+                    return Err(format!("{label}: reads operand {operand} of {}", kernel.operands.len()));
+                };
+                if self.value(id).extents.len() != read.index.len() {
+                    return Err(format!("{label}: {} is read with {} indices", self.value(id).name, read.index.len()));
+                }
+            }
+            for &id in &kernel.operands {
+                if !written[id.0] {
+                    return Err(format!("{label}: reads {} before it is written", self.value(id).name));
+                }
+            }
+            if kernel.results.len() != kernel.nest.outputs.len() {
+                return Err(format!("{label}: {} results for {} outputs", kernel.results.len(), kernel.nest.outputs.len()));
+            }
+            for (&id, output) in kernel.results.iter().zip(&kernel.nest.outputs) {
+                let value = self.value(id);
+                if value.extents != output.extents || value.dtype != output.dtype {
+                    return Err(format!("{label}: writes {:?} into {} of {:?}", output.extents, value.name, value.extents));
+                }
+                for (d, map) in output.index.iter().enumerate() {
+                    let (low, high) = map.range(&extents);
+                    if low < 0 || high >= value.extents[d] as i64 {
+                        return Err(format!("{label}: writes index {low}..={high} of dimension {d} of {}", value.name));
+                    }
+                }
+                written[id.0] = true;
+            }
+        }
+        match self.values.iter().zip(&written).find(|(v, w)| matches!(v.role, Role::Output { .. }) && !**w) {
+            Some((value, _)) => Err(format!("the output {} is never written", value.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_set_by_caller(role: &Role) -> bool {
+    matches!(role, Role::Input { .. } | Role::Parameter { .. } | Role::State { .. })
+}
