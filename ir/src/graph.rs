@@ -215,7 +215,8 @@ impl Builder {
         }
         let types: Vec<&Type> = operands.iter().map(|&o| &self.node(o).ty).collect();
         let ty = op.infer(&types).map_err(|error| GraphError::Op { name: name.to_string(), error })?;
-        let elements: u128 = ty.shape.iter().map(|d| d.fixed().unwrap_or(1) as u128).product();
+        let extents = ty.shape.iter().map(|d| d.fixed().unwrap_or(1) as u128);
+        let elements = extents.fold(1, u128::saturating_mul);
         if elements > MAX_ELEMENTS {
             return Err(GraphError::TooLarge(name.to_string(), ty));
         }

@@ -157,10 +157,18 @@ impl fmt::Display for Attribute {
 pub struct Attributes {
     /// Names and values, in the order written.
     pub entries: Vec<(String, Attribute)>,
+    /// The names that the operation asked for, so that an unknown one can be answered with those it knows.
+    pub asked: Vec<String>,
 }
 
 impl Attributes {
+    /// Attributes as written, none read yet.
+    pub fn new(entries: Vec<(String, Attribute)>) -> Attributes {
+        Attributes { entries, asked: vec![] }
+    }
+
     fn take(&mut self, name: &str) -> Option<Attribute> {
+        self.asked.push(name.to_string());
         let i = self.entries.iter().position(|e| e.0 == name)?;
         Some(self.entries.remove(i).1)
     }

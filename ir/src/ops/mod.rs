@@ -87,7 +87,7 @@ impl Op {
                 (name.to_string(), value)
             })
             .collect();
-        Op::parse(self.mnemonic(), &mut Attributes { entries })
+        Op::parse(self.mnemonic(), &mut Attributes::new(entries))
             .and_then(Result::ok)
             .expect("printed attributes parse: the text round trip is tested for every operation")
     }
