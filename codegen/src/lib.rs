@@ -1,1 +1,2 @@
-//! Placed graph to kernels: MLIR, LLVM, host objects and the artifact
+//! Placed graph to kernels.
+pub mod bridge;

@@ -1,0 +1,187 @@
+//! The one place that touches LLVM and MLIR: text of MLIR in, machine code out.
+//!
+//! Everything else in this crate writes MLIR text and needs neither library, so a change of binding ends here.
+
+use inkwell::OptimizationLevel;
+use inkwell::attributes::AttributeLoc;
+use inkwell::context::Context as LlvmContext;
+use inkwell::module::{Linkage, Module as LlvmModule};
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::values::{BasicMetadataValueEnum, FunctionValue};
+use melior::Context as MlirContext;
+use melior::dialect::DialectRegistry;
+use melior::pass::PassManager;
+use melior::utility::{parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes};
+use std::sync::Once;
+
+/// The passes from the dialects that kernels are written in down to the LLVM dialect.
+const TO_LLVM: &str = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-vector-to-llvm,\
+finalize-memref-to-llvm,convert-math-to-llvm,convert-arith-to-llvm,convert-index-to-llvm,\
+convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},convert-cf-to-llvm,reconcile-unrealized-casts)";
+
+/// A processor to generate code for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTarget {
+    /// LLVM's name of the processor, as `znver4`.
+    pub cpu: String,
+    /// LLVM's feature string, as `+avx2,+fma`.
+    pub features: String,
+    /// f32 lanes of a vector register: 16 with AVX-512, 8 with AVX2.
+    pub lanes: usize,
+}
+
+/// Code for one processor, in every form that `--emit` offers.
+#[derive(Clone, Debug, Default)]
+pub struct HostCode {
+    /// A relocatable ELF object.
+    pub object: Vec<u8>,
+    /// LLVM IR after optimisation.
+    pub llvm: String,
+    /// Assembly text; only when asked for.
+    pub assembly: Option<String>,
+}
+
+/// A failure inside LLVM or MLIR: a bug of ours, since the text was generated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("code generation failed while {doing}: {said}. This is a bug of alexc; please report the model file")]
+pub struct BridgeError {
+    /// The step that failed.
+    pub doing: &'static str,
+    /// What the library said.
+    pub said: String,
+}
+
+fn failed(doing: &'static str, said: impl ToString) -> BridgeError {
+    BridgeError { doing, said: said.to_string() }
+}
+
+static REGISTER: Once = Once::new();
+
+impl HostTarget {
+    /// The processor this program runs on.
+    pub fn native() -> HostTarget {
+        let features = TargetMachine::get_host_cpu_features().to_string();
+        let lanes = if features.contains("+avx512f") { 16 } else { 8 };
+        HostTarget { cpu: TargetMachine::get_host_cpu_name().to_string(), features, lanes }
+    }
+
+    /// Any x86-64 processor with AVX2 and FMA (2013 and later).
+    pub fn avx2() -> HostTarget {
+        HostTarget { cpu: "x86-64-v3".into(), features: "+avx2,+fma".into(), lanes: 8 }
+    }
+
+    /// Processor features that the generated code needs, by the names of `/proc/cpuinfo`.
+    pub fn required_features(&self) -> Vec<String> {
+        let names: &[&str] = if self.lanes == 16 {
+            &["avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"]
+        } else {
+            &["avx2", "fma"]
+        };
+        names.iter().map(|name| name.to_string()).collect()
+    }
+}
+
+/// Compiles a module of MLIR text whose public functions are the given kernels.
+///
+/// Each kernel `NAME` gets an entry `NAME(arguments: ptr, begin: i64, end: i64)` that loads its pointers from
+/// an array; the function written in MLIR becomes internal.
+pub fn compile(text: &str, kernels: &[String], target: &HostTarget, assembly: bool) -> Result<HostCode, BridgeError> {
+    REGISTER.call_once(register_all_passes);
+    let registry = DialectRegistry::new();
+    register_all_dialects(&registry);
+    let context = MlirContext::new();
+    context.append_dialect_registry(&registry);
+    context.load_all_available_dialects();
+    context.enable_multi_threading(false);
+    register_all_llvm_translations(&context);
+    let messages = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let sink = messages.clone();
+    context.attach_diagnostic_handler(move |diagnostic| {
+        sink.lock().expect("the diagnostics handler never panics").push_str(&format!("{diagnostic}; "));
+        true
+    });
+    let said = || messages.lock().expect("the diagnostics handler never panics").clone();
+
+    let mut module = melior::ir::Module::parse(&context, text).ok_or_else(|| failed("reading MLIR", said()))?;
+    let manager = PassManager::new(&context);
+    parse_pass_pipeline(manager.as_operation_pass_manager(), TO_LLVM).map_err(|e| failed("setting up passes", e))?;
+    manager.run(&mut module).map_err(|e| failed("lowering MLIR", format!("{e} {}", said())))?;
+
+    let llvm_context = LlvmContext::create();
+    // SAFETY: the operation and the context are alive; both libraries share one LLVM, so the context handle is
+    // the same type behind two bindings.
+    let raw = unsafe {
+        mlir_sys::mlirTranslateModuleToLLVMIR(module.as_operation().to_raw(), llvm_context.raw().cast())
+    };
+    if raw.is_null() {
+        return Err(failed("translating to LLVM IR", said()));
+    }
+    // SAFETY: `raw` is a fresh module of `llvm_context`, owned by nobody else.
+    let llvm = unsafe { LlvmModule::new(raw.cast()) };
+    for kernel in kernels {
+        add_entry(&llvm_context, &llvm, kernel)?;
+    }
+    finish(&llvm, target, assembly)
+}
+
+/// Adds the entry of a kernel, which loads the kernel's pointers from an array.
+fn add_entry<'c>(context: &'c LlvmContext, module: &LlvmModule<'c>, name: &str) -> Result<(), BridgeError> {
+    let body = module.get_function(name).ok_or_else(|| failed("adding an entry", format!("no function {name}")))?;
+    body.as_global_value().set_name(&format!("{name}_body"));
+    body.set_linkage(Linkage::Internal);
+    let (pointer, long) = (context.ptr_type(Default::default()), context.i64_type());
+    let ty = context.void_type().fn_type(&[pointer.into(), long.into(), long.into()], false);
+    let entry: FunctionValue = module.add_function(name, ty, None);
+    let no_unwind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
+    entry.add_attribute(AttributeLoc::Function, context.create_enum_attribute(no_unwind, 0));
+    let builder = context.create_builder();
+    builder.position_at_end(context.append_basic_block(entry, "entry"));
+    let said = |e: inkwell::builder::BuilderError| failed("adding an entry", e);
+    let array = entry.get_nth_param(0).expect("an entry has three parameters").into_pointer_value();
+    let mut arguments: Vec<BasicMetadataValueEnum> = Vec::new();
+    for i in 0..body.count_params() - 2 {
+        let index = long.const_int(u64::from(i), false);
+        // SAFETY: the caller passes as many pointers as the kernel has buffers (the plan is checked for it).
+        let slot = unsafe { builder.build_gep(pointer, array, &[index], "slot") }.map_err(said)?;
+        arguments.push(builder.build_load(pointer, slot, "buffer").map_err(said)?.into());
+    }
+    for i in [1, 2] {
+        arguments.push(entry.get_nth_param(i).expect("an entry has three parameters").into());
+    }
+    builder.build_call(body, &arguments, "").map_err(said)?;
+    builder.build_return(None).map_err(said)?;
+    Ok(())
+}
+
+/// Optimises and emits a module.
+fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<HostCode, BridgeError> {
+    Target::initialize_x86(&InitializationConfig::default());
+    let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
+    let machine = Target::from_triple(&triple)
+        .map_err(|e| failed("finding the target", e))?
+        .create_target_machine(
+            &triple,
+            &target.cpu,
+            &target.features,
+            OptimizationLevel::Default,
+            RelocMode::PIC,
+            CodeModel::Default,
+        )
+        .ok_or_else(|| failed("finding the target", &target.cpu))?;
+    module.set_triple(&triple);
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    module.verify().map_err(|e| failed("verifying LLVM IR", e))?;
+    let options = PassBuilderOptions::create();
+    // Kernels are already written in vectors of the register's width.
+    options.set_loop_vectorization(false);
+    options.set_loop_slp_vectorization(false);
+    module.run_passes("default<O2>", &machine, options).map_err(|e| failed("optimising", e))?;
+    let emit = |kind| machine.write_to_memory_buffer(module, kind).map_err(|e| failed("emitting code", e));
+    let assembly = match assembly {
+        true => Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).into_owned()),
+        false => None,
+    };
+    let object = emit(FileType::Object)?.as_slice().to_vec();
+    Ok(HostCode { object, llvm: module.print_to_string().to_string(), assembly })
+}
