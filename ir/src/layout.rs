@@ -1,8 +1,7 @@
 //! Where the elements of a stored tensor lie in memory.
 //!
 //! A layout is chosen by the compiler, never by the model file. It permutes the logical dimensions, may
-//! surround some of them with a *halo* of zeros (so that a padded convolution reads without guards), and may
-//! split one dimension into blocks (so that a panel of weights is one contiguous stream).
+//! surround some of them with a *halo* of zeros, so that a padded convolution reads without guards.
 
 /// The physical arrangement of a tensor of some rank.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,21 +10,16 @@ pub struct Layout {
     pub order: Vec<usize>,
     /// Zero elements kept before and after each logical dimension.
     pub halo: Vec<(usize, usize)>,
-    /// Splits a logical dimension: its quotient by the size becomes the outermost physical dimension and its
-    /// remainder the innermost one. The extent is rounded up to whole blocks. The blocked dimension has no halo.
-    pub block: Option<(usize, usize)>,
 }
 
-/// How a logical index becomes an element offset: `base + Σ stride·index`, the blocked dimension apart.
+/// How a logical index becomes an element offset: `base + Σ stride·index`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Strides {
     /// Offset of the logical origin.
     pub base: usize,
-    /// Stride of each logical dimension, in elements; for a blocked dimension, of its remainder (always 1).
+    /// Stride of each logical dimension, in elements.
     pub dims: Vec<usize>,
-    /// `(dimension, block size, stride of the quotient)`.
-    pub block: Option<(usize, usize, usize)>,
-    /// Elements of the buffer, halo and block padding included.
+    /// Elements of the buffer, halo included.
     pub elements: usize,
 }
 
@@ -37,7 +31,7 @@ impl Layout {
 
     /// The given order (outermost first) without halo or blocks.
     pub fn ordered(order: Vec<usize>) -> Layout {
-        Layout { halo: vec![(0, 0); order.len()], order, block: None }
+        Layout { halo: vec![(0, 0); order.len()], order }
     }
 
     /// Channels innermost: NHWC for an image batch, row-major below rank 4.
@@ -55,42 +49,26 @@ impl Layout {
 
     /// The logical dimension whose neighbours are adjacent in memory.
     pub fn innermost(&self) -> Option<usize> {
-        self.block.map(|b| b.0).or(self.order.last().copied())
+        self.order.last().copied()
     }
 
     /// Strides for a tensor of these extents.
     pub fn strides(&self, extents: &[usize]) -> Strides {
         let mut dims = vec![0; extents.len()];
         let (mut stride, mut base) = (1, 0);
-        if let Some((d, size)) = self.block {
-            dims[d] = 1;
-            stride = size;
-        }
         for &d in self.order.iter().rev() {
-            if self.block.is_some_and(|b| b.0 == d) {
-                continue;
-            }
             dims[d] = stride;
             base += self.halo[d].0 * stride;
             stride *= extents[d] + self.halo[d].0 + self.halo[d].1;
         }
-        let block = self.block.map(|(d, size)| (d, size, stride));
-        let blocks = self.block.map_or(1, |(d, size)| extents[d].div_ceil(size));
-        Strides { base, dims, block, elements: stride * blocks }
+        Strides { base, dims, elements: stride }
     }
 }
 
 impl Strides {
     /// The element offset of a logical index.
     pub fn offset(&self, index: &[usize]) -> usize {
-        let mut offset = self.base;
-        for (d, &i) in index.iter().enumerate() {
-            offset += match self.block {
-                Some((blocked, size, outer)) if blocked == d => i / size * outer + i % size,
-                _ => i * self.dims[d],
-            };
-        }
-        offset
+        self.base + index.iter().zip(&self.dims).map(|(i, stride)| i * stride).sum::<usize>()
     }
 }
 
@@ -111,13 +89,5 @@ mod tests {
         layout.halo[3] = (2, 1);
         let strides = layout.strides(&[1, 4, 2, 2]);
         assert_eq!((strides.base, strides.dims, strides.elements), (20 + 8, vec![60, 1, 20, 4], 60));
-    }
-
-    #[test]
-    fn blocks_are_contiguous_panels() {
-        let layout = Layout { order: vec![0, 1], halo: vec![(0, 0); 2], block: Some((0, 4)) };
-        let strides = layout.strides(&[6, 3]);
-        assert_eq!(strides.elements, 24);
-        assert_eq!((strides.offset(&[5, 2]), strides.offset(&[3, 1])), (12 + 8 + 1, 4 + 3));
     }
 }
