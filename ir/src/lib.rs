@@ -6,6 +6,8 @@
 //! | [`ops`] | every operation, one file each: attributes, shape rule, meaning, gradient, example |
 //! | [`nest`] | the form in which an operation states its meaning: loops, index maps, a scalar body |
 //! | [`graph`] | the read-only dataflow graph and its builder |
+//! | [`text`] | the text format: parser, printer, diagnostics with places |
+//! | [`verify`] | what every pass must leave intact |
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`program`] | a scheduled graph: kernels (nests) over stored values |
 //! | [`plan`] | what the runtime sees: buffers and launches, no graph |
@@ -20,7 +22,9 @@ pub mod op;
 pub mod ops;
 pub mod plan;
 pub mod program;
+pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use graph::{Builder, Graph, Node, NodeId};
 pub use op::{Attribute, Attributes, OpError, Operation};

@@ -267,7 +267,8 @@ impl Attributes {
     }
 
     fn missing(name: &str, expected: &str) -> OpError {
-        OpError::new(format!("no attribute {name}"), expected, format!("Add {name}=... to the statement."))
+        let remedy = format!("Add {name}=... to the statement.");
+        OpError::new(format!("no attribute {name}"), expected, remedy).attribute(name)
     }
 }
 
