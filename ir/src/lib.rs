@@ -8,12 +8,14 @@
 //! | [`graph`] | the read-only dataflow graph and its builder |
 //! | [`text`] | the text format: parser, printer, diagnostics with places |
 //! | [`verify`] | what every pass must leave intact |
+//! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`program`] | a scheduled graph: kernels (nests) over stored values |
 //! | [`plan`] | what the runtime sees: buffers and launches, no graph |
 //!
 //! This crate knows neither LLVM nor CUDA nor files.
 
+pub mod count;
 pub mod graph;
 pub mod interpreter;
 pub mod layout;

@@ -134,6 +134,16 @@ pub enum Attribute {
     Dims(Vec<Dim>),
 }
 
+impl Attribute {
+    /// Integers for [`Attributes::ints`]: one number where all are the same.
+    pub fn ints(items: &[usize]) -> Attribute {
+        match items {
+            [first, rest @ ..] if rest.iter().all(|n| n == first) => Attribute::Int(*first as i64),
+            _ => Attribute::Ints(items.iter().map(|&n| n as i64).collect()),
+        }
+    }
+}
+
 impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         fn list<T: fmt::Display>(f: &mut fmt::Formatter, items: &[T]) -> fmt::Result {
@@ -142,6 +152,7 @@ impl fmt::Display for Attribute {
         }
         match self {
             Attribute::Int(n) => write!(f, "{n}"),
+            Attribute::Real(x) if x.fract() == 0.0 && x.abs() < 1e15 => write!(f, "{x}"),
             Attribute::Real(x) => write!(f, "{x:?}"),
             Attribute::Bool(b) => write!(f, "{b}"),
             Attribute::Word(w) => f.write_str(w),

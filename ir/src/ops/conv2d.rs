@@ -33,16 +33,15 @@ impl Conv2d {
 
     /// The attributes, without those that have their usual value.
     pub(super) fn print_window(&self) -> Vec<(&'static str, Attribute)> {
-        let ints = |items: &[usize]| Attribute::Ints(items.iter().map(|&n| n as i64).collect());
         let mut attributes = vec![];
         if self.stride != [1; 2] {
-            attributes.push(("stride", ints(&self.stride)));
+            attributes.push(("stride", Attribute::ints(&self.stride)));
         }
         if self.pad != [0; 4] {
-            attributes.push(("pad", ints(&self.pad)));
+            attributes.push(("pad", Attribute::ints(&self.pad)));
         }
         if self.dilation != [1; 2] {
-            attributes.push(("dilation", ints(&self.dilation)));
+            attributes.push(("dilation", Attribute::ints(&self.dilation)));
         }
         if self.groups != 1 {
             attributes.push(("groups", Attribute::Int(self.groups as i64)));

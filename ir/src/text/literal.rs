@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(number("-3"), Ok(Attribute::Int(-3)));
         assert_eq!(number("1e-4"), Ok(Attribute::Real(1e-4)));
         assert_eq!(number("2."), Ok(Attribute::Real(2.0)));
-        assert_eq!(number("-0.0").unwrap().to_string(), "0.0");
+        assert_eq!(number("-0.0").unwrap().to_string(), "0");
         for wrong in [
             "1e999",
             "99999999999999999999",
