@@ -1,2 +1,191 @@
-//! Placed graph to kernels.
+//! Placed graph to kernels: nests become MLIR text, MLIR becomes LLVM IR, LLVM IR becomes machine code.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`contraction`] | register-tiled kernels of convolutions and matrix products |
+//! | [`loops`] | kernels of every other nest: maps, windows, rows |
+//! | [`halo`] | zeros around values that padded convolutions read |
+//! | [`emit`], [`scalar`] | reads, stores and arithmetic on vectors of points |
+//! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
+//! | [`mlir`] | the writer of MLIR text |
+//! | [`bridge`] | the one module that knows MLIR and LLVM |
+//! | [`link`] | object to shared object |
+//!
+//! A second target adds lowerings beside [`contraction`] and [`loops`] and a way out of [`bridge`]; the nests,
+//! their resolution and the arithmetic stay.
+
+pub mod access;
 pub mod bridge;
+pub mod contraction;
+pub mod emit;
+pub mod halo;
+pub mod kernel;
+pub mod link;
+pub mod loops;
+pub mod mlir;
+pub mod scalar;
+
+use access::Operand;
+use bridge::{BridgeError, HostTarget};
+use ir::plan::{Buffer, Kernel, Launch, Plan};
+use ir::program::{KernelCall, Program, ValueId};
+use kernel::KernelText;
+use std::collections::HashMap;
+
+/// A program compiled for one processor.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What the runtime executes.
+    pub plan: Plan,
+    /// The shared object with the kernels.
+    pub library: Vec<u8>,
+    /// The kernels as MLIR text.
+    pub mlir: String,
+    /// LLVM IR after optimisation.
+    pub llvm: String,
+    /// Assembly, if it was asked for.
+    pub assembly: Option<String>,
+}
+
+/// Why a program could not be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Inside LLVM or MLIR.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// The linker.
+    #[error(transparent)]
+    Link(#[from] link::LinkError),
+}
+
+/// Compiles a program for a processor. `device` names it in the plan; `assembly` asks for assembly text too.
+pub fn compile(program: &Program, target: &HostTarget, device: &str, assembly: bool) -> Result<Compiled, CompileError> {
+    let mut library = Library::default();
+    let mut plan = Plan {
+        version: ir::plan::VERSION,
+        model: program.model.clone(),
+        mode: program.mode,
+        batch: program.batch,
+        devices: vec![device.to_string()],
+        arena_bytes: vec![program.arena_bytes],
+        buffers: buffers(program),
+        kernels: vec![],
+        prepare: vec![],
+        step: vec![],
+        flops: program.flops,
+    };
+    for call in &program.kernels {
+        let launches = library.add_call(program, call, target.lanes);
+        if call.prepare { plan.prepare.extend(launches) } else { plan.step.extend(launches) }
+    }
+    let objects = library.build(target, assembly)?;
+    plan.kernels = library.kernels;
+    let code: Vec<&[u8]> = objects.iter().map(|o| &o.object[..]).collect();
+    Ok(Compiled {
+        library: link::shared_object(&code)?,
+        mlir: library.texts.concat(),
+        llvm: objects.iter().map(|o| &o.llvm[..]).collect(),
+        assembly: objects.iter().map(|o| o.assembly.clone()).collect(),
+        plan,
+    })
+}
+
+/// The operand that a value is, to a kernel.
+pub fn operand(program: &Program, id: ValueId) -> Operand {
+    let value = program.value(id);
+    Operand { dtype: value.dtype, extents: value.extents.clone(), layout: value.layout.clone() }
+}
+
+/// One buffer a value that is not an alias.
+fn buffers(program: &Program) -> Vec<Buffer> {
+    let owners = (0..program.values.len()).map(ValueId).filter(|&id| program.owner(id) == id);
+    owners
+        .map(|id| {
+            let value = program.value(id);
+            Buffer {
+                name: value.name.clone(),
+                dtype: value.dtype,
+                bytes: operand(program, id).bytes(),
+                device: 0,
+                role: value.role.clone(),
+                place: value.place,
+            }
+        })
+        .collect()
+}
+
+/// The kernels of a program; equal ones are compiled once.
+#[derive(Default)]
+struct Library {
+    kernels: Vec<Kernel>,
+    texts: Vec<String>,
+    known: HashMap<String, usize>,
+}
+
+impl Library {
+    fn add_call(&mut self, program: &Program, call: &KernelCall, width: usize) -> Vec<Launch> {
+        let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
+        let results: Vec<Operand> = call.results.iter().map(|&id| operand(program, id)).collect();
+        let text = contraction::lower(&call.nest, &operands, &results, width)
+            .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, width));
+        let arguments: Vec<Operand> = operands.iter().chain(&results).cloned().collect();
+        let values = call.operands.iter().chain(&call.results).copied().collect::<Vec<ValueId>>();
+        let flops = if call.nest.contraction().is_some() { 2 * call.nest.points() } else { call.nest.points() };
+        let mut launches = vec![self.launch(program, &call.label, text, &arguments, &values, flops)];
+        for (&id, result) in call.results.iter().zip(&results) {
+            if let Some(text) = halo::lower(result, width) {
+                let label = format!("halo of {}", program.value(id).name);
+                launches.push(self.launch(program, &label, text, std::slice::from_ref(result), &[id], 0));
+            }
+        }
+        launches
+    }
+
+    fn launch(
+        &mut self,
+        program: &Program,
+        label: &str,
+        text: KernelText,
+        arguments: &[Operand],
+        values: &[ValueId],
+        flops: u64,
+    ) -> Launch {
+        let kernel = *self.known.entry(text.text.clone()).or_insert_with(|| {
+            let symbol = format!("k{}", self.kernels.len());
+            self.texts.push(text.text.replace("@KERNEL", &format!("@{symbol}")));
+            let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).collect();
+            let bytes = argument_bytes.iter().sum();
+            self.kernels.push(Kernel { symbol, tasks: text.tasks, argument_bytes, flops, bytes });
+            self.kernels.len() - 1
+        });
+        let arguments = values.iter().map(|&id| buffer_of(program, id)).collect();
+        Launch { label: label.to_string(), kernel, device: 0, arguments }
+    }
+
+    /// Compiles the kernels, on as many threads as there are cores.
+    fn build(&self, target: &HostTarget, assembly: bool) -> Result<Vec<bridge::HostCode>, BridgeError> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(self.texts.len()).max(1);
+        let parts: Vec<Vec<usize>> =
+            (0..threads).map(|t| (t..self.texts.len()).step_by(threads).collect()).collect();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = parts
+                .iter()
+                .map(|part| {
+                    scope.spawn(move || {
+                        let text: String = part.iter().map(|&i| &self.texts[i][..]).collect();
+                        let symbols: Vec<String> = part.iter().map(|&i| self.kernels[i].symbol.clone()).collect();
+                        bridge::compile(&text, &symbols, target, assembly)
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|w| w.join().expect("code generation does not panic")).collect()
+        })
+    }
+}
+
+/// The buffer of a value: its position among the values that are not aliases.
+fn buffer_of(program: &Program, id: ValueId) -> usize {
+    let owner = program.owner(id);
+    (0..owner.0).filter(|&i| program.owner(ValueId(i)) == ValueId(i)).count()
+}
+

@@ -1,0 +1,140 @@
+//! Reads and outputs of a nest, resolved against the layouts of the values they touch.
+
+use ir::layout::Layout;
+use ir::nest::{Affine, Loop, Nest, Output, Read, Source};
+use ir::types::DType;
+
+/// A buffer that a kernel is passed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operand {
+    /// Element type.
+    pub dtype: DType,
+    /// Logical extents.
+    pub extents: Vec<usize>,
+    /// Where elements lie.
+    pub layout: Layout,
+}
+
+impl Operand {
+    /// Elements of the buffer, halo included.
+    pub fn elements(&self) -> usize {
+        self.layout.strides(&self.extents).elements
+    }
+
+    /// Bytes of the buffer.
+    pub fn bytes(&self) -> u64 {
+        (self.elements() * self.dtype.bytes()) as u64
+    }
+}
+
+/// A condition for a read to be inside its tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// `low <= map < high`.
+    Range(Affine, i64, i64),
+    /// `map` is a multiple of the divisor.
+    Divides(Affine, i64),
+}
+
+impl Check {
+    /// The tested map.
+    pub fn map(&self) -> &Affine {
+        match self {
+            Check::Range(map, ..) | Check::Divides(map, _) => map,
+        }
+    }
+}
+
+/// Where a read or an output finds its element.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// The argument of the kernel.
+    pub argument: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of the buffer.
+    pub elements: usize,
+    /// Element offset, divided parts apart.
+    pub offset: Affine,
+    /// `(map, divisor, stride)`: adds `map / divisor · stride` to the offset.
+    pub divided: Vec<(Affine, i64, i64)>,
+    /// What must hold for the element to be inside; empty if it always is.
+    pub checks: Vec<Check>,
+    /// The value elsewhere.
+    pub outside: f64,
+}
+
+impl Access {
+    /// Resolves a read. Checks that can be decided from the loops' extents are dropped; those that a halo of
+    /// zeros answers too, unless the caller needs to know inside from outside.
+    pub fn of_read(nest: &Nest, read: &Read, operands: &[Operand], use_halo: bool) -> Access {
+        let Source::Operand(argument) = read.source else {
+            unreachable!("Program::verify rejects kernels that read stages");
+        };
+        let operand = &operands[argument];
+        let strides = operand.layout.strides(&operand.extents);
+        let extents = nest.extents();
+        let mut access = Access {
+            argument,
+            dtype: operand.dtype,
+            elements: strides.elements,
+            offset: Affine::constant(strides.base as i64),
+            divided: vec![],
+            checks: vec![],
+            outside: read.outside,
+        };
+        for (d, index) in read.index.iter().enumerate() {
+            let (stride, size) = (strides.dims[d] as i64, operand.extents[d] as i64);
+            let (low, high) = index.map.range(&extents);
+            let (before, after) = match use_halo && read.outside == 0.0 && index.divisor == 1 {
+                true => (operand.layout.halo[d].0 as i64, operand.layout.halo[d].1 as i64),
+                false => (0, 0),
+            };
+            if low < -before || high >= (size + after) * index.divisor {
+                access.checks.push(Check::Range(index.map.clone(), 0, size * index.divisor));
+            }
+            if index.divisor == 1 {
+                access.offset = access.offset.plus(&index.map, stride);
+            } else {
+                access.checks.push(Check::Divides(index.map.clone(), index.divisor));
+                access.divided.push((index.map.clone(), index.divisor, stride));
+            }
+        }
+        for guard in &read.guards {
+            let (low, high) = guard.map.range(&extents);
+            if low < guard.low || high >= guard.high {
+                access.checks.push(Check::Range(guard.map.clone(), guard.low, guard.high));
+            }
+        }
+        access
+    }
+
+    /// Resolves an output; `argument` is the kernel's argument it is stored to.
+    pub fn of_output(output: &Output, argument: usize, operand: &Operand) -> Access {
+        let strides = operand.layout.strides(&operand.extents);
+        let mut offset = Affine::constant(strides.base as i64);
+        for (map, &stride) in output.index.iter().zip(&strides.dims) {
+            offset = offset.plus(map, stride as i64);
+        }
+        let (dtype, elements) = (operand.dtype, strides.elements);
+        Access { argument, dtype, elements, offset, divided: vec![], checks: vec![], outside: 0.0 }
+    }
+
+    /// Whether the element is found by strides alone: always inside, nothing divided.
+    pub fn is_affine(&self) -> bool {
+        self.divided.is_empty() && self.checks.is_empty()
+    }
+
+    /// The step in elements along a loop, or `None` where a division makes it irregular.
+    pub fn step(&self, l: Loop) -> Option<i64> {
+        match self.divided.iter().any(|d| d.0.coefficient(l) != 0) {
+            true => None,
+            false => Some(self.offset.coefficient(l)),
+        }
+    }
+
+    /// Whether address or checks depend on a loop.
+    pub fn depends_on(&self, l: Loop) -> bool {
+        self.step(l) != Some(0) || self.checks.iter().any(|c| c.map().coefficient(l) != 0)
+    }
+}

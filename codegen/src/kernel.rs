@@ -1,0 +1,175 @@
+//! The frame of a kernel: its arguments, its tasks, and the nest resolved against memory.
+
+use crate::access::{Access, Operand};
+use crate::emit::{argument_name, element_name};
+use crate::mlir::{Body, Value};
+use ir::nest::{Affine, Combine, Expr, Loop, Nest};
+
+/// A kernel as MLIR text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelText {
+    /// `func.func @NAME ...`, with the name left as `@KERNEL` so that equal kernels have equal text.
+    pub text: String,
+    /// The number of independent tasks.
+    pub tasks: u64,
+}
+
+/// A nest with its reads and outputs resolved to offsets in buffers, and loops merged where memory allows.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Extents of all loops, parallel first.
+    pub extents: Vec<usize>,
+    /// How many of them are parallel.
+    pub parallel: usize,
+    /// Reads, as the nest numbers them.
+    pub reads: Vec<Access>,
+    /// How the body is combined.
+    pub combine: Combine,
+    /// See [`Nest::body`].
+    pub body: Expr,
+    /// Where outputs go, with their values.
+    pub outputs: Vec<(Access, Expr)>,
+}
+
+impl Resolved {
+    /// Resolves a nest whose operands and results have these layouts.
+    pub fn new(nest: &Nest, operands: &[Operand], results: &[Operand]) -> Resolved {
+        let use_halo = nest.combine != Combine::Max && !asks_inside(nest);
+        let reads = nest.reads.iter().map(|read| Access::of_read(nest, read, operands, use_halo)).collect();
+        let outputs = nest.outputs.iter().zip(results).enumerate();
+        Resolved {
+            extents: nest.extents(),
+            parallel: nest.parallel.len(),
+            reads,
+            combine: nest.combine,
+            body: nest.body.clone(),
+            outputs: outputs
+                .map(|(i, (output, result))| {
+                    (Access::of_output(output, operands.len() + i, result), output.value.clone())
+                })
+                .collect(),
+        }
+    }
+
+    /// Merges parallel loops that walk memory as one: `outer` steps by `extent(inner)` steps of `inner` in every
+    /// read, output and index. The outer loop's extent becomes 1.
+    pub fn collapse(&mut self) {
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for outer in 0..self.parallel {
+                for inner in 0..self.parallel {
+                    if outer != inner && self.extents[outer] > 1 && self.extents[inner] > 1 && self.merges(outer, inner) {
+                        self.extents[inner] *= self.extents[outer];
+                        self.extents[outer] = 1;
+                        self.each_affine(&mut |map| map.terms.retain(|t| t.0 != Loop(outer)));
+                        changed = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn merges(&mut self, outer: usize, inner: usize) -> bool {
+        let factor = self.extents[inner] as i64;
+        let mut fits = true;
+        self.each_affine(&mut |map| {
+            fits &= map.coefficient(Loop(outer)) == map.coefficient(Loop(inner)) * factor;
+        });
+        fits
+    }
+
+    /// Calls `visit` with every affine map.
+    fn each_affine(&mut self, visit: &mut impl FnMut(&mut Affine)) {
+        for access in self.reads.iter_mut().chain(self.outputs.iter_mut().map(|o| &mut o.0)) {
+            visit(&mut access.offset);
+            access.divided.iter_mut().for_each(|d| visit(&mut d.0));
+            for check in &mut access.checks {
+                match check {
+                    crate::access::Check::Range(map, ..) | crate::access::Check::Divides(map, _) => visit(map),
+                }
+            }
+        }
+        for expr in std::iter::once(&mut self.body).chain(self.outputs.iter_mut().map(|o| &mut o.1)) {
+            *expr = expr.map_leaves(&mut |leaf| {
+                let mut leaf = leaf.clone();
+                match &mut leaf {
+                    Expr::Index(map) => visit(map),
+                    Expr::Uniform { element, .. } => visit(element),
+                    _ => {}
+                }
+                leaf
+            });
+        }
+    }
+
+    /// Splits a reduction loop into an outer one, which keeps the loop's number, and a new inner one of this
+    /// extent (a divisor of the loop's), which is returned.
+    pub fn split(&mut self, l: Loop, inner: usize) -> Loop {
+        let new = Loop(self.extents.len());
+        self.extents[l.0] /= inner;
+        self.extents.push(inner);
+        self.each_affine(&mut |map| {
+            let step = map.coefficient(l);
+            *map = std::mem::take(map).plus_loop(l, step * (inner as i64 - 1)).plus_loop(new, step);
+        });
+        new
+    }
+
+    /// The parallel loops with more than one iteration.
+    pub fn parallel_loops(&self) -> Vec<Loop> {
+        (0..self.parallel).filter(|&l| self.extents[l] > 1).map(Loop).collect()
+    }
+
+    /// The reduction loops.
+    pub fn reduction_loops(&self) -> Vec<Loop> {
+        (self.parallel..self.extents.len()).map(Loop).collect()
+    }
+
+    /// The extent of a loop.
+    pub fn extent(&self, l: Loop) -> usize {
+        self.extents[l.0]
+    }
+}
+
+fn asks_inside(nest: &Nest) -> bool {
+    let mut asks = false;
+    for expr in std::iter::once(&nest.body).chain(nest.outputs.iter().map(|o| &o.value)) {
+        expr.walk(&mut |e| asks |= matches!(e, Expr::Inside(_)));
+    }
+    asks
+}
+
+/// Writes the frame around a kernel's task.
+pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Value)) -> KernelText {
+    let mut body = Body::default();
+    let (begin, end, t) = (body.fresh(), body.fresh(), body.fresh());
+    let one = body.index(1);
+    body.line(format_args!("scf.for {t} = {begin} to {end} step {one} {{"));
+    task(&mut body, t);
+    body.line("}");
+    let parameters: Vec<String> = arguments
+        .iter()
+        .enumerate()
+        .map(|(i, a)| format!("{}: memref<{}x{}>", argument_name(i), a.elements(), element_name(a.dtype)))
+        .chain([format!("{begin}: index"), format!("{end}: index")])
+        .collect();
+    let text = format!("func.func @KERNEL({}) {{\n{}  return\n}}\n", parameters.join(", "), body.finish());
+    KernelText { text, tasks }
+}
+
+/// Splits a task number into the iterations of loops with these extents, the last one fastest.
+pub fn decode(body: &mut Body, task: Value, extents: &[usize]) -> Vec<Value> {
+    let mut rest = task;
+    let mut iterations = vec![];
+    for (i, &extent) in extents.iter().enumerate().rev() {
+        if i == 0 {
+            iterations.push(rest);
+        } else {
+            iterations.push(body.index_op("remui", rest, extent as i64));
+            rest = body.index_op("divui", rest, extent as i64);
+        }
+    }
+    iterations.reverse();
+    iterations
+}

@@ -1,0 +1,235 @@
+//! Kernels of any nest: parallel loops as tasks and a vector loop, reductions in registers.
+//!
+//! This lowering serves maps, windowed reductions and row reductions, and contractions that
+//! [`crate::contraction`] does not take. Its schedule: the loop along which outputs are contiguous becomes the
+//! vector loop, the outermost loops become tasks, the others nest in the order of the output's memory.
+
+use crate::access::Operand;
+use crate::emit::{Point, Scope};
+use crate::kernel::{KernelText, Resolved, decode, frame};
+use crate::mlir::{Body, Value};
+use crate::scalar::{Lanes, Math};
+use ir::nest::{Combine, Expr, Loop, Nest};
+
+/// Tasks are made until there are this many, so that uneven cores balance.
+const TASKS: usize = 64;
+/// Elements of a map that one task does at least.
+const CHUNK: usize = 16 * 1024;
+
+/// Lowers a nest. `operands` are the values it reads, `results` those it writes; `width` is the vector width.
+pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usize) -> KernelText {
+    let mut resolved = Resolved::new(nest, operands, results);
+    resolved.collapse();
+    let schedule = Schedule::new(&resolved, width);
+    let arguments = [operands, results].concat();
+    frame(&arguments, schedule.tasks(&resolved), |body, task| schedule.write(&resolved, body, task))
+}
+
+struct Schedule {
+    /// Loops decoded from the task number, outermost first.
+    tasks: Vec<Loop>,
+    /// Loops inside a task, outermost first.
+    nested: Vec<Loop>,
+    /// The loop along the lanes.
+    vector: Option<Loop>,
+    /// Iterations of the vector loop that one task does; a multiple of the width.
+    chunk: usize,
+    width: usize,
+}
+
+impl Schedule {
+    fn new(resolved: &Resolved, width: usize) -> Schedule {
+        let output = &resolved.outputs[0].0;
+        let mut loops = resolved.parallel_loops();
+        let contiguous = |l: &&Loop| output.step(**l) == Some(1);
+        // Strided stores cost a store a lane, strided loads about as much: take the loop with the fewest.
+        let irregular = |l: &Loop| {
+            let steps = resolved.reads.iter().chain(resolved.outputs.iter().map(|o| &o.0)).map(|a| a.step(*l));
+            steps.filter(|s| !matches!(s, Some(0 | 1))).count()
+        };
+        let vector = loops
+            .iter()
+            .filter(contiguous)
+            .chain(loops.iter().filter(|l| resolved.extent(**l) >= width))
+            .min_by_key(|l| irregular(l))
+            .copied();
+        loops.retain(|l| Some(*l) != vector);
+        loops.sort_by_key(|&l| std::cmp::Reverse(output.step(l)));
+        let mut count = 1;
+        let mut tasks = vec![];
+        while count < TASKS && !loops.is_empty() {
+            let l = loops.remove(0);
+            count *= resolved.extent(l);
+            tasks.push(l);
+        }
+        let reduction: usize = resolved.reduction_loops().iter().map(|&l| resolved.extent(l)).product();
+        let extent = vector.map_or(1, |v| resolved.extent(v));
+        let chunk = match count < TASKS {
+            true => (CHUNK / reduction).next_multiple_of(width).min(extent.next_multiple_of(width)),
+            false => extent.next_multiple_of(width),
+        };
+        Schedule { tasks, nested: loops, vector, chunk: chunk.max(width), width }
+    }
+
+    fn chunks(&self, resolved: &Resolved) -> usize {
+        self.vector.map_or(1, |v| resolved.extent(v).div_ceil(self.chunk))
+    }
+
+    fn tasks(&self, resolved: &Resolved) -> u64 {
+        let outer: u64 = self.tasks.iter().map(|&l| resolved.extent(l) as u64).product();
+        outer * self.chunks(resolved) as u64
+    }
+
+    fn write(&self, resolved: &Resolved, body: &mut Body, task: Value) {
+        let mut extents: Vec<usize> = self.tasks.iter().map(|&l| resolved.extent(l)).collect();
+        extents.push(self.chunks(resolved));
+        let iterations = decode(body, task, &extents);
+        let zero = body.index(0);
+        let mut loops = vec![zero; resolved.extents.len()];
+        for (l, &value) in self.tasks.iter().zip(&iterations) {
+            loops[l.0] = value;
+        }
+        self.nest(resolved, body, &mut loops, &self.nested, *iterations.last().expect("the chunk is decoded last"));
+    }
+
+    fn nest(&self, resolved: &Resolved, body: &mut Body, loops: &mut Vec<Value>, rest: &[Loop], chunk: Value) {
+        let Some((&l, rest)) = rest.split_first() else {
+            return self.vector_loop(resolved, body, loops, chunk);
+        };
+        body.for_extent(resolved.extent(l), |body, i| {
+            loops[l.0] = i;
+            self.nest(resolved, body, loops, rest, chunk);
+        });
+    }
+
+    fn vector_loop(&self, resolved: &Resolved, body: &mut Body, loops: &mut [Value], chunk: Value) {
+        let Some(vector) = self.vector else {
+            let point = Point { loops: loops.to_vec(), vector: None };
+            return write_point(resolved, &mut Math { body, lanes: Lanes::scalar() }, point);
+        };
+        let (extent, width) = (resolved.extent(vector), self.width);
+        let whole = extent / width * width;
+        let single = self.chunks(resolved) == 1;
+        let low = body.sum(0, &[(chunk, self.chunk as i64)]);
+        if whole > 0 {
+            let end = body.index(whole as i64);
+            let high = if single {
+                end
+            } else {
+                let next = body.sum(self.chunk as i64, &[(low, 1)]);
+                body.op(format_args!("arith.minui {next}, {end} : index"))
+            };
+            let low = if single { body.index(0) } else { low };
+            body.for_each(low, high, width as i64, |body, i| {
+                let mut loops = loops.to_vec();
+                loops[vector.0] = i;
+                let point = Point { loops, vector: Some(vector) };
+                write_point(resolved, &mut Math { body, lanes: Lanes { width, mask: None } }, point);
+            });
+        }
+        if whole == extent {
+            return;
+        }
+        let tail = |body: &mut Body| {
+            let count = body.index((extent - whole) as i64);
+            let mask = body.op(format_args!("vector.create_mask {count} : vector<{width}xi1>"));
+            let mut loops = loops.to_vec();
+            loops[vector.0] = body.index(whole as i64);
+            let point = Point { loops, vector: Some(vector) };
+            write_point(resolved, &mut Math { body, lanes: Lanes { width, mask: Some(mask) } }, point);
+        };
+        if single {
+            return tail(body);
+        }
+        let last = body.index(self.chunks(resolved) as i64 - 1);
+        let is_last = body.op(format_args!("arith.cmpi eq, {chunk}, {last} : index"));
+        body.if_true(is_last, tail);
+    }
+}
+
+/// Writes the reduction and the outputs at one point (or vector of points).
+fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
+    let mut scope = Scope::of_reads(&resolved.reads);
+    match resolved.combine {
+        Combine::None => {}
+        Combine::Sum => {
+            let zero = math.constant(0.0);
+            let sum = reduce(resolved, math, &point, &[zero], &mut |math, point, carried| {
+                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
+                vec![math.f("addf", carried[0], value)]
+            });
+            scope.reduced = Some(sum[0]);
+        }
+        Combine::Max => {
+            let (best, place) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
+            let number = winner_number(resolved);
+            let result = reduce(resolved, math, &point, &[best, place], &mut |math, point, carried| {
+                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
+                // A value wins if it is greater or NaN, and the best so far is not NaN.
+                let greater = math.compare("ugt", value, carried[0]);
+                let ordered = math.compare("ord", carried[0], carried[0]);
+                let wins = math.both(greater, ordered);
+                let here = Scope::of_reads(&[]).value(math, &Point { vector: None, ..point.clone() }, &number);
+                vec![math.select(wins, value, carried[0]), math.select(wins, here, carried[1])]
+            });
+            (scope.reduced, scope.winner) = (Some(result[0]), Some(result[1]));
+        }
+        Combine::LogSumExp => {
+            let (lowest, zero) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
+            let top = reduce(resolved, math, &point, &[lowest], &mut |math, point, carried| {
+                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
+                vec![math.f("maximumf", carried[0], value)]
+            })[0];
+            let sum = reduce(resolved, math, &point, &[zero], &mut |math, point, carried| {
+                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
+                let below = math.f("subf", value, top);
+                let power = math.exp(below);
+                vec![math.f("addf", carried[0], power)]
+            })[0];
+            let log = math.log(sum);
+            scope.reduced = Some(math.f("addf", top, log));
+        }
+    }
+    for (access, value) in &resolved.outputs {
+        let value = scope.value(math, &point, value);
+        point.store(math, access, value);
+    }
+}
+
+/// The place of a reduction point, counted row-major.
+fn winner_number(resolved: &Resolved) -> Expr {
+    let mut map = ir::nest::Affine::constant(0);
+    let mut stride = 1;
+    for &l in resolved.reduction_loops().iter().rev() {
+        map = map.plus_loop(l, stride);
+        stride *= resolved.extent(l) as i64;
+    }
+    Expr::Index(map)
+}
+
+type Step<'s> = &'s mut dyn FnMut(&mut Math, &Point, &[Value]) -> Vec<Value>;
+
+/// Nests the reduction loops, carrying f32 lanes through them.
+fn reduce(resolved: &Resolved, math: &mut Math, point: &Point, initial: &[Value], step: Step) -> Vec<Value> {
+    fn nested(
+        resolved: &Resolved,
+        math: &mut Math,
+        point: &Point,
+        rest: &[Loop],
+        carried: &[Value],
+        step: Step,
+    ) -> Vec<Value> {
+        let Some((&l, rest)) = rest.split_first() else {
+            return step(math, point, carried);
+        };
+        let lanes = math.lanes;
+        let types = vec![lanes.of("f32"); carried.len()];
+        let (low, high) = (math.body.index(0), math.body.index(resolved.extent(l) as i64));
+        math.body.for_carry(low, high, 1, carried, &types, |body, i, carried| {
+            let mut point = point.clone();
+            point.loops[l.0] = i;
+            nested(resolved, &mut Math { body, lanes }, &point, rest, carried, step)
+        })
+    }
+    nested(resolved, math, point, &resolved.reduction_loops(), initial, step)
+}
