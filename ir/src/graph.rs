@@ -252,7 +252,7 @@ impl Builder {
     pub fn update(&mut self, state: NodeId, next: NodeId) -> Result<(), GraphError> {
         let (target, value) = (self.node(state), self.node(next));
         let fault = if !matches!(target.op, Op::Parameter(_)) {
-            format!("the target is a {}", target.op.mnemonic())
+            format!("the target's operation is {}", target.op.mnemonic())
         } else if target.ty != value.ty {
             format!("the types {} and {} differ", target.ty, value.ty)
         } else if self.graph.updates.iter().any(|u| u.0 == state) {

@@ -104,7 +104,8 @@ pub fn expect_operands(operands: &[&Type], names: &[&str]) -> Result<(), OpError
         return Ok(());
     }
     let expected = if names.is_empty() { "no operands".into() } else { format!("({})", names.join(", ")) };
-    Err(OpError::new(format!("{} operands", operands.len()), expected, "Pass exactly these values."))
+    let found = format!("{} operand{}", operands.len(), if operands.len() == 1 { "" } else { "s" });
+    Err(OpError::new(found, expected, "Pass exactly these values."))
 }
 
 /// Checks the element type and rank of operand `i`.

@@ -76,3 +76,46 @@ pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Builder;
+    use crate::ops::Input;
+    use crate::types::{DType, Dim};
+
+    fn input() -> Input {
+        Input {
+            shape: vec![Dim::Batch, Dim::Fixed(3)],
+            dtype: DType::F32,
+        }
+    }
+
+    #[test]
+    fn a_sound_graph_passes() {
+        let mut builder = Builder::new("m");
+        let x = builder.add("x", input(), &[]).unwrap();
+        builder.output("y", x).unwrap();
+        assert_eq!(verify(&builder.finish()), Ok(()));
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_the_node_that_has_it() {
+        let mut builder = Builder::new("m");
+        builder.add("a b", input(), &[]).unwrap();
+        builder.add("1st", input(), &[]).unwrap();
+        let errors = verify(&builder.finish()).unwrap_err();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].starts_with("\"a b\": a name is"));
+        assert!(errors[1].starts_with("\"1st\": a name is"));
+        assert_eq!(errors[2], "m: the graph has neither outputs nor updates");
+    }
+
+    #[test]
+    fn an_output_needs_a_name_that_can_be_written() {
+        let mut builder = Builder::new("m");
+        let x = builder.add("x", input(), &[]).unwrap();
+        builder.output("", x).unwrap();
+        assert!(verify(&builder.finish()).unwrap_err()[0].starts_with("\"\": an output's name is"));
+    }
+}
