@@ -1,0 +1,456 @@
+//! The artifact (`.alx`): everything a target machine needs, in one zip file that standard tools open.
+//!
+//! ```text
+//! manifest.json                 format, what the programs need, size and SHA-256 of every other member
+//! model.ir                      the model as it was given
+//! recipe.toml                   the recipe it was compiled with (training only)
+//! infer/plan.json               one folder a program, named by its mode: infer, train, gradients
+//! infer/graph.ir                the optimised graph, for people
+//! infer/cpu/kernels.so          the host object
+//! cases/NAME.safetensors        conformance cases: inputs and reference outputs
+//! ```
+//!
+//! The loader trusts nothing it reads: names, counts and sizes are bounded before memory is spent, every member
+//! must be listed and match its checksum, and every plan must pass its own check. What no check can show is that
+//! native code means well: load artifacts only from people whose programs you would run.
+
+use crate::{Error, files};
+use ir::plan::{Mode, Plan};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, Write};
+use std::path::Path;
+use zip::write::SimpleFileOptions;
+
+/// The version of this format; a loader refuses any other.
+pub const FORMAT: u32 = 1;
+
+const MANIFEST: &str = "manifest.json";
+const MODEL: &str = "model.ir";
+const RECIPE: &str = "recipe.toml";
+const MANIFEST_LIMIT: u64 = 1 << 20;
+const TEXT_LIMIT: u64 = 64 << 20;
+const CODE_LIMIT: u64 = 512 << 20;
+const CASE_LIMIT: u64 = 1 << 30;
+const MEMBER_COUNT_LIMIT: usize = 1000;
+
+/// A compiled model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Artifact {
+    /// The model's name.
+    pub name: String,
+    /// The text of the model as it was given.
+    pub model: String,
+    /// The text of the recipe that training programs were compiled with.
+    pub recipe: Option<String>,
+    /// At most one program a mode. An artifact for training has two: `train`, and `infer` to evaluate with.
+    pub programs: Vec<Compiled>,
+    /// Conformance cases, replayed by `alexrun check`.
+    pub cases: Vec<Case>,
+}
+
+/// A program for one mode and batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// What to run.
+    pub plan: Plan,
+    /// The optimised graph as text, for people.
+    pub graph: String,
+    /// The arithmetic of contractions: `f32`, `tf32` or `bf16`.
+    pub precision: String,
+    /// The compiler's prediction for one run, in milliseconds, if it makes one.
+    pub predicted_ms: Option<f64>,
+    /// Kernels for the host.
+    pub host: HostObject,
+}
+
+/// A shared object with the kernels of a plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostObject {
+    /// The architecture, as [`crate::device::cpu::HOST_ARCH`] names it.
+    pub arch: String,
+    /// Processor features that the code uses, as LLVM names them (`avx512f`).
+    pub features: Vec<String>,
+    /// The ELF file.
+    pub code: Vec<u8>,
+}
+
+/// A conformance case: a safetensors file as [`crate::check`] describes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Letters, digits, `-` and `_`.
+    pub name: String,
+    /// The file's bytes.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    alexc: String,
+    model: String,
+    programs: Vec<ProgramEntry>,
+    members: BTreeMap<String, MemberEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProgramEntry {
+    mode: Mode,
+    batch: usize,
+    precision: String,
+    predicted_ms: Option<f64>,
+    arch: String,
+    features: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberEntry {
+    bytes: u64,
+    sha256: String,
+}
+
+/// Only the part of a manifest that every format has, so that another format is told as such.
+#[derive(Deserialize)]
+struct AnyManifest {
+    format: u32,
+}
+
+impl Artifact {
+    /// The program for a mode, if there is one.
+    pub fn program(&self, mode: Mode) -> Option<&Compiled> {
+        self.programs.iter().find(|program| program.plan.mode == mode)
+    }
+
+    /// The program for a mode.
+    pub fn require(&self, mode: Mode) -> Result<&Compiled, Error> {
+        self.program(mode).ok_or_else(|| {
+            let here: Vec<&str> = self.programs.iter().map(|p| mode_name(p.plan.mode)).collect();
+            let wanted = mode_name(mode);
+            Error::input(format!(
+                "the artifact of {} has no program for {wanted} (it has: {}); compile it with --mode {wanted}",
+                self.name,
+                if here.is_empty() { "none".to_string() } else { here.join(", ") }
+            ))
+        })
+    }
+
+    /// Writes the artifact, atomically.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let members = self.members()?;
+        let manifest = Manifest {
+            format: FORMAT,
+            alexc: env!("CARGO_PKG_VERSION").to_string(),
+            model: self.name.clone(),
+            programs: self.programs.iter().map(ProgramEntry::of).collect(),
+            members: members
+                .iter()
+                .map(|(name, bytes)| (name.clone(), MemberEntry::of(bytes)))
+                .collect(),
+        };
+        let manifest = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| Error::work(format!("the manifest cannot be written: {error}")))?;
+        files::write_atomically(path, |file| {
+            let mut zip = zip::ZipWriter::new(file);
+            let first = (MANIFEST.to_string(), manifest);
+            for (name, bytes) in std::iter::once(&first).chain(&members) {
+                zip.start_file(name.as_str(), SimpleFileOptions::default())?;
+                zip.write_all(bytes)?;
+            }
+            zip.finish()?;
+            Ok(())
+        })
+    }
+
+    /// Reads and checks an artifact. Its code is not loaded yet.
+    pub fn read(path: &Path) -> Result<Artifact, Error> {
+        let file = File::open(path).map_err(|error| Error::reading(path, &error))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Error::input(format!(
+                "{}: is a folder; name an artifact (.alx)",
+                path.display()
+            )));
+        }
+        Artifact::read_from(BufReader::new(file)).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`Artifact::read`], from anything that can be read.
+    pub fn read_from(reader: impl Read + Seek) -> Result<Artifact, Error> {
+        let mut zip = zip::ZipArchive::new(reader).map_err(|error| {
+            Error::input(format!(
+                "is no artifact ({error}); give a file that alexc compile wrote"
+            ))
+        })?;
+        if zip.len() > MEMBER_COUNT_LIMIT {
+            return Err(damaged(format!(
+                "{} members, more than {MEMBER_COUNT_LIMIT}",
+                zip.len()
+            )));
+        }
+        let manifest = read_manifest(&read_member(&mut zip, MANIFEST, MANIFEST_LIMIT)?)?;
+        let mut members = read_listed(&mut zip, &manifest)?;
+        let mut take = |name: String| {
+            members
+                .remove(&name)
+                .ok_or_else(|| damaged(format!("the member {name} is missing")))
+        };
+        let mut artifact = Artifact {
+            name: manifest.model.clone(),
+            model: text(take(MODEL.to_string())?, MODEL)?,
+            recipe: None,
+            programs: Vec::new(),
+            cases: Vec::new(),
+        };
+        for entry in manifest.programs {
+            let folder = mode_name(entry.mode);
+            let plan = take(format!("{folder}/plan.json"))?;
+            let graph = text(take(format!("{folder}/graph.ir"))?, "graph.ir")?;
+            let code = take(format!("{folder}/cpu/kernels.so"))?;
+            artifact.programs.push(entry.into_program(&plan, graph, code)?);
+        }
+        for (name, bytes) in members {
+            if name == RECIPE {
+                artifact.recipe = Some(text(bytes, RECIPE)?);
+            } else if let Some(case) = case_name(&name) {
+                artifact.cases.push(Case {
+                    name: case.to_string(),
+                    bytes,
+                });
+            } else {
+                return Err(damaged(format!(
+                    "the member {name:?} does not belong into an artifact"
+                )));
+            }
+        }
+        artifact.check()?;
+        Ok(artifact)
+    }
+
+    /// What must hold of every artifact, on its way in and out.
+    fn check(&self) -> Result<(), Error> {
+        let mut modes = BTreeSet::new();
+        for program in &self.programs {
+            let (plan, mode) = (&program.plan, mode_name(program.plan.mode));
+            if !modes.insert(mode) {
+                return Err(damaged(format!("two programs for {mode}")));
+            }
+            plan.check()
+                .map_err(|error| Error::input(format!("{mode}/plan.json: {error}")))?;
+            let mut names = BTreeSet::new();
+            let interface = plan.buffers.iter().filter(|buffer| buffer.role.shape().is_some());
+            for buffer in interface {
+                if !names.insert(&buffer.name) {
+                    return Err(damaged(format!(
+                        "{mode}/plan.json: two tensors are named {}",
+                        buffer.name
+                    )));
+                }
+            }
+        }
+        match self
+            .cases
+            .iter()
+            .find(|case| case_name(&case.member()) != Some(&case.name))
+        {
+            Some(case) => Err(damaged(format!("{:?} is no name for a case", case.name))),
+            None => Ok(()),
+        }
+    }
+
+    fn members(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        self.check()?;
+        let mut members = vec![(MODEL.to_string(), self.model.clone().into_bytes())];
+        if let Some(recipe) = &self.recipe {
+            members.push((RECIPE.to_string(), recipe.clone().into_bytes()));
+        }
+        for program in &self.programs {
+            let folder = mode_name(program.plan.mode);
+            let plan = serde_json::to_vec(&program.plan)
+                .map_err(|error| Error::work(format!("the plan cannot be written: {error}")))?;
+            members.push((format!("{folder}/plan.json"), plan));
+            members.push((format!("{folder}/graph.ir"), program.graph.clone().into_bytes()));
+            members.push((format!("{folder}/cpu/kernels.so"), program.host.code.clone()));
+        }
+        members.extend(self.cases.iter().map(|case| (case.member(), case.bytes.clone())));
+        match members
+            .iter()
+            .find(|(name, bytes)| limit(name).is_none_or(|most| bytes.len() as u64 > most))
+        {
+            Some((name, bytes)) => Err(Error::work(format!(
+                "{name} has {} bytes, more than an artifact may hold",
+                bytes.len()
+            ))),
+            None => Ok(members),
+        }
+    }
+}
+
+impl Case {
+    fn member(&self) -> String {
+        format!("cases/{}.safetensors", self.name)
+    }
+}
+
+impl ProgramEntry {
+    fn of(program: &Compiled) -> ProgramEntry {
+        ProgramEntry {
+            mode: program.plan.mode,
+            batch: program.plan.batch,
+            precision: program.precision.clone(),
+            predicted_ms: program.predicted_ms,
+            arch: program.host.arch.clone(),
+            features: program.host.features.clone(),
+        }
+    }
+
+    fn into_program(self, plan: &[u8], graph: String, code: Vec<u8>) -> Result<Compiled, Error> {
+        let folder = mode_name(self.mode);
+        let plan: Plan = serde_json::from_slice(plan)
+            .map_err(|error| damaged(format!("{folder}/plan.json is no plan: {error}")))?;
+        if plan.mode != self.mode || plan.batch != self.batch {
+            let (mode, batch) = (mode_name(plan.mode), plan.batch);
+            return Err(damaged(format!(
+                "{folder}/plan.json is a plan for {mode} at batch {batch}"
+            )));
+        }
+        let host = HostObject {
+            arch: self.arch,
+            features: self.features,
+            code,
+        };
+        Ok(Compiled {
+            plan,
+            graph,
+            precision: self.precision,
+            predicted_ms: self.predicted_ms,
+            host,
+        })
+    }
+}
+
+impl MemberEntry {
+    fn of(bytes: &[u8]) -> MemberEntry {
+        MemberEntry {
+            bytes: bytes.len() as u64,
+            sha256: sha256(bytes),
+        }
+    }
+}
+
+/// The name of a mode, as on the command line and in artifacts.
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Infer => "infer",
+        Mode::Train => "train",
+        Mode::Gradients => "gradients",
+    }
+}
+
+/// The SHA-256 of `bytes` in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn damaged(what: String) -> Error {
+    Error::input(format!(
+        "the artifact is damaged: {what}; copy or compile it again"
+    ))
+}
+
+/// The most bytes a member of this name may have; `None` for a name that no member has.
+fn limit(name: &str) -> Option<u64> {
+    match name.rsplit('/').next() {
+        Some(MODEL | RECIPE) if !name.contains('/') => Some(TEXT_LIMIT),
+        Some("plan.json" | "graph.ir") => Some(TEXT_LIMIT),
+        Some("kernels.so") => Some(CODE_LIMIT),
+        _ => case_name(name).map(|_| CASE_LIMIT),
+    }
+}
+
+fn case_name(member: &str) -> Option<&str> {
+    let name = member.strip_prefix("cases/")?.strip_suffix(".safetensors")?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
+}
+
+fn text(bytes: Vec<u8>, name: &str) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|_| damaged(format!("{name} is not UTF-8 text")))
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
+    let fail = |error| damaged(format!("{MANIFEST} is no manifest: {error}"));
+    let AnyManifest { format } = serde_json::from_slice(bytes).map_err(fail)?;
+    if format != FORMAT {
+        return Err(Error::input(format!(
+            "the artifact has format {format} and this program reads format {FORMAT}; compile the model again"
+        )));
+    }
+    serde_json::from_slice(bytes).map_err(fail)
+}
+
+/// Every member that the manifest lists, checked; a member that it does not list is refused.
+fn read_listed(
+    zip: &mut zip::ZipArchive<impl Read + Seek>,
+    manifest: &Manifest,
+) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    if let Some(name) = zip
+        .file_names()
+        .find(|&name| name != MANIFEST && !manifest.members.contains_key(name))
+    {
+        return Err(damaged(format!("the member {name:?} is not in the manifest")));
+    }
+    let mut members = BTreeMap::new();
+    for (name, entry) in &manifest.members {
+        let Some(most) = limit(name) else {
+            return Err(damaged(format!(
+                "the member {name:?} does not belong into an artifact"
+            )));
+        };
+        if entry.bytes > most {
+            return Err(damaged(format!(
+                "{name} claims {} bytes, more than {most}",
+                entry.bytes
+            )));
+        }
+        let bytes = read_member(zip, name, entry.bytes)?;
+        if bytes.len() as u64 != entry.bytes {
+            return Err(damaged(format!(
+                "{name} has {} bytes instead of {}",
+                bytes.len(),
+                entry.bytes
+            )));
+        }
+        if sha256(&bytes) != entry.sha256 {
+            return Err(damaged(format!("the checksum of {name} is wrong")));
+        }
+        members.insert(name.clone(), bytes);
+    }
+    Ok(members)
+}
+
+/// A member's bytes, at most `most`. Memory grows with what is really there, not with what a header claims.
+fn read_member(zip: &mut zip::ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Result<Vec<u8>, Error> {
+    let member = zip
+        .by_name(name)
+        .map_err(|error| damaged(format!("{name}: {error}")))?;
+    let mut bytes = Vec::new();
+    member
+        .take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| damaged(format!("{name}: {error}")))?;
+    if bytes.len() as u64 > most {
+        return Err(damaged(format!(
+            "{name} is larger than the {most} bytes it may have"
+        )));
+    }
+    Ok(bytes)
+}

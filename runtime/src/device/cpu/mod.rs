@@ -1,0 +1,231 @@
+//! The host's processor: buffers in huge pages where they are large, kernels from a host shared object, tasks
+//! spread over a pool of pinned threads.
+
+mod cores;
+mod library;
+mod memory;
+mod pool;
+
+pub use cores::{Cores, HOST_ARCH, host_features, missing_features};
+
+use super::{BufferId, Device, LaunchId};
+use crate::Error;
+use crate::artifact::Compiled;
+use ir::plan::{Kernel, Launch, Place, Plan};
+use library::Library;
+use memory::Region;
+use pool::{Call, Pool};
+
+/// The processor, opened for one program.
+pub struct Cpu {
+    name: String,
+    memory: u64,
+    pool: Pool,
+    /// Where every buffer of the plan lies; null and empty for those of other devices.
+    spans: Vec<Span>,
+    /// One a launch of the plan; `None` for those of other devices.
+    calls: Vec<Option<Call>>,
+    // The calls point into these two, so they live as long.
+    _regions: Vec<Region>,
+    _library: Library,
+}
+
+// SAFETY: the raw pointers in `spans` and `calls` point into `_regions` and `_library`, which the value owns
+// and moves with it; nothing else refers to them, and all access goes through `&mut self`.
+unsafe impl Send for Cpu {}
+
+/// Where a buffer lies.
+#[derive(Clone, Copy)]
+struct Span {
+    start: *mut u8,
+    bytes: usize,
+}
+
+impl Cpu {
+    /// Loads the kernels of `program` and allocates the buffers that its plan puts on device `position`.
+    pub fn open(cores: &Cores, program: &Compiled, position: usize) -> Result<Cpu, Error> {
+        let plan = &program.plan;
+        plan.check().map_err(|error| Error::input(error.to_string()))?;
+        check_host(program)?;
+        let chosen = cores.resolve()?;
+        let memory = memory::available_bytes();
+        let (regions, spans) = allocate(plan, position, memory)?;
+        let library = Library::load(&program.host.code)?;
+        let calls = plan.prepare.iter().chain(&plan.step).map(|launch| {
+            if launch.device == position {
+                resolve(plan, launch, &library, &spans).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        let calls = calls.collect::<Result<Vec<_>, Error>>()?;
+        let pool = Pool::start(&chosen)?;
+        let name = format!("cpu{cores}");
+        Ok(Cpu {
+            name,
+            memory,
+            pool,
+            spans,
+            calls,
+            _regions: regions,
+            _library: library,
+        })
+    }
+
+    fn span(&self, buffer: BufferId, bytes: usize) -> Result<Span, Error> {
+        match self.spans.get(buffer.0) {
+            Some(&span) if span.bytes >= bytes => Ok(span),
+            Some(span) => Err(Error::work(format!(
+                "buffer {} of {} has {} bytes; {bytes} were to be moved",
+                buffer.0, self.name, span.bytes
+            ))),
+            None => Err(Error::work(format!("{} has no buffer {}", self.name, buffer.0))),
+        }
+    }
+}
+
+impl Device for Cpu {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error> {
+        let span = self.span(buffer, bytes.len())?;
+        // SAFETY: the span has at least these bytes, lies in memory of ours that `bytes` cannot overlap, and no
+        // kernel runs, because launches end before `launch` returns.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), span.start, bytes.len()) };
+        Ok(())
+    }
+
+    fn read(&mut self, buffer: BufferId, bytes: &mut [u8]) -> Result<(), Error> {
+        let span = self.span(buffer, bytes.len())?;
+        // SAFETY: as in `write`; the memory was zeroed when it was allocated, so every byte is initialised.
+        unsafe { std::ptr::copy_nonoverlapping(span.start, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        if span.bytes > 0 {
+            // SAFETY: the whole span is ours and no kernel runs, as in `write`.
+            unsafe { std::ptr::write_bytes(span.start, byte, span.bytes) };
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.pool.pin_caller();
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
+        match self.calls.get(launch.0) {
+            Some(Some(call)) => {
+                // SAFETY: `resolve` took the function from the library and the arguments from spans that are
+                // as large as the plan's check demands; both live as long as `self`. That tasks are independent
+                // and stay within the bytes they were promised is the compiler's contract for kernels.
+                unsafe { self.pool.run(call) };
+                Ok(())
+            }
+            _ => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
+        }
+    }
+
+    fn synchronise(&mut self) -> Result<(), Error> {
+        self.pool.release_caller();
+        Ok(())
+    }
+}
+
+/// Refuses code for another processor before any of it is mapped.
+fn check_host(program: &Compiled) -> Result<(), Error> {
+    let host = &program.host;
+    if host.arch != HOST_ARCH {
+        return Err(Error::input(format!(
+            "the kernels are for {} and this machine is {HOST_ARCH}; compile the model here",
+            host.arch
+        )));
+    }
+    let missing = missing_features(&host.features);
+    if !missing.is_empty() {
+        return Err(Error::input(format!(
+            "the kernels need {}, which this processor has not; compile the model on this machine",
+            missing.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// The memory of every buffer on this device.
+fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Region>, Vec<Span>), Error> {
+    let mine = || plan.buffers.iter().filter(|buffer| buffer.device == position);
+    let own = mine().filter(|buffer| buffer.place == Place::Own);
+    let arena = plan.arena_bytes[position];
+    let total = own.fold(arena, |sum, buffer| sum.saturating_add(buffer.bytes));
+    if total > memory {
+        let mib = |bytes: u64| bytes >> 20;
+        return Err(Error::work(format!(
+            "{} at batch {} needs {} MiB of memory and this machine has {} MiB; use a smaller --batch",
+            plan.model,
+            plan.batch,
+            mib(total),
+            mib(memory)
+        )));
+    }
+    let region = |bytes: u64, what: &str| {
+        Region::zeroed(bytes as usize).map_err(|error| {
+            Error::work(format!(
+                "no memory for {what} ({bytes} bytes): {error}; use a smaller --batch"
+            ))
+        })
+    };
+    let mut regions = vec![region(arena, "the arena")?];
+    let arena_start = regions[0].start();
+    let mut spans = Vec::with_capacity(plan.buffers.len());
+    for buffer in &plan.buffers {
+        let bytes = buffer.bytes as usize;
+        spans.push(match buffer.place {
+            _ if buffer.device != position => Span {
+                start: std::ptr::null_mut(),
+                bytes: 0,
+            },
+            Place::Own => {
+                regions.push(region(buffer.bytes, &buffer.name)?);
+                Span {
+                    start: regions[regions.len() - 1].start(),
+                    bytes,
+                }
+            }
+            // The plan's check keeps offset + bytes within the arena.
+            Place::Arena(offset) => Span {
+                start: arena_start.wrapping_add(offset as usize),
+                bytes,
+            },
+        });
+    }
+    Ok((regions, spans))
+}
+
+/// A launch with its symbol and its buffers looked up.
+fn resolve(plan: &Plan, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Call, Error> {
+    let Kernel { symbol, tasks, .. } = &plan.kernels[launch.kernel];
+    let tasks = i64::try_from(*tasks).map_err(|_| {
+        Error::input(format!(
+            "kernel {symbol} has {tasks} tasks, more than can be counted"
+        ))
+    })?;
+    let arguments = launch
+        .arguments
+        .iter()
+        .map(|&buffer| spans[buffer].start)
+        .collect();
+    Ok(Call {
+        function: library.kernel(symbol)?,
+        arguments,
+        tasks,
+    })
+}

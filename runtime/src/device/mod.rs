@@ -1,0 +1,141 @@
+//! Devices: what can hold the buffers of a plan and run its kernels.
+//!
+//! One file (or folder) a device. To add one: a variant of [`DeviceSpec`] with its spelling in
+//! [`DeviceSpec::parse`], an implementation of [`Device`], and an arm in [`open`]. The executor knows only the
+//! trait. `unsafe` of this crate lives below this module and nowhere else.
+
+pub mod cpu;
+
+use crate::Error;
+use crate::artifact::Compiled;
+
+/// Position in [`ir::plan::Plan::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub usize);
+
+/// Position in the launches of a plan: those of `prepare`, then those of `step`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaunchId(pub usize);
+
+/// A device that was opened for one program: it holds the program's buffers, zeroed at first, and its kernels.
+///
+/// Launches run in the order given; the results are there after [`Device::synchronise`].
+pub trait Device: Send {
+    /// The name as on the command line, as `cpu:0-3`.
+    fn name(&self) -> String;
+
+    /// Bytes of memory that programs may fill.
+    fn memory(&self) -> u64;
+
+    /// Copies `bytes` into a buffer, from its beginning.
+    fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Copies the beginning of a buffer into `bytes`.
+    fn read(&mut self, buffer: BufferId, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// Sets every byte of a buffer.
+    fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error>;
+
+    /// A run begins: launches follow, until [`Device::synchronise`].
+    fn begin(&mut self) -> Result<(), Error>;
+
+    /// Starts a launch; it may still run when this returns.
+    fn launch(&mut self, launch: LaunchId) -> Result<(), Error>;
+
+    /// Waits until everything that was launched is done.
+    fn synchronise(&mut self) -> Result<(), Error>;
+}
+
+/// A device as named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// The host's processor, or some of its cores.
+    Cpu(cpu::Cores),
+}
+
+impl DeviceSpec {
+    /// Reads `cpu`, `cpu:K` or `cpu:A-B`.
+    pub fn parse(text: &str) -> Result<DeviceSpec, Error> {
+        let (kind, place) = match text.split_once(':') {
+            Some((kind, place)) => (kind, Some(place)),
+            None => (text, None),
+        };
+        match kind {
+            "cpu" => Ok(DeviceSpec::Cpu(
+                cpu::Cores::parse(place).map_err(|e| e.at(format!("device {text:?}")))?,
+            )),
+            "cuda" | "sim" => Err(Error::input(format!(
+                "device {text:?}: {kind} is not in this build; use cpu, cpu:K or cpu:A-B"
+            ))),
+            _ => Err(Error::input(format!(
+                "device {text:?}: no such kind of device; use cpu (all cores), cpu:K (one core) or cpu:A-B"
+            ))),
+        }
+    }
+
+    /// Reads devices separated by commas.
+    pub fn parse_list(text: &str) -> Result<Vec<DeviceSpec>, Error> {
+        text.split(',').map(|one| DeviceSpec::parse(one.trim())).collect()
+    }
+
+    /// The kind alone, as plans name devices: `cpu`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            DeviceSpec::Cpu(_) => "cpu",
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            DeviceSpec::Cpu(cores) => write!(f, "cpu{cores}"),
+        }
+    }
+}
+
+/// Opens a device for `program`, as the device at `position` of its plan. The plan has passed its check.
+pub fn open(spec: &DeviceSpec, program: &Compiled, position: usize) -> Result<Box<dyn Device>, Error> {
+    match spec {
+        DeviceSpec::Cpu(cores) => Ok(Box::new(cpu::Cpu::open(cores, program, position)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cpu::Cores;
+
+    #[test]
+    fn devices_are_read_and_printed() {
+        for (text, cores) in [
+            ("cpu", Cores::All),
+            ("cpu:0", Cores::Range { first: 0, last: 0 }),
+            ("cpu:0-1", Cores::Range { first: 0, last: 1 }),
+        ] {
+            let spec = DeviceSpec::parse(text).unwrap();
+            assert_eq!(spec, DeviceSpec::Cpu(cores));
+            assert_eq!(spec.to_string(), text);
+        }
+        assert_eq!(DeviceSpec::parse_list("cpu:0, cpu:1").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_device_says_what_is() {
+        for (text, part) in [
+            ("gpu", "no such kind of device"),
+            ("", "no such kind of device"),
+            ("cuda:0", "not in this build"),
+            ("sim", "not in this build"),
+            ("cpu:", "cpu:K"),
+            ("cpu:x", "cpu:K"),
+            ("cpu:-1", "cpu:K"),
+            ("cpu:3-1", "3 is after 1"),
+            ("cpu:99999999999999999999", "cpu:K"),
+        ] {
+            let error = DeviceSpec::parse(text).unwrap_err();
+            assert!(error.to_string().contains(part), "{text}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! One error type for the whole runtime, because what a caller needs of it is always the same two things: a
+//! message for a person, and whether the input or the work was at fault (which decides the exit code).
+
+use std::path::Path;
+
+/// Why something did not work. The message names the place, what was found, what was expected and a remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Bad usage or bad input: a file, a flag, a name, a shape. Exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// The input was sound and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
+    #[error("{0}")]
+    Work(String),
+    /// The user asked to stop, and everything worth keeping was saved. Exit code 130.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+impl Error {
+    /// Bad usage or bad input.
+    pub fn input(message: impl Into<String>) -> Error {
+        Error::Input(message.into())
+    }
+
+    /// The work failed.
+    pub fn work(message: impl Into<String>) -> Error {
+        Error::Work(message.into())
+    }
+
+    /// The program's exit code for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Work(_) => 1,
+            Error::Input(_) => 2,
+            Error::Interrupted(_) => 130,
+        }
+    }
+
+    /// The same error with `place` in front of its message.
+    pub fn at(self, place: impl std::fmt::Display) -> Error {
+        match self {
+            Error::Input(message) => Error::Input(format!("{place}: {message}")),
+            Error::Work(message) => Error::Work(format!("{place}: {message}")),
+            Error::Interrupted(message) => Error::Interrupted(format!("{place}: {message}")),
+        }
+    }
+
+    /// A file that could not be read: the caller's path is at fault.
+    pub fn reading(path: &Path, error: &std::io::Error) -> Error {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::NotFound => "; check the path",
+            std::io::ErrorKind::PermissionDenied => "; allow this user to read it",
+            std::io::ErrorKind::IsADirectory => "; name a file, not a folder",
+            _ => "",
+        };
+        Error::Input(format!("{}: cannot be read: {error}{remedy}", path.display()))
+    }
+
+    /// A file that could not be written.
+    pub fn writing(path: &Path, error: &std::io::Error) -> Error {
+        let path = path.display();
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Work(format!(
+                "{path}: the disk is full ({error}); nothing that was there is lost. Free some space and go on"
+            )),
+            std::io::ErrorKind::NotFound => Error::Input(format!(
+                "{path}: cannot be written: {error}; make its folder first"
+            )),
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::Input(
+                format!("{path}: cannot be written: {error}; choose a place this user may write"),
+            ),
+            _ => Error::Work(format!("{path}: cannot be written: {error}")),
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! Walks a plan on its devices: tensors in by name, launches in order, tensors out by name.
+
+use crate::artifact::{Compiled, mode_name};
+use crate::device::{self, BufferId, Device, DeviceSpec, LaunchId};
+use crate::tensor::{Data, Tensor, type_name};
+use crate::{Error, weights};
+use ir::DType;
+use ir::plan::{Buffer, Place, Plan, Role};
+use std::time::Instant;
+
+/// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
+pub const POISON_VARIABLE: &str = "ALEXC_POISON";
+
+/// A program on its devices.
+pub struct Executor {
+    plan: Plan,
+    devices: Vec<Box<dyn Device>>,
+    /// Parameters changed since `prepare` last ran.
+    stale: bool,
+    poison: bool,
+}
+
+/// What one launch took.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct LaunchTime {
+    /// What it computes: the names of the nodes.
+    pub label: String,
+    /// Its kernel's symbol.
+    pub kernel: String,
+    /// Nanoseconds from launch to completion.
+    pub ns: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes moved at the least.
+    pub bytes: u64,
+}
+
+/// Where a value that is no number was first written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NonFinite {
+    /// The launch that wrote it, or `None` when it came in with the tensors that were set.
+    pub launch: Option<String>,
+    /// The buffer it is in.
+    pub buffer: String,
+}
+
+impl std::fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match &self.launch {
+            Some(launch) => write!(
+                f,
+                "{launch} is the first to give a value that is not finite, in {}",
+                self.buffer
+            ),
+            None => write!(f, "{} was given with a value that is not finite", self.buffer),
+        }
+    }
+}
+
+impl Executor {
+    /// Opens `program` on `devices`, one for each device of its plan. Parameters and state are zero at first.
+    pub fn new(program: &Compiled, devices: &[DeviceSpec]) -> Result<Executor, Error> {
+        let plan = program.plan.clone();
+        plan.check().map_err(|error| Error::input(error.to_string()))?;
+        let kinds: Vec<&str> = plan
+            .devices
+            .iter()
+            .map(|name| name.split(':').next().unwrap_or(name))
+            .collect();
+        let given: Vec<&str> = devices.iter().map(DeviceSpec::kind).collect();
+        if kinds != given {
+            return Err(Error::input(format!(
+                "the program was compiled for --devices {} and is to run on {}; compile it for these",
+                kinds.join(","),
+                given.join(",")
+            )));
+        }
+        let open = |(position, spec)| device::open(spec, program, position);
+        let devices = devices
+            .iter()
+            .enumerate()
+            .map(open)
+            .collect::<Result<Vec<_>, Error>>()?;
+        let poison = std::env::var_os(POISON_VARIABLE).is_some_and(|value| value != "0");
+        Ok(Executor {
+            plan,
+            devices,
+            stale: true,
+            poison,
+        })
+    }
+
+    /// The plan that is executed.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The devices' names, separated by commas.
+    pub fn devices(&self) -> String {
+        let names: Vec<String> = self.devices.iter().map(|device| device.name()).collect();
+        names.join(",")
+    }
+
+    /// Whether temporaries and outputs are filled with NaN before every run; for tests.
+    pub fn set_poison(&mut self, poison: bool) {
+        self.poison = poison;
+    }
+
+    /// Sets an input, a parameter or state.
+    pub fn set(&mut self, name: &str, tensor: &Tensor) -> Result<(), Error> {
+        self.write(name, tensor.dtype(), Some(tensor.shape()), tensor.bytes())
+    }
+
+    /// Sets an f32 tensor from its elements, whose number must fit.
+    pub fn set_f32(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
+        self.write(name, DType::F32, None, bytemuck::cast_slice(values))
+    }
+
+    /// Sets an i64 tensor from its elements, whose number must fit.
+    pub fn set_i64(&mut self, name: &str, values: &[i64]) -> Result<(), Error> {
+        self.write(name, DType::I64, None, bytemuck::cast_slice(values))
+    }
+
+    /// Gives a tensor of the interface as it is now.
+    pub fn get(&mut self, name: &str) -> Result<Tensor, Error> {
+        let id = self.find(name)?;
+        let buffer = &self.plan.buffers[id];
+        let shape = buffer.role.shape().unwrap_or_default().to_vec();
+        let count = buffer.bytes as usize / buffer.dtype.bytes();
+        let device = &mut self.devices[buffer.device];
+        let data = match buffer.dtype {
+            DType::F32 => {
+                let mut values = vec![0f32; count];
+                device.read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
+                Data::F32(values)
+            }
+            DType::I64 => {
+                let mut values = vec![0i64; count];
+                device.read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
+                Data::I64(values)
+            }
+            DType::U8 => {
+                let mut values = vec![0u8; count];
+                device.read(BufferId(id), &mut values)?;
+                Data::U8(values)
+            }
+        };
+        Tensor::new(shape, data)
+    }
+
+    /// The elements of an f32 tensor of the interface.
+    pub fn get_f32(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        match self.get(name)?.into_data() {
+            Data::F32(values) => Ok(values),
+            other => Err(Error::input(format!("{name} is {}, not f32", other.dtype()))),
+        }
+    }
+
+    /// Sets every parameter and all state to its initial value: a pure function of `seed` and the tensor's name.
+    pub fn initialise(&mut self, seed: u64) -> Result<(), Error> {
+        for (name, tensor) in weights::initial(&weights::initial_values(&self.plan), seed)? {
+            self.set(&name, &tensor)?;
+        }
+        Ok(())
+    }
+
+    /// One run of the plan; first what prepares changed parameters.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.prepare()?;
+        self.poison_temporaries()?;
+        let prepare = self.plan.prepare.len();
+        self.launch_all(prepare..prepare + self.plan.step.len())
+    }
+
+    /// Packs parameters that were set since the last run; [`Executor::run`] does it by itself.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        if self.stale {
+            self.launch_all(0..self.plan.prepare.len())?;
+            self.stale = false;
+        }
+        Ok(())
+    }
+
+    /// One run, with the time of every launch.
+    pub fn profile(&mut self) -> Result<Vec<LaunchTime>, Error> {
+        self.prepare()?;
+        self.poison_temporaries()?;
+        let mut times = Vec::with_capacity(self.plan.step.len());
+        let mut start = Instant::now();
+        self.observe(|executor, position| {
+            let launch = &executor.plan.step[position];
+            let kernel = &executor.plan.kernels[launch.kernel];
+            times.push(LaunchTime {
+                label: launch.label.clone(),
+                kernel: kernel.symbol.clone(),
+                ns: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                flops: kernel.flops,
+                bytes: kernel.bytes,
+            });
+            start = Instant::now();
+            Ok(true)
+        })?;
+        Ok(times)
+    }
+
+    /// Runs once more and names the first launch after which an f32 buffer of its holds a value that is not
+    /// finite. A diagnosis: it reads every buffer back, and updates parameters as any run does.
+    pub fn first_non_finite(&mut self) -> Result<Option<NonFinite>, Error> {
+        for id in 0..self.plan.buffers.len() {
+            let role = &self.plan.buffers[id].role;
+            if matches!(
+                role,
+                Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
+            ) && self.has_non_finite(id)?
+            {
+                return Ok(Some(NonFinite {
+                    launch: None,
+                    buffer: self.plan.buffers[id].name.clone(),
+                }));
+            }
+        }
+        self.prepare()?;
+        // Leftovers of other runs in the arena are no finding.
+        self.fill_temporaries(0)?;
+        let mut found = None;
+        self.observe(|executor, position| {
+            let launch = executor.plan.step[position].clone();
+            for id in launch.arguments {
+                if executor.has_non_finite(id)? {
+                    let buffer = executor.plan.buffers[id].name.clone();
+                    found = Some(NonFinite {
+                        launch: Some(launch.label),
+                        buffer,
+                    });
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    /// Copies every parameter of `from` into the parameter of the same name here.
+    pub fn copy_parameters(&mut self, from: &mut Executor) -> Result<(), Error> {
+        for name in from.names(|role| matches!(role, Role::Parameter { .. })) {
+            if self.plan.find(&name).is_some() {
+                let tensor = from.get(&name)?;
+                self.set(&name, &tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the interface tensors whose role satisfies `wanted`, in the plan's order.
+    pub fn names(&self, wanted: impl Fn(&Role) -> bool) -> Vec<String> {
+        let buffers = self.plan.buffers.iter();
+        buffers
+            .filter(|b| b.role.shape().is_some() && wanted(&b.role))
+            .map(|b| b.name.clone())
+            .collect()
+    }
+
+    fn find(&self, name: &str) -> Result<usize, Error> {
+        self.plan.find(name).ok_or_else(|| {
+            let here = self.names(|_| true);
+            Error::input(format!(
+                "{} ({}) has no tensor named {name}; it has {}",
+                self.plan.model,
+                mode_name(self.plan.mode),
+                here.join(", ")
+            ))
+        })
+    }
+
+    fn write(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: Option<&[usize]>,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let id = self.find(name)?;
+        let buffer = &self.plan.buffers[id];
+        if matches!(buffer.role, Role::Output { .. }) {
+            return Err(Error::input(format!("{name} is an output; only a run sets it")));
+        }
+        let expected = buffer.role.shape().unwrap_or_default();
+        let fits = shape.is_none_or(|shape| shape == expected);
+        if dtype != buffer.dtype || !fits || bytes.len() as u64 != buffer.bytes {
+            let count = bytes.len() / dtype.bytes();
+            let found = shape.map_or(format!("{count} elements of {dtype}"), |shape| {
+                type_name(dtype, shape)
+            });
+            let expected = type_name(buffer.dtype, expected);
+            return Err(Error::input(format!(
+                "{name} is {expected} and {found} was given"
+            )));
+        }
+        self.stale |= matches!(buffer.role, Role::Parameter { .. });
+        self.devices[buffer.device].write(BufferId(id), bytes)
+    }
+
+    /// Launches a range of the plan's launches (those of `prepare` first, then those of `step`).
+    fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(|device| device.begin())?;
+        let launched = range.into_iter().try_for_each(|position| self.launch(position));
+        // Also after a failure: devices must not stay in a run.
+        let ended = self
+            .devices
+            .iter_mut()
+            .try_for_each(|device| device.synchronise());
+        launched.and(ended)
+    }
+
+    fn launch(&mut self, position: usize) -> Result<(), Error> {
+        let prepare = self.plan.prepare.len();
+        let launch = if position < prepare {
+            &self.plan.prepare[position]
+        } else {
+            &self.plan.step[position - prepare]
+        };
+        self.devices[launch.device].launch(LaunchId(position))
+    }
+
+    /// Runs the step one launch at a time; `look` is asked after each, with its position in the step, whether
+    /// to go on.
+    fn observe(
+        &mut self,
+        mut look: impl FnMut(&mut Executor, usize) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let prepare = self.plan.prepare.len();
+        for position in 0..self.plan.step.len() {
+            self.launch_all(prepare + position..prepare + position + 1)?;
+            if !look(self, position)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn poison_temporaries(&mut self) -> Result<(), Error> {
+        if self.poison {
+            self.fill_temporaries(0xff)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Fills what lives within one run, and outputs.
+    fn fill_temporaries(&mut self, byte: u8) -> Result<(), Error> {
+        for (id, buffer) in self.plan.buffers.iter().enumerate() {
+            if matches!(buffer.role, Role::Temporary | Role::Output { .. }) {
+                self.devices[buffer.device].fill(BufferId(id), byte)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_non_finite(&mut self, id: usize) -> Result<bool, Error> {
+        let Buffer {
+            dtype: DType::F32,
+            bytes,
+            device,
+            ..
+        } = self.plan.buffers[id]
+        else {
+            return Ok(false);
+        };
+        let mut values = vec![0f32; bytes as usize / 4];
+        self.devices[device].read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values.iter().any(|value| !value.is_finite()))
+    }
+}
+
+/// Bytes of the buffers and arenas of a plan.
+pub fn plan_bytes(plan: &Plan) -> u64 {
+    let own = plan
+        .buffers
+        .iter()
+        .filter(|buffer| buffer.place == Place::Own)
+        .map(|buffer| buffer.bytes);
+    own.chain(plan.arena_bytes.iter().copied())
+        .fold(0, u64::saturating_add)
+}
