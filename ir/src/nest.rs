@@ -269,6 +269,60 @@ impl Nest {
         self.parallel_points() * self.reduction.iter().map(|&n| n as u64).product::<u64>()
     }
 
+    /// The same nest with parallel loop `l` split in two: `l` counts blocks of `inner` iterations (a divisor of
+    /// its extent), and a new last parallel loop, which is returned, counts within a block.
+    pub fn split_parallel(&self, l: Loop, inner: usize) -> (Nest, Loop) {
+        let new = Loop(self.parallel.len());
+        let map = |map: &Affine| {
+            map.terms.iter().fold(Affine::constant(map.constant), |sum, &(old, factor)| match old {
+                _ if old == l => sum.plus_loop(l, factor * inner as i64).plus_loop(new, factor),
+                _ if old.0 >= new.0 => sum.plus_loop(Loop(old.0 + 1), factor),
+                _ => sum.plus_loop(old, factor),
+            })
+        };
+        let expression = |expr: &Expr| {
+            expr.map_leaves(&mut |leaf| match leaf {
+                Expr::Index(index) => Expr::Index(map(index)),
+                Expr::Uniform { seed, step, stream, element } => {
+                    Expr::Uniform { seed: *seed, step: *step, stream: *stream, element: map(element) }
+                }
+                other => other.clone(),
+            })
+        };
+        let mut nest = self.clone();
+        nest.parallel[l.0] /= inner;
+        nest.parallel.push(inner);
+        for read in &mut nest.reads {
+            read.index.iter_mut().for_each(|index| index.map = map(&index.map));
+            read.guards.iter_mut().for_each(|guard| guard.map = map(&guard.map));
+        }
+        nest.body = expression(&nest.body);
+        for output in &mut nest.outputs {
+            output.index = output.index.iter().map(map).collect();
+            output.value = expression(&output.value);
+        }
+        (nest, new)
+    }
+
+    /// A copy of a tensor, element by element.
+    pub fn copy(dtype: DType, extents: &[usize]) -> Nest {
+        let loops = || (0..extents.len()).map(Loop);
+        let index = loops().map(Index::of).collect();
+        Nest {
+            parallel: extents.to_vec(),
+            reduction: vec![],
+            reads: vec![Read { source: Source::Operand(0), index, guards: vec![], outside: 0.0 }],
+            combine: Combine::None,
+            body: Expr::Constant(0.0),
+            outputs: vec![Output {
+                dtype,
+                extents: extents.to_vec(),
+                index: loops().map(Affine::of).collect(),
+                value: Expr::Read(0),
+            }],
+        }
+    }
+
     /// The two reads multiplied, if this is a sum of products of two reads: a contraction.
     pub fn contraction(&self) -> Option<(usize, usize)> {
         match (&self.combine, &self.body) {

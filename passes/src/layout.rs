@@ -1,0 +1,376 @@
+//! Chooses where the elements of every stored value lie, so that kernels find them by plain strides.
+//!
+//! A contraction reads one operand in vectors along a loop in which it must be contiguous, and broadcasts
+//! scalars of the other. For each one this pass picks that loop by the bytes it would cost to rearrange
+//! operands for it, then makes it so: weights are packed into panels (once for inference, every step in
+//! training), values that padded convolutions read get a halo of zeros, and where two kernels want the same
+//! value differently a copy is made. Images are kept channels last; interface values stay row-major.
+
+use ir::layout::Layout;
+use ir::nest::{Affine, Index, Loop, Nest, Read, Source};
+use ir::plan::{Mode, Place, Role};
+use ir::program::{KernelCall, Program, Value, ValueId};
+use std::collections::HashMap;
+
+/// Bytes that are moved in the time of one multiply-add on a core: about 110 GFLOP/s against 20 GB/s.
+const BYTES_PER_MULTIPLY_ADD: f64 = 0.36;
+/// Interface results smaller than this many elements are stored with strides rather than copied.
+const SMALL: usize = 1 << 16;
+/// Lanes assumed when judging how well a loop fills vectors.
+const LANES: usize = 16;
+
+/// Rewrites a program with layouts.
+pub fn assign(program: &Program) -> Program {
+    let mut pass = Pass {
+        halos: halos(program),
+        program: Program { kernels: vec![], ..program.clone() },
+        copies: HashMap::new(),
+    };
+    for call in &program.kernels {
+        match call.nest.contraction() {
+            Some((a, b)) => pass.contraction(call.clone(), a, b),
+            None => pass.other(call.clone()),
+        }
+    }
+    pass.program
+}
+
+/// The halo that contractions want around each value: `(before, after)` a dimension.
+fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
+    let mut halos: Vec<Vec<(usize, usize)>> =
+        program.values.iter().map(|v| vec![(0, 0); v.extents.len()]).collect();
+    for call in &program.kernels {
+        let Some((a, b)) = call.nest.contraction() else { continue };
+        let extents = call.nest.extents();
+        for read in [&call.nest.reads[a], &call.nest.reads[b]] {
+            let id = operand(call, read);
+            if read.outside != 0.0 || !read.guards.is_empty() || read.index.iter().any(|i| i.divisor != 1) {
+                continue;
+            }
+            for (d, index) in read.index.iter().enumerate() {
+                let (low, high) = index.map.range(&extents);
+                let halo = &mut halos[id.0][d];
+                halo.0 = halo.0.max((-low).max(0) as usize);
+                halo.1 = halo.1.max((high + 1 - program.value(id).extents[d] as i64).max(0) as usize);
+            }
+        }
+    }
+    halos
+}
+
+fn operand(call: &KernelCall, read: &Read) -> ValueId {
+    let Source::Operand(i) = read.source else { unreachable!("Program::verify rejects kernels that read stages") };
+    call.operands[i]
+}
+
+/// A way to vectorise a contraction.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    vector: Loop,
+    /// Position in the nest's reads of the operand read in vectors, and the dimension the loop walks.
+    panel: usize,
+    dimension: usize,
+    scalar: usize,
+    cost: f64,
+}
+
+struct Pass {
+    program: Program,
+    halos: Vec<Vec<(usize, usize)>>,
+    /// Copies made so far, by original and layout.
+    copies: HashMap<(ValueId, Layout), ValueId>,
+}
+
+impl Pass {
+    /// Whether the layout of a value is this pass's to choose.
+    fn is_free(&self, id: ValueId) -> bool {
+        let value = self.program.value(id);
+        value.alias.is_none() && matches!(value.role, Role::Temporary)
+    }
+
+    fn is_weight(&self, id: ValueId) -> bool {
+        matches!(self.program.value(self.program.owner(id)).role, Role::Parameter { .. })
+    }
+
+    fn bytes(&self, id: ValueId) -> f64 {
+        let value = self.program.value(id);
+        (value.extents.iter().product::<usize>() * value.dtype.bytes()) as f64
+    }
+
+    fn set_layout(&mut self, id: ValueId, order: Vec<usize>) {
+        if self.is_free(id) {
+            self.program.values[id.0].layout = Layout { order, halo: self.halos[id.0].clone() };
+        }
+    }
+
+    /// Kernels that are no contraction: images channels last, other values as the first operand of their shape.
+    fn other(&mut self, call: KernelCall) {
+        for (&id, output) in call.results.iter().zip(&call.nest.outputs) {
+            let rank = output.extents.len();
+            let like = call.nest.reads.iter().find_map(|read| {
+                let value = self.program.value(operand(&call, read));
+                let aligned = read.index.iter().zip(&output.index).all(|(i, o)| i.divisor == 1 && i.map == *o);
+                (value.extents == output.extents && aligned).then(|| value.layout.order.clone())
+            });
+            let order = match like {
+                Some(order) if rank < 3 => order,
+                _ => Layout::channels_last(rank).order,
+            };
+            self.set_layout(id, order);
+        }
+        self.program.kernels.push(call);
+    }
+
+    fn contraction(&mut self, mut call: KernelCall, a: usize, b: usize) {
+        let Some(choice) = self.choose(&call, a, b) else {
+            return self.other(call);
+        };
+        self.arrange_scalar(&mut call, choice.scalar);
+        let panel = operand(&call, &call.nest.reads[choice.panel]);
+        let innermost = self.program.value(panel).layout.innermost();
+        if self.is_weight(panel) && (innermost != Some(choice.dimension) || self.program.mode == Mode::Infer) {
+            self.pack(&mut call, choice);
+        } else if innermost != Some(choice.dimension) {
+            let mut order = self.program.value(panel).layout.order.clone();
+            order.retain(|&d| d != choice.dimension);
+            order.push(choice.dimension);
+            self.redirect_read(&mut call, choice.panel, order);
+        } else {
+            self.give_halo(&mut call, choice.panel);
+        }
+        self.arrange_results(call, choice.vector);
+    }
+
+    /// The cheapest way to vectorise, or `None` if no loop walks one operand alone.
+    fn choose(&self, call: &KernelCall, a: usize, b: usize) -> Option<Choice> {
+        let nest = &call.nest;
+        let simple = |read: &Read| read.guards.is_empty() && read.index.iter().all(|i| i.divisor == 1);
+        if !simple(&nest.reads[a]) || !simple(&nest.reads[b]) {
+            return None;
+        }
+        let mut best: Option<Choice> = None;
+        for (panel, scalar) in [(b, a), (a, b)] {
+            for l in (0..nest.parallel.len()).map(Loop).filter(|l| nest.parallel[l.0] > 1) {
+                let maps = |read: usize| nest.reads[read].index.iter().map(|i| &i.map);
+                let Some(dimension) = walks(maps(panel), l) else { continue };
+                if maps(scalar).any(|m| m.coefficient(l) != 0) {
+                    continue;
+                }
+                let id = operand(call, &nest.reads[panel]);
+                let in_place = self.program.value(id).layout.innermost() == Some(dimension);
+                let mut cost = match (in_place, self.is_weight(id), self.program.mode) {
+                    (true, ..) | (_, true, Mode::Infer) => 0.0,
+                    (_, true, _) => self.bytes(id),
+                    _ => 2.0 * self.bytes(id),
+                };
+                let mut stored = true;
+                for (&result, output) in call.results.iter().zip(&nest.outputs) {
+                    match walks(output.index.iter(), l) {
+                        None => stored = false,
+                        Some(d) if self.is_free(result) || self.innermost(result) == Some(d) => {}
+                        Some(_) => cost += 2.0 * self.bytes(result),
+                    }
+                }
+                if !stored {
+                    continue;
+                }
+                let extent = nest.parallel[l.0];
+                let filled = extent as f64 / extent.next_multiple_of(LANES) as f64;
+                cost += nest.points() as f64 * BYTES_PER_MULTIPLY_ADD * (1.0 / filled - 1.0);
+                let longer = |other: &Choice| nest.parallel[other.vector.0].min(64) < extent.min(64);
+                if best.as_ref().is_none_or(|o| cost < o.cost || (cost == o.cost && longer(o))) {
+                    best = Some(Choice { vector: l, panel, dimension, scalar, cost });
+                }
+            }
+        }
+        best
+    }
+
+    fn innermost(&self, id: ValueId) -> Option<usize> {
+        self.program.value(id).layout.innermost()
+    }
+
+    /// The broadcast operand may lie in any order, but needs its halo.
+    fn arrange_scalar(&mut self, call: &mut KernelCall, read: usize) {
+        self.give_halo(call, read);
+    }
+
+    fn give_halo(&mut self, call: &mut KernelCall, read: usize) {
+        let id = operand(call, &call.nest.reads[read]);
+        if !self.is_free(id) && self.halos[id.0].iter().any(|&h| h != (0, 0)) {
+            let order = self.program.value(id).layout.order.clone();
+            self.redirect_read(call, read, order);
+        }
+    }
+
+    /// Makes a read take a copy of its operand in another order, with the operand's halo.
+    fn redirect_read(&mut self, call: &mut KernelCall, read: usize, order: Vec<usize>) {
+        let id = operand(call, &call.nest.reads[read]);
+        let layout = Layout { order, halo: self.halos[id.0].clone() };
+        let copy = match self.copies.get(&(id, layout.clone())) {
+            Some(&copy) => copy,
+            None => {
+                let source = self.program.value(id).clone();
+                let copy = self.add_value(Value {
+                    name: format!("{}.copy", source.name),
+                    layout: layout.clone(),
+                    role: Role::Temporary,
+                    alias: None,
+                    place: Place::Own,
+                    ..source.clone()
+                });
+                self.program.kernels.push(KernelCall {
+                    label: format!("copy {}", source.name),
+                    nest: Nest::copy(source.dtype, &source.extents),
+                    operands: vec![id],
+                    results: vec![copy],
+                    prepare: false,
+                });
+                self.copies.insert((id, layout), copy);
+                copy
+            }
+        };
+        read_from(call, read, copy);
+    }
+
+    fn add_value(&mut self, value: Value) -> ValueId {
+        self.halos.push(vec![(0, 0); value.extents.len()]);
+        self.program.values.push(value);
+        ValueId(self.program.values.len() - 1)
+    }
+
+    /// Packs a weight into panels of the vector loop: `[groups.., panels, reduction.., lanes]`.
+    fn pack(&mut self, call: &mut KernelCall, choice: Choice) {
+        let extent = call.nest.parallel[choice.vector.0];
+        let lanes = panel_width(extent);
+        let (nest, lane) = call.nest.split_parallel(choice.vector, lanes);
+        let (weight, scalar) = (&nest.reads[choice.panel], &nest.reads[choice.scalar]);
+        let id = operand(call, weight);
+
+        // The loops that walk the weight, in the order of the packed tensor.
+        let walks = |l: &Loop| weight.index.iter().any(|i| i.map.coefficient(*l) != 0);
+        let parallel = (0..nest.parallel.len()).map(Loop).filter(|l| walks(l) && *l != lane && *l != choice.vector);
+        let mut loops: Vec<Loop> = parallel.chain([choice.vector]).collect();
+        let from = self.program.value(operand(call, scalar));
+        let strides = from.layout.strides(&from.extents).dims;
+        let step = |l: &Loop| {
+            let terms = scalar.index.iter().zip(&strides);
+            terms.map(|(i, &stride)| i.map.coefficient(*l) * stride as i64).sum::<i64>().abs()
+        };
+        let mut reduction: Vec<Loop> =
+            (0..nest.reduction.len()).map(|i| nest.reduction_loop(i)).filter(walks).collect();
+        reduction.sort_by_key(|l| std::cmp::Reverse(step(l)));
+        loops.extend(reduction);
+        loops.push(lane);
+
+        let all = nest.extents();
+        let extents: Vec<usize> = loops.iter().map(|l| all[l.0]).collect();
+        let rename = |map: &Affine| {
+            map.terms.iter().fold(Affine::constant(map.constant), |sum, &(l, factor)| {
+                let position = loops.iter().position(|&o| o == l).expect("loops that walk the weight are listed");
+                sum.plus_loop(Loop(position), factor)
+            })
+        };
+        let mut packing = Nest::copy(ir::DType::F32, &extents);
+        packing.reads[0].index =
+            weight.index.iter().map(|i| Index { map: rename(&i.map), divisor: i.divisor }).collect();
+
+        let constant = self.program.mode == Mode::Infer;
+        let source = self.program.value(id).clone();
+        let packed = self.add_value(Value {
+            name: format!("{}.packed", source.name),
+            dtype: source.dtype,
+            layout: Layout::row_major(extents.len()),
+            extents,
+            role: if constant { Role::Prepared } else { Role::Temporary },
+            alias: None,
+            place: Place::Own,
+        });
+        self.program.kernels.push(KernelCall {
+            label: format!("pack {}", source.name),
+            nest: packing,
+            operands: vec![id],
+            results: vec![packed],
+            prepare: constant,
+        });
+        call.nest = nest;
+        call.nest.reads[choice.panel].index = loops.into_iter().map(Index::of).collect();
+        read_from(call, choice.panel, packed);
+    }
+
+    /// Stores results with the vector loop innermost; large interface results by way of a copy.
+    fn arrange_results(&mut self, mut call: KernelCall, vector: Loop) {
+        let mut copies = vec![];
+        for (i, output) in call.nest.outputs.iter().enumerate() {
+            let id = call.results[i];
+            // A packed vector loop's lanes walk the same dimension as its panels.
+            let Some(d) = output.index.iter().position(|m| m.coefficient(vector) != 0) else { continue };
+            let rank = output.extents.len();
+            let order = match rank {
+                4 if d == 1 => Layout::channels_last(4).order,
+                _ => (0..rank).filter(|&other| other != d).chain([d]).collect(),
+            };
+            let large = output.extents.iter().product::<usize>() > SMALL;
+            if self.is_free(id) {
+                self.set_layout(id, order);
+            } else if large && self.innermost(id) != Some(d) {
+                let value = self.program.value(id).clone();
+                let (dtype, extents) = (value.dtype, value.extents.clone());
+                let temporary = self.add_value(Value {
+                    name: format!("{}.vectors", value.name),
+                    layout: Layout::ordered(order),
+                    role: Role::Temporary,
+                    alias: None,
+                    place: Place::Own,
+                    ..value.clone()
+                });
+                call.results[i] = temporary;
+                copies.push(KernelCall {
+                    label: format!("copy {}", value.name),
+                    nest: Nest::copy(dtype, &extents),
+                    operands: vec![temporary],
+                    results: vec![id],
+                    prepare: false,
+                });
+            }
+        }
+        self.program.kernels.push(call);
+        self.program.kernels.extend(copies);
+    }
+}
+
+/// The dimension that a loop walks element by element, if it walks exactly one.
+fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
+    let mut found = maps.enumerate().filter(|(_, map)| map.coefficient(l) != 0);
+    match (found.next(), found.next()) {
+        (Some((d, map)), None) if map.coefficient(l) == 1 => Some(d),
+        _ => None,
+    }
+}
+
+/// How many lanes of a vector loop one panel holds: a divisor of the extent that fills vectors well.
+fn panel_width(extent: usize) -> usize {
+    let filled = |lanes: usize| lanes * 100 / lanes.next_multiple_of(LANES);
+    let fits = (LANES..=64.min(extent)).filter(|lanes| extent % lanes == 0 && filled(*lanes) >= 80);
+    fits.max_by_key(|&lanes| (filled(lanes), lanes == 32, lanes == 48)).unwrap_or(extent)
+}
+
+/// Points a read at another value, as an operand of its own.
+fn read_from(call: &mut KernelCall, read: usize, id: ValueId) {
+    call.nest.reads[read].source = Source::Operand(call.operands.len());
+    call.operands.push(id);
+    drop_unused_operands(call);
+}
+
+/// Removes operands that no read uses and renumbers the rest.
+fn drop_unused_operands(call: &mut KernelCall) {
+    let used = |i: usize| call.nest.reads.iter().any(|r| r.source == Source::Operand(i));
+    let kept: Vec<usize> = (0..call.operands.len()).filter(|&i| used(i)).collect();
+    for read in &mut call.nest.reads {
+        if let Source::Operand(i) = read.source {
+            let position = kept.iter().position(|&k| k == i).expect("a read's operand is used");
+            read.source = Source::Operand(position);
+        }
+    }
+    call.operands = kept.into_iter().map(|i| call.operands[i]).collect();
+}
