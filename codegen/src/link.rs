@@ -1,6 +1,7 @@
 //! Objects to one shared object, by the system's linker.
 //!
-//! Kernels call nothing outside themselves, so no libraries are involved. Any ELF linker will do; the one that
+//! Kernels call nothing but `memset`, `memcpy` and `memmove`, which LLVM makes of plain loops and the loading
+//! process has anyway, so no libraries are involved. Any ELF linker will do; the one that
 //! LLVM's packages bring is tried first.
 
 use std::path::Path;
@@ -53,7 +54,7 @@ pub fn shared_object(objects: &[&[u8]]) -> Result<Vec<u8>, LinkError> {
 fn run(inputs: &[std::path::PathBuf], output: &Path) -> Result<(String, std::process::Output), LinkError> {
     for linker in LINKERS {
         let mut command = Command::new(linker);
-        command.args(["-shared", "--no-undefined", "-z", "noexecstack", "-o"]).arg(output).args(inputs);
+        command.args(["-shared", "-z", "noexecstack", "-o"]).arg(output).args(inputs);
         match command.output() {
             Ok(result) => return Ok((linker.to_string(), result)),
             Err(_) => continue,
