@@ -1,0 +1,147 @@
+//! Where temporaries lie: values that are never alive together share bytes of the arena.
+//!
+//! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
+//! arena wins: large values first, long-lived ones first, and by birth. Each value goes into the tightest
+//! gap between those that are alive at the same time. The most bytes alive at once bound it from below.
+
+use crate::schedule::arena_bytes_of;
+use ir::plan::{Place, Role};
+use ir::program::{Program, ValueId};
+use std::cmp::Reverse;
+
+/// Kernels between which a value must keep its bytes, first and last included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// The value that owns the bytes.
+    pub value: ValueId,
+    /// Bytes, a multiple of 64.
+    pub bytes: u64,
+    /// The kernel that writes it first.
+    pub first: usize,
+    /// The last kernel that reads or writes it.
+    pub last: usize,
+}
+
+impl Live {
+    /// Whether both are alive during some kernel.
+    pub fn meets(&self, other: &Live) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// The size of the arena beside what no packing can go below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// The most bytes alive during one kernel.
+    pub lower_bound: u64,
+}
+
+/// What values are placed by, the least first.
+type Order = fn(&Live) -> (Reverse<u64>, usize);
+
+/// Places every value of the program.
+pub fn plan(program: &mut Program) -> Packing {
+    for result in program
+        .kernels
+        .iter()
+        .filter(|k| k.prepare)
+        .flat_map(|k| &k.results)
+    {
+        program.values[result.0].role = Role::Prepared;
+    }
+    let live = liveness(program);
+    let orders: [Order; 4] = [
+        |l| (Reverse(l.bytes), l.first),
+        |l| (Reverse((l.last - l.first) as u64), l.first),
+        |l| {
+            (
+                Reverse(l.bytes.saturating_mul((l.last - l.first + 1) as u64)),
+                l.first,
+            )
+        },
+        |l| (Reverse(0), l.first),
+    ];
+    let packings = orders.map(|order| {
+        let mut sorted = live.clone();
+        sorted.sort_by_key(order);
+        pack(&sorted)
+    });
+    let (placed, arena_bytes) = packings
+        .into_iter()
+        .min_by_key(|p| p.1)
+        .expect("there is at least one order to try");
+    for value in &mut program.values {
+        value.place = Place::Own;
+    }
+    for (live, offset) in placed {
+        program.values[live.value.0].place = Place::Arena(offset);
+    }
+    // A value that shares a buffer lies where the buffer does.
+    for v in 0..program.values.len() {
+        program.values[v].place = program.value(program.owner(ValueId(v))).place;
+    }
+    program.arena_bytes = arena_bytes;
+    Packing {
+        arena_bytes,
+        lower_bound: lower_bound(&live),
+    }
+}
+
+/// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out.
+pub fn liveness(program: &Program) -> Vec<Live> {
+    let mut live: Vec<Option<Live>> = vec![None; program.values.len()];
+    for (k, kernel) in program.kernels.iter().enumerate() {
+        for &touched in kernel.operands.iter().chain(&kernel.results) {
+            let value = program.owner(touched);
+            let bytes = arena_bytes_of(program.value(value));
+            if program.value(value).role == Role::Temporary {
+                live[value.0]
+                    .get_or_insert(Live {
+                        value,
+                        bytes,
+                        first: k,
+                        last: k,
+                    })
+                    .last = k;
+            }
+        }
+    }
+    live.into_iter().flatten().collect()
+}
+
+fn lower_bound(live: &[Live]) -> u64 {
+    let alive_at = |k| {
+        live.iter()
+            .filter(|l| l.first <= k && k <= l.last)
+            .map(|l| l.bytes)
+            .sum()
+    };
+    live.iter().map(|l| alive_at(l.first)).max().unwrap_or(0)
+}
+
+/// Places values one after the other and returns the end of the last byte.
+fn pack(live: &[Live]) -> (Vec<(Live, u64)>, u64) {
+    let mut placed: Vec<(Live, u64)> = vec![];
+    let mut end = 0;
+    for &next in live {
+        let mut taken: Vec<(u64, u64)> = placed
+            .iter()
+            .filter(|(l, _)| l.meets(&next))
+            .map(|(l, at)| (*at, at + l.bytes))
+            .collect();
+        taken.sort_unstable();
+        let (mut best, mut top) = (None, 0);
+        for (from, to) in taken {
+            if from >= top + next.bytes && best.is_none_or(|(room, _)| from - top < room) {
+                best = Some((from - top, top));
+            }
+            top = top.max(to);
+        }
+        let offset = best.map_or(top, |(_, at)| at);
+        end = end.max(offset + next.bytes);
+        placed.push((next, offset));
+    }
+    (placed, end)
+}
