@@ -345,6 +345,13 @@ fn hostile_sources_are_refused_quickly() {
             "{what}: {} errors",
             errors.len()
         );
+        if errors.len() == text::MAX_DIAGNOSTICS {
+            assert_eq!(
+                errors[errors.len() - 1].found,
+                "more errors than are listed",
+                "{what}"
+            );
+        }
     }
 }
 

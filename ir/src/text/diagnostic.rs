@@ -150,8 +150,18 @@ impl<'s> Reports<'s> {
         if self.is_full() {
             return;
         }
+        let (found, expected, remedy, labels) = if self.list.len() + 1 == super::MAX_DIAGNOSTICS {
+            let most = format!("fewer than {}", super::MAX_DIAGNOSTICS);
+            (
+                "more errors than are listed".to_string(),
+                most,
+                "Correct the first ones and try again.".into(),
+                vec![],
+            )
+        } else {
+            (found.into(), expected.into(), remedy.into(), labels)
+        };
         let (line, column) = self.lines.position(self.source, span.start);
-        let (found, expected, remedy) = (found.into(), expected.into(), remedy.into());
         let file = self.file.clone();
         self.list.push(Diagnostic {
             file,
