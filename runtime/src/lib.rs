@@ -14,11 +14,15 @@
 #![deny(unsafe_code)]
 
 pub mod artifact;
+pub mod checkpoint;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod error;
 pub mod executor;
 pub mod files;
+pub mod metrics;
+pub mod recipe;
+pub mod schedule;
 pub mod tensor;
 pub mod tensor_file;
 pub mod weights;
