@@ -122,7 +122,11 @@ impl Graph {
         let mut builder = Builder::new(&self.name);
         let mut map = Vec::new();
         for id in self.ids() {
-            let operands: Vec<NodeId> = self.operands(id).into_iter().map(|o: NodeId| map[o.index()]).collect();
+            let operands: Vec<NodeId> = self
+                .operands(id)
+                .into_iter()
+                .map(|o: NodeId| map[o.index()])
+                .collect();
             let node = self.node(id);
             map.push(builder.add(&node.name, node.op.bind(batch), &operands)?);
         }
@@ -143,7 +147,9 @@ impl PartialEq for Graph {
             && self.outputs == other.outputs
             && self.updates == other.updates
             && self.len() == other.len()
-            && self.ids().all(|id| self.node(id) == other.node(id) && self.operands(id) == other.operands(id))
+            && self
+                .ids()
+                .all(|id| self.node(id) == other.node(id) && self.operands(id) == other.operands(id))
     }
 }
 
@@ -214,13 +220,20 @@ impl Builder {
             return Err(GraphError::Duplicate(name.to_string()));
         }
         let types: Vec<&Type> = operands.iter().map(|&o| &self.node(o).ty).collect();
-        let ty = op.infer(&types).map_err(|error| GraphError::Op { name: name.to_string(), error })?;
+        let ty = op.infer(&types).map_err(|error| GraphError::Op {
+            name: name.to_string(),
+            error,
+        })?;
         let extents = ty.shape.iter().map(|d| d.fixed().unwrap_or(1) as u128);
         let elements = extents.fold(1, u128::saturating_mul);
         if elements > MAX_ELEMENTS {
             return Err(GraphError::TooLarge(name.to_string(), ty));
         }
-        let id = NodeId(self.graph.nodes.add_node(Node { name: name.to_string(), op, ty }));
+        let id = NodeId(self.graph.nodes.add_node(Node {
+            name: name.to_string(),
+            op,
+            ty,
+        }));
         for (i, operand) in operands.iter().enumerate() {
             self.graph.nodes.add_edge(operand.0, id.0, i);
         }
@@ -229,7 +242,12 @@ impl Builder {
     }
 
     /// Adds a node under this name, or the first free `name.2`, `name.3`, ...
-    pub fn add_fresh(&mut self, name: &str, op: impl Into<Op>, operands: &[NodeId]) -> Result<NodeId, GraphError> {
+    pub fn add_fresh(
+        &mut self,
+        name: &str,
+        op: impl Into<Op>,
+        operands: &[NodeId],
+    ) -> Result<NodeId, GraphError> {
         let mut fresh = name.to_string();
         let mut count = 1;
         while self.graph.names.contains_key(&fresh) {
@@ -269,4 +287,3 @@ impl Builder {
         self.graph
     }
 }
-

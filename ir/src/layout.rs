@@ -31,7 +31,10 @@ impl Layout {
 
     /// The given order (outermost first) without halo or blocks.
     pub fn ordered(order: Vec<usize>) -> Layout {
-        Layout { halo: vec![(0, 0); order.len()], order }
+        Layout {
+            halo: vec![(0, 0); order.len()],
+            order,
+        }
     }
 
     /// Channels innermost: NHWC for an image batch, row-major below rank 4.
@@ -61,14 +64,23 @@ impl Layout {
             base += self.halo[d].0 * stride;
             stride *= extents[d] + self.halo[d].0 + self.halo[d].1;
         }
-        Strides { base, dims, elements: stride }
+        Strides {
+            base,
+            dims,
+            elements: stride,
+        }
     }
 }
 
 impl Strides {
     /// The element offset of a logical index.
     pub fn offset(&self, index: &[usize]) -> usize {
-        self.base + index.iter().zip(&self.dims).map(|(i, stride)| i * stride).sum::<usize>()
+        self.base
+            + index
+                .iter()
+                .zip(&self.dims)
+                .map(|(i, stride)| i * stride)
+                .sum::<usize>()
     }
 }
 
@@ -88,6 +100,9 @@ mod tests {
         layout.halo[2] = (1, 0);
         layout.halo[3] = (2, 1);
         let strides = layout.strides(&[1, 4, 2, 2]);
-        assert_eq!((strides.base, strides.dims, strides.elements), (20 + 8, vec![60, 1, 20, 4], 60));
+        assert_eq!(
+            (strides.base, strides.dims, strides.elements),
+            (20 + 8, vec![60, 1, 20, 4], 60)
+        );
     }
 }

@@ -26,12 +26,18 @@ pub struct Affine {
 impl Affine {
     /// A constant.
     pub fn constant(value: i64) -> Affine {
-        Affine { terms: vec![], constant: value }
+        Affine {
+            terms: vec![],
+            constant: value,
+        }
     }
 
     /// The value of one loop.
     pub fn of(l: Loop) -> Affine {
-        Affine { terms: vec![(l, 1)], constant: 0 }
+        Affine {
+            terms: vec![(l, 1)],
+            constant: 0,
+        }
     }
 
     /// This plus `factor · other`.
@@ -274,18 +280,28 @@ impl Nest {
     pub fn split_parallel(&self, l: Loop, inner: usize) -> (Nest, Loop) {
         let new = Loop(self.parallel.len());
         let map = |map: &Affine| {
-            map.terms.iter().fold(Affine::constant(map.constant), |sum, &(old, factor)| match old {
-                _ if old == l => sum.plus_loop(l, factor * inner as i64).plus_loop(new, factor),
-                _ if old.0 >= new.0 => sum.plus_loop(Loop(old.0 + 1), factor),
-                _ => sum.plus_loop(old, factor),
-            })
+            map.terms
+                .iter()
+                .fold(Affine::constant(map.constant), |sum, &(old, factor)| match old {
+                    _ if old == l => sum.plus_loop(l, factor * inner as i64).plus_loop(new, factor),
+                    _ if old.0 >= new.0 => sum.plus_loop(Loop(old.0 + 1), factor),
+                    _ => sum.plus_loop(old, factor),
+                })
         };
         let expression = |expr: &Expr| {
             expr.map_leaves(&mut |leaf| match leaf {
                 Expr::Index(index) => Expr::Index(map(index)),
-                Expr::Uniform { seed, step, stream, element } => {
-                    Expr::Uniform { seed: *seed, step: *step, stream: *stream, element: map(element) }
-                }
+                Expr::Uniform {
+                    seed,
+                    step,
+                    stream,
+                    element,
+                } => Expr::Uniform {
+                    seed: *seed,
+                    step: *step,
+                    stream: *stream,
+                    element: map(element),
+                },
                 other => other.clone(),
             })
         };
@@ -293,8 +309,12 @@ impl Nest {
         nest.parallel[l.0] /= inner;
         nest.parallel.push(inner);
         for read in &mut nest.reads {
-            read.index.iter_mut().for_each(|index| index.map = map(&index.map));
-            read.guards.iter_mut().for_each(|guard| guard.map = map(&guard.map));
+            read.index
+                .iter_mut()
+                .for_each(|index| index.map = map(&index.map));
+            read.guards
+                .iter_mut()
+                .for_each(|guard| guard.map = map(&guard.map));
         }
         nest.body = expression(&nest.body);
         for output in &mut nest.outputs {
@@ -311,7 +331,12 @@ impl Nest {
         Nest {
             parallel: extents.to_vec(),
             reduction: vec![],
-            reads: vec![Read { source: Source::Operand(0), index, guards: vec![], outside: 0.0 }],
+            reads: vec![Read {
+                source: Source::Operand(0),
+                index,
+                guards: vec![],
+                outside: 0.0,
+            }],
             combine: Combine::None,
             body: Expr::Constant(0.0),
             outputs: vec![Output {
@@ -323,11 +348,12 @@ impl Nest {
         }
     }
 
-    /// The two reads multiplied, if this is a sum of products of two reads: a contraction.
+    /// The two reads multiplied, if this is a sum of products of two different reads: a contraction. A sum of
+    /// squares, as local response normalisation takes, is none.
     pub fn contraction(&self) -> Option<(usize, usize)> {
         match (&self.combine, &self.body) {
             (Combine::Sum, Expr::Binary(Binary::Multiply, a, b)) => match (&**a, &**b) {
-                (&Expr::Read(a), &Expr::Read(b)) => Some((a, b)),
+                (&Expr::Read(a), &Expr::Read(b)) if a != b => Some((a, b)),
                 _ => None,
             },
             _ => None,

@@ -45,7 +45,9 @@ impl GradientContext<'_> {
     /// Adds a node named after the differentiated one. The operation was derived, so its shapes must fit.
     pub fn add(&mut self, suffix: &str, op: impl Into<crate::Op>, operands: &[NodeId]) -> NodeId {
         let name = format!("{}.{suffix}", self.builder.node(self.result).name);
-        self.builder.add_fresh(&name, op, operands).expect("a derived gradient fits its operands")
+        self.builder
+            .add_fresh(&name, op, operands)
+            .expect("a derived gradient fits its operands")
     }
 
     /// The type of operand `i`.
@@ -82,7 +84,12 @@ pub enum Fault {
 impl OpError {
     /// An error about the statement as a whole.
     pub fn new(found: impl Into<String>, expected: impl Into<String>, remedy: impl Into<String>) -> OpError {
-        OpError { at: Fault::Statement, found: found.into(), expected: expected.into(), remedy: remedy.into() }
+        OpError {
+            at: Fault::Statement,
+            found: found.into(),
+            expected: expected.into(),
+            remedy: remedy.into(),
+        }
     }
 
     /// The same error, blaming an operand.
@@ -103,8 +110,16 @@ pub fn expect_operands(operands: &[&Type], names: &[&str]) -> Result<(), OpError
     if operands.len() == names.len() {
         return Ok(());
     }
-    let expected = if names.is_empty() { "no operands".into() } else { format!("({})", names.join(", ")) };
-    let found = format!("{} operand{}", operands.len(), if operands.len() == 1 { "" } else { "s" });
+    let expected = if names.is_empty() {
+        "no operands".into()
+    } else {
+        format!("({})", names.join(", "))
+    };
+    let found = format!(
+        "{} operand{}",
+        operands.len(),
+        if operands.len() == 1 { "" } else { "s" }
+    );
     Err(OpError::new(found, expected, "Pass exactly these values."))
 }
 
@@ -115,7 +130,12 @@ pub fn expect_operand(operands: &[&Type], i: usize, dtype: DType, rank: usize) -
         return Ok(());
     }
     let expected = format!("{dtype} with {rank} dimensions");
-    Err(OpError::new(format!("operand of type {ty}"), expected, "Reshape it or pass another value.").operand(i))
+    Err(OpError::new(
+        format!("operand of type {ty}"),
+        expected,
+        "Reshape it or pass another value.",
+    )
+    .operand(i))
 }
 
 /// The value of an attribute.
@@ -176,7 +196,10 @@ pub struct Attributes {
 impl Attributes {
     /// Attributes as written, none read yet.
     pub fn new(entries: Vec<(String, Attribute)>) -> Attributes {
-        Attributes { entries, asked: vec![] }
+        Attributes {
+            entries,
+            asked: vec![],
+        }
     }
 
     fn take(&mut self, name: &str) -> Option<Attribute> {
@@ -186,7 +209,12 @@ impl Attributes {
     }
 
     fn wrong(name: &str, found: &Attribute, expected: &str) -> OpError {
-        OpError::new(format!("{name}={found}"), expected, format!("Write {name} as {expected}.")).attribute(name)
+        OpError::new(
+            format!("{name}={found}"),
+            expected,
+            format!("Write {name} as {expected}."),
+        )
+        .attribute(name)
     }
 
     /// An integer of at least `least`; `usual` if it is not written.
@@ -269,7 +297,9 @@ impl Attributes {
         let expected = "a list of dimensions such as [N, 9216], each at least 1";
         let fits = |n: i64| n >= 1 && n <= MAX_EXTENT as i64;
         match self.take(name) {
-            Some(Attribute::Dims(dims)) if dims.iter().all(|d| d.fixed().is_none_or(|n| fits(n as i64))) => Ok(dims),
+            Some(Attribute::Dims(dims)) if dims.iter().all(|d| d.fixed().is_none_or(|n| fits(n as i64))) => {
+                Ok(dims)
+            }
             Some(Attribute::Ints(items)) if items.iter().all(|&n| fits(n)) => {
                 Ok(items.iter().map(|&n| Dim::Fixed(n as usize)).collect())
             }

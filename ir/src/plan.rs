@@ -187,16 +187,25 @@ impl Plan {
             return fail(format!("format version {} instead of {VERSION}", self.version));
         }
         if self.devices.is_empty() || self.arena_bytes.len() != self.devices.len() {
-            return fail(format!("{} devices with {} arenas", self.devices.len(), self.arena_bytes.len()));
+            return fail(format!(
+                "{} devices with {} arenas",
+                self.devices.len(),
+                self.arena_bytes.len()
+            ));
         }
         for buffer in &self.buffers {
             let (name, device) = (&buffer.name, buffer.device);
             let Some(&arena) = self.arena_bytes.get(device) else {
-                return fail(format!("buffer {name} lies on device {device} of {}", self.devices.len()));
+                return fail(format!(
+                    "buffer {name} lies on device {device} of {}",
+                    self.devices.len()
+                ));
             };
             if let Place::Arena(offset) = buffer.place {
                 if offset % 64 != 0 || offset.checked_add(buffer.bytes).is_none_or(|end| end > arena) {
-                    return fail(format!("buffer {name} lies at {offset} in an arena of {arena} bytes"));
+                    return fail(format!(
+                        "buffer {name} lies at {offset} in an arena of {arena} bytes"
+                    ));
                 }
                 if !matches!(buffer.role, Role::Temporary) {
                     return fail(format!("buffer {name} outlives a run but lies in the arena"));
@@ -206,7 +215,10 @@ impl Plan {
                 let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
                 let bytes = elements.and_then(|n| n.checked_mul(buffer.dtype.bytes() as u64));
                 if bytes != Some(buffer.bytes) {
-                    return fail(format!("buffer {name} of shape {shape:?} has {} bytes", buffer.bytes));
+                    return fail(format!(
+                        "buffer {name} of shape {shape:?} has {} bytes",
+                        buffer.bytes
+                    ));
                 }
             }
         }
@@ -219,20 +231,33 @@ impl Plan {
         for launch in self.prepare.iter().chain(&self.step) {
             let label = &launch.label;
             let Some(kernel) = self.kernels.get(launch.kernel) else {
-                return fail(format!("launch {label} names kernel {} of {}", launch.kernel, self.kernels.len()));
+                return fail(format!(
+                    "launch {label} names kernel {} of {}",
+                    launch.kernel,
+                    self.kernels.len()
+                ));
             };
             if launch.device >= self.devices.len() {
-                return fail(format!("launch {label} names device {} of {}", launch.device, self.devices.len()));
+                return fail(format!(
+                    "launch {label} names device {} of {}",
+                    launch.device,
+                    self.devices.len()
+                ));
             }
             if launch.arguments.len() != kernel.argument_bytes.len() {
-                return fail(format!("launch {label} passes {} arguments", launch.arguments.len()));
+                return fail(format!(
+                    "launch {label} passes {} arguments",
+                    launch.arguments.len()
+                ));
             }
             for (&argument, &least) in launch.arguments.iter().zip(&kernel.argument_bytes) {
                 match self.buffers.get(argument) {
                     Some(buffer) if buffer.bytes >= least && buffer.device == launch.device => {}
                     Some(buffer) => {
                         let (name, bytes) = (&buffer.name, buffer.bytes);
-                        return fail(format!("launch {label} needs {least} bytes in {name}, which has {bytes}"));
+                        return fail(format!(
+                            "launch {label} needs {least} bytes in {name}, which has {bytes}"
+                        ));
                     }
                     None => return fail(format!("launch {label} names buffer {argument}")),
                 }
@@ -243,6 +268,8 @@ impl Plan {
 
     /// The buffer of the interface with this name.
     pub fn find(&self, name: &str) -> Option<usize> {
-        self.buffers.iter().position(|b| b.name == name && b.role.shape().is_some())
+        self.buffers
+            .iter()
+            .position(|b| b.name == name && b.role.shape().is_some())
     }
 }

@@ -85,38 +85,65 @@ impl Program {
             let extents = kernel.nest.extents();
             for read in &kernel.nest.reads {
                 let Source::Operand(operand) = read.source else {
-                    return Err(format!("{label}: reads a stage, which only meanings of operations may"));
+                    return Err(format!(
+                        "{label}: reads a stage, which only meanings of operations may"
+                    ));
                 };
                 let Some(&id) = kernel.operands.get(operand) else {
-                    return Err(format!("{label}: reads operand {operand} of {}", kernel.operands.len()));
+                    return Err(format!(
+                        "{label}: reads operand {operand} of {}",
+                        kernel.operands.len()
+                    ));
                 };
                 if self.value(id).extents.len() != read.index.len() {
-                    return Err(format!("{label}: {} is read with {} indices", self.value(id).name, read.index.len()));
+                    return Err(format!(
+                        "{label}: {} is read with {} indices",
+                        self.value(id).name,
+                        read.index.len()
+                    ));
                 }
             }
             for &id in &kernel.operands {
                 if !written[id.0] {
-                    return Err(format!("{label}: reads {} before it is written", self.value(id).name));
+                    return Err(format!(
+                        "{label}: reads {} before it is written",
+                        self.value(id).name
+                    ));
                 }
             }
             if kernel.results.len() != kernel.nest.outputs.len() {
-                return Err(format!("{label}: {} results for {} outputs", kernel.results.len(), kernel.nest.outputs.len()));
+                return Err(format!(
+                    "{label}: {} results for {} outputs",
+                    kernel.results.len(),
+                    kernel.nest.outputs.len()
+                ));
             }
             for (&id, output) in kernel.results.iter().zip(&kernel.nest.outputs) {
                 let value = self.value(id);
                 if value.extents != output.extents || value.dtype != output.dtype {
-                    return Err(format!("{label}: writes {:?} into {} of {:?}", output.extents, value.name, value.extents));
+                    return Err(format!(
+                        "{label}: writes {:?} into {} of {:?}",
+                        output.extents, value.name, value.extents
+                    ));
                 }
                 for (d, map) in output.index.iter().enumerate() {
                     let (low, high) = map.range(&extents);
                     if low < 0 || high >= value.extents[d] as i64 {
-                        return Err(format!("{label}: writes index {low}..={high} of dimension {d} of {}", value.name));
+                        return Err(format!(
+                            "{label}: writes index {low}..={high} of dimension {d} of {}",
+                            value.name
+                        ));
                     }
                 }
                 written[id.0] = true;
             }
         }
-        match self.values.iter().zip(&written).find(|(v, w)| matches!(v.role, Role::Output { .. }) && !**w) {
+        match self
+            .values
+            .iter()
+            .zip(&written)
+            .find(|(v, w)| matches!(v.role, Role::Output { .. }) && !**w)
+        {
             Some((value, _)) => Err(format!("the output {} is never written", value.name)),
             None => Ok(()),
         }
@@ -124,5 +151,8 @@ impl Program {
 }
 
 fn is_set_by_caller(role: &Role) -> bool {
-    matches!(role, Role::Input { .. } | Role::Parameter { .. } | Role::State { .. })
+    matches!(
+        role,
+        Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
+    )
 }

@@ -38,7 +38,9 @@ impl DType {
 
     /// The inverse of [`DType::name`].
     pub fn from_name(name: &str) -> Option<DType> {
-        [DType::F32, DType::I64, DType::U8].into_iter().find(|dtype| dtype.name() == name)
+        [DType::F32, DType::I64, DType::U8]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
     }
 }
 
@@ -96,12 +98,18 @@ pub struct Type {
 impl Type {
     /// A type from its parts.
     pub fn new(dtype: DType, shape: impl Into<Shape>) -> Type {
-        Type { dtype, shape: shape.into() }
+        Type {
+            dtype,
+            shape: shape.into(),
+        }
     }
 
     /// An f32 tensor with known extents.
     pub fn f32(extents: &[usize]) -> Type {
-        Type::new(DType::F32, extents.iter().map(|&n| Dim::Fixed(n)).collect::<Shape>())
+        Type::new(
+            DType::F32,
+            extents.iter().map(|&n| Dim::Fixed(n)).collect::<Shape>(),
+        )
     }
 
     /// The number of dimensions.
@@ -111,12 +119,21 @@ impl Type {
 
     /// The type with the symbolic batch replaced.
     pub fn bind(&self, batch: usize) -> Type {
-        Type::new(self.dtype, self.shape.iter().map(|d| d.bind(batch)).collect::<Shape>())
+        Type::new(
+            self.dtype,
+            self.shape.iter().map(|d| d.bind(batch)).collect::<Shape>(),
+        )
     }
 
     /// The extents. Panics while the batch is symbolic: passes and code generation run on bound graphs.
     pub fn extents(&self) -> Vec<usize> {
-        self.shape.iter().map(|d| d.fixed().expect("the batch is bound before extents are asked for")).collect()
+        self.shape
+            .iter()
+            .map(|d| {
+                d.fixed()
+                    .expect("the batch is bound before extents are asked for")
+            })
+            .collect()
     }
 
     /// The number of elements of a bound type.

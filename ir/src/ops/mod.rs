@@ -5,7 +5,11 @@ use crate::nest::Nest;
 use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
 use crate::types::Type;
 
-mod window;
+mod build;
+pub mod window;
+
+pub use dropout::DropoutScale;
+pub use parameter::Init;
 
 macro_rules! ops {
     ($($module:ident :: $variant:ident),* $(,)?) => {
@@ -71,6 +75,33 @@ ops! {
     conv2d::Conv2d,
     conv2d_grad_input::Conv2dGradInput,
     conv2d_grad_weight::Conv2dGradWeight,
+    matmul::Matmul,
+    bias::Bias,
+    relu::Relu,
+    relu_grad::ReluGrad,
+    tanh::Tanh,
+    tanh_grad::TanhGrad,
+    max_pool::MaxPool,
+    max_pool_index::MaxPoolIndex,
+    max_pool_grad::MaxPoolGrad,
+    lrn::Lrn,
+    lrn_scale::LrnScale,
+    lrn_grad::LrnGrad,
+    dropout::Dropout,
+    random_mask::RandomMask,
+    add::Add,
+    multiply::Multiply,
+    scale::Scale,
+    reshape::Reshape,
+    reduce_sum::ReduceSum,
+    broadcast::Broadcast,
+    log_sum_exp::LogSumExp,
+    softmax::Softmax,
+    softmax_grad::SoftmaxGrad,
+    softmax_cross_entropy::SoftmaxCrossEntropy,
+    softmax_cross_entropy_grad::SoftmaxCrossEntropyGrad,
+    sgd_velocity::SgdVelocity,
+    constant::Constant,
 }
 
 impl Op {

@@ -1,0 +1,46 @@
+//! Probabilities of each row.
+
+use super::build::{loops, map, read};
+use super::{SoftmaxGrad, log_sum_exp};
+use crate::graph::NodeId;
+use crate::nest::{Affine, Expr, Loop, Nest, Read, Source, Unary};
+use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::types::{DType, Type};
+
+/// `y = softmax(x)`: x and y `[N, K]`, rows of y sum to 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Softmax;
+
+/// A read of a row's number from an earlier stage.
+pub(super) fn row(stage: usize) -> Read {
+    Read { source: Source::Stage(stage), ..read(0, [Affine::of(Loop(0))]) }
+}
+
+impl Operation for Softmax {
+    const MNEMONIC: &'static str = "softmax";
+    const EXAMPLE: &'static str = "x = input() shape=[N, 10]\ny = softmax(x)\noutput y = y";
+
+    fn parse(_: &mut Attributes) -> Result<Softmax, OpError> {
+        Ok(Softmax)
+    }
+
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        vec![]
+    }
+
+    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+        expect_operands(operands, &["x"])?;
+        expect_operand(operands, 0, DType::F32, 2)?;
+        Ok(operands[0].clone())
+    }
+
+    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+        let value = (Expr::Read(0) - Expr::Read(1)).unary(Unary::Exp);
+        vec![log_sum_exp::rows(operands[0], 0), map(result, vec![read(0, loops(0, 2)), row(0)], value)]
+    }
+
+    fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
+        let (upstream, result) = (context.upstream, context.result);
+        vec![Some(context.add("grad", SoftmaxGrad, &[upstream, result]))]
+    }
+}

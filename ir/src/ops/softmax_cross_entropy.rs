@@ -1,0 +1,74 @@
+//! The mean cross-entropy of softmax probabilities and class labels.
+
+use super::build::{loops, map, read, reduce};
+use super::softmax::row;
+use super::{SoftmaxCrossEntropyGrad, log_sum_exp};
+use crate::graph::NodeId;
+use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest};
+use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::types::{DType, Type};
+
+/// `loss = softmax_cross_entropy(x, labels)`: x `[N, K]`, labels i64 `[N]`; the mean over the batch, a scalar.
+///
+/// A label outside `0..K` matches no class: its sample's loss is the logarithm of the sum alone. The runtime
+/// rejects such labels before they get here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SoftmaxCrossEntropy;
+
+/// Checks logits and labels.
+pub(super) fn check(x: &Type, labels: &Type, at: usize) -> Result<(), OpError> {
+    if labels.shape[0] == x.shape[0] {
+        return Ok(());
+    }
+    let found = format!("labels of type {labels} for {x}");
+    Err(OpError::new(found, "one label a row", "Change the labels' shape.").operand(at))
+}
+
+/// 1 where column loop 1 is the row's label, which is read number `labels`.
+pub(super) fn is_label(labels: usize) -> Expr {
+    Expr::Read(labels).binary(Binary::Equal, Expr::Index(Affine::of(Loop(1))))
+}
+
+impl Operation for SoftmaxCrossEntropy {
+    const MNEMONIC: &'static str = "softmax_cross_entropy";
+    const EXAMPLE: &'static str = "\
+x = input() shape=[N, 10]
+labels = input() shape=[N] dtype=i64
+loss = softmax_cross_entropy(x, labels)
+output loss = loss";
+
+    fn parse(_: &mut Attributes) -> Result<SoftmaxCrossEntropy, OpError> {
+        Ok(SoftmaxCrossEntropy)
+    }
+
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        vec![]
+    }
+
+    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+        expect_operands(operands, &["x", "labels"])?;
+        expect_operand(operands, 0, DType::F32, 2)?;
+        expect_operand(operands, 1, DType::I64, 1)?;
+        check(operands[0], operands[1], 1)?;
+        Ok(Type::new(DType::F32, []))
+    }
+
+    /// Stages: the row's log-sum-exp, the logit of its label, and the mean of their differences.
+    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+        let (rows, columns) = (operands[0].extents()[0], operands[0].extents()[1]);
+        let reads = vec![read(0, loops(0, 2)), read(1, [Affine::of(Loop(0))])];
+        let picked = is_label(1).select(Expr::Read(0), Expr::Constant(0.0));
+        let row_type = Type::new(DType::F32, [operands[0].shape[0]]);
+        let logit = reduce(&row_type, vec![columns], reads, Combine::Sum, picked);
+        let mut mean = map(result, vec![row(0), row(1)], Expr::Reduced * Expr::Constant(1.0 / rows as f64));
+        mean.reduction = vec![rows];
+        mean.combine = Combine::Sum;
+        mean.body = Expr::Read(0) - Expr::Read(1);
+        vec![log_sum_exp::rows(operands[0], 0), logit, mean]
+    }
+
+    fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
+        let operands = [context.upstream, context.operands[0], context.operands[1]];
+        vec![Some(context.add("grad", SoftmaxCrossEntropyGrad, &operands)), None]
+    }
+}
