@@ -76,6 +76,7 @@ ops! {
     conv2d_grad_input::Conv2dGradInput,
     conv2d_grad_weight::Conv2dGradWeight,
     matmul::Matmul,
+    fully_connected::FullyConnected,
     bias::Bias,
     relu::Relu,
     relu_grad::ReluGrad,
