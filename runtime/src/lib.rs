@@ -6,23 +6,34 @@
 //! | [`device`] | the `Device` trait and the devices; all `unsafe` of this crate |
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out |
 //! | [`weights`] | parameters in safetensors files, and how they start |
-//! | [`tensor`], [`tensor_file`] | tensors on the host and in safetensors files |
-//! | [`files`] | files written whole or not at all |
+//! | [`mod@run`], [`mod@bench`], [`mod@check`] | one run, warm timing, conformance cases |
+//! | [`recipe`], [`schedule`] | how a model is trained |
+//! | [`checkpoint`], [`metrics`] | what a run folder holds |
+//! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
+//! | [`tensor`], [`tensor_file`], [`files`] | tensors on the host, in safetensors files; files written whole or not at all |
+//! | [`console`], [`interrupt`] | progress bars, messages, Ctrl-C |
 //!
 //! This crate sees plans, never graphs, and needs neither LLVM nor CUDA.
 
 #![deny(unsafe_code)]
 
 pub mod artifact;
+pub mod bench;
+pub mod check;
 pub mod checkpoint;
+pub mod console;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod error;
 pub mod executor;
 pub mod files;
+pub mod interface;
+pub mod interrupt;
 pub mod metrics;
 pub mod recipe;
+pub mod run;
 pub mod schedule;
+pub mod scores;
 pub mod tensor;
 pub mod tensor_file;
 pub mod weights;

@@ -1,0 +1,209 @@
+//! Warm timing of one program on inputs that look like real ones: random, never zeros, which some processors
+//! multiply faster and which a clever kernel could skip.
+
+use crate::artifact::{Compiled, mode_name};
+use crate::device::DeviceSpec;
+use crate::executor::{Executor, LaunchTime};
+use crate::{Error, Tensor, weights};
+use ir::DType;
+use ir::plan::{Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Runs before the clock starts.
+const WARM_UP_RUNS: usize = 2;
+/// Without a given number of iterations: at least this long, and at least [`LEAST_ITERATIONS`].
+const LONG_ENOUGH: Duration = Duration::from_secs(3);
+const LEAST_ITERATIONS: usize = 5;
+const MOST_ITERATIONS: usize = 1000;
+
+/// What a bench found; the fields are the command line's contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchReport {
+    /// The model's name.
+    pub model: String,
+    /// `infer`, `train` or `gradients`.
+    pub mode: String,
+    /// Images a run.
+    pub batch: usize,
+    /// Where it ran.
+    pub devices: String,
+    /// The arithmetic of contractions.
+    pub precision: String,
+    /// Runs that were timed.
+    pub iters: usize,
+    /// Their median, in milliseconds.
+    pub median_ms: f64,
+    /// The fastest.
+    pub min_ms: f64,
+    /// At the median.
+    pub images_per_s: f64,
+    /// The process's peak memory, in MiB.
+    pub peak_rss_mb: f64,
+    /// What compiling took, where this process compiled.
+    pub compile_ms: Option<f64>,
+    /// What the compiler predicted, where it did.
+    pub predicted_ms: Option<f64>,
+    /// Floating-point operations a run, by the model's own count.
+    pub flops_per_iter: u64,
+    /// Every launch, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches: Option<Vec<LaunchTime>>,
+}
+
+/// How to bench.
+#[derive(Clone, Debug, Default)]
+pub struct BenchOptions {
+    /// Runs to time; without, as many as a few seconds hold.
+    pub iters: Option<usize>,
+    /// What compiling took.
+    pub compile_ms: Option<f64>,
+    /// Whether to time every launch in one more run.
+    pub launches: bool,
+}
+
+/// Times `program` on `devices`.
+pub fn bench(
+    program: &Compiled,
+    devices: &[DeviceSpec],
+    options: &BenchOptions,
+) -> Result<BenchReport, Error> {
+    if options.iters == Some(0) {
+        return Err(Error::input("--iters 0: expected at least 1"));
+    }
+    let mut executor = Executor::new(program, devices)?;
+    executor.initialise(0)?;
+    set_random_inputs(&mut executor)?;
+    for _ in 0..WARM_UP_RUNS {
+        executor.run()?;
+    }
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    let enough = |done: usize| match options.iters {
+        Some(iters) => done >= iters,
+        None => done >= MOST_ITERATIONS || (done >= LEAST_ITERATIONS && begin.elapsed() >= LONG_ENOUGH),
+    };
+    while !enough(times.len()) {
+        let start = Instant::now();
+        executor.run()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
+    let launches = options.launches.then(|| executor.profile()).transpose()?;
+    let plan = &program.plan;
+    Ok(BenchReport {
+        model: plan.model.clone(),
+        mode: mode_name(plan.mode).to_string(),
+        batch: plan.batch,
+        devices: executor.devices(),
+        precision: program.precision.clone(),
+        iters: times.len(),
+        median_ms: round(median_ms),
+        min_ms: round(times[0]),
+        images_per_s: round(plan.batch as f64 / (median_ms / 1e3).max(1e-9)),
+        peak_rss_mb: peak_rss_mb()?,
+        compile_ms: options.compile_ms.map(round),
+        predicted_ms: program.predicted_ms.map(round),
+        flops_per_iter: plan.flops,
+        launches,
+    })
+}
+
+impl std::fmt::Display for BenchReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let BenchReport {
+            model,
+            mode,
+            batch,
+            devices,
+            precision,
+            iters,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "{model}, {mode}, batch {batch}, {devices}, {precision}: {iters} runs"
+        )?;
+        let gflops = self.flops_per_iter as f64 / (self.median_ms * 1e6).max(1e-9);
+        writeln!(
+            f,
+            "median {} ms, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
+            self.median_ms, self.min_ms, self.images_per_s, self.peak_rss_mb
+        )?;
+        for launch in self.launches.iter().flatten() {
+            let ms = launch.ns as f64 / 1e6;
+            let (gflops, gbytes) = (
+                launch.flops as f64 / launch.ns as f64,
+                launch.bytes as f64 / launch.ns as f64,
+            );
+            writeln!(
+                f,
+                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
+                launch.label
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills every input: images from N(0, 1), labels at random, a small rate, a seed.
+pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
+    let classes = classes(executor.plan());
+    for buffer in executor.plan().buffers.clone() {
+        let Role::Input { shape } = buffer.role else {
+            continue;
+        };
+        let name = buffer.name;
+        let tensor = match (name.as_str(), buffer.dtype) {
+            (LEARNING_RATE, _) => Tensor::f32(shape, vec![0.001])?,
+            (RANDOM_STATE, _) => Tensor::i64(shape, vec![1, 1])?,
+            (_, DType::F32) => {
+                weights::initial(&[(name.clone(), shape, Init::Normal(1.0))], 1)?
+                    .remove(0)
+                    .1
+            }
+            (_, dtype) => {
+                let count = (buffer.bytes / dtype.bytes() as u64) as usize;
+                let most = if name == LABELS { classes } else { 2 };
+                let values = (0..count as u64).map(|i| (weights::mix(7, i) % most) as i64);
+                match dtype {
+                    DType::U8 => Tensor::new(shape, crate::Data::U8(values.map(|v| v as u8).collect()))?,
+                    _ => Tensor::i64(shape, values.collect())?,
+                }
+            }
+        };
+        executor.set(&name, &tensor)?;
+    }
+    Ok(())
+}
+
+/// The number of classes: the last extent of an output with a row a sample. Labels are drawn below it.
+fn classes(plan: &Plan) -> u64 {
+    let rows = plan.buffers.iter().filter_map(|b| match &b.role {
+        Role::Output { shape } if shape.len() == 2 && shape[0] == plan.batch => Some(shape[1] as u64),
+        _ => None,
+    });
+    rows.max().unwrap_or(1).max(1)
+}
+
+/// Peak memory of this process, in MiB.
+pub fn peak_rss_mb() -> Result<f64, Error> {
+    let path = std::path::Path::new("/proc/self/status");
+    let status = std::fs::read_to_string(path).map_err(|error| Error::reading(path, &error))?;
+    let kib = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()
+    });
+    let kib: f64 = kib.ok_or_else(|| Error::work("/proc/self/status names no VmHWM"))?;
+    Ok((kib / 102.4).round() / 10.0)
+}
+
+/// Three decimals: microseconds of milliseconds.
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}

@@ -1,0 +1,84 @@
+//! What the drivers need to know of a plan: which of its tensors is the image, which are the logits, how many
+//! classes there are.
+
+use crate::Error;
+use crate::artifact::mode_name;
+use crate::tensor::type_name;
+use ir::DType;
+use ir::plan::{LABELS, LEARNING_RATE, LOSS, Plan, RANDOM_STATE, Role};
+
+/// The tensors of a classifier's plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The input that holds images: the one with no special meaning.
+    pub image: String,
+    /// One image: channels, height, width.
+    pub image_shape: [usize; 3],
+    /// The output with one score a class, before softmax.
+    pub logits: String,
+    /// The number of classes.
+    pub classes: usize,
+}
+
+impl Interface {
+    /// Finds them, or says why this is no classifier of images.
+    pub fn of(plan: &Plan) -> Result<Interface, Error> {
+        let place = format!("{} ({})", plan.model, mode_name(plan.mode));
+        let fail = |what: String| Error::input(format!("{place} is no image classifier: {what}"));
+        let special = [LABELS, LEARNING_RATE, RANDOM_STATE];
+        let inputs: Vec<_> = plan
+            .buffers
+            .iter()
+            .filter(|b| matches!(b.role, Role::Input { .. }) && !special.contains(&b.name.as_str()))
+            .collect();
+        let [image] = inputs.as_slice() else {
+            let names: Vec<&str> = inputs.iter().map(|b| b.name.as_str()).collect();
+            return Err(fail(format!(
+                "expected one input with images and found {}: {}",
+                names.len(),
+                names.join(", ")
+            )));
+        };
+        let image_shape = match image.role.shape() {
+            Some(&[n, c, h, w]) if n == plan.batch && image.dtype == DType::F32 => [c, h, w],
+            shape => {
+                let found = type_name(image.dtype, shape.unwrap_or_default());
+                return Err(fail(format!(
+                    "its input {} is {found}, expected f32[N, C, H, W]",
+                    image.name
+                )));
+            }
+        };
+        let is_scores = |shape: &[usize]| matches!(shape, [n, k] if *n == plan.batch && *k > 0);
+        let scores: Vec<_> = plan
+            .buffers
+            .iter()
+            .filter(|b| matches!(&b.role, Role::Output { shape } if is_scores(shape)))
+            .filter(|b| b.dtype == DType::F32 && b.name != LOSS && !b.name.starts_with("grad."))
+            .collect();
+        let [logits] = scores.as_slice() else {
+            let names: Vec<&str> = scores.iter().map(|b| b.name.as_str()).collect();
+            return Err(fail(format!(
+                "expected one output of f32[N, classes] and found {}: {}",
+                names.len(),
+                names.join(", ")
+            )));
+        };
+        let classes = logits
+            .role
+            .shape()
+            .and_then(|shape| shape.last().copied())
+            .unwrap_or_default();
+        Ok(Interface {
+            image: image.name.clone(),
+            image_shape,
+            logits: logits.name.clone(),
+            classes,
+        })
+    }
+
+    /// The number of elements of one image.
+    pub fn image_elements(&self) -> usize {
+        self.image_shape.iter().product()
+    }
+}
