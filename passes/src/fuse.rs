@@ -31,6 +31,7 @@ const OUTPUTS: usize = 6;
 /// Fuses kernels and drops values that nobody needs.
 pub fn fuse(program: &mut Program) {
     let mut fusion = Fusion::new(program);
+    fusion.share_equal();
     fusion.drop_unread();
     fusion.spread_generators();
     loop {
@@ -124,6 +125,34 @@ impl Fusion<'_> {
         }
     }
 
+    /// Lets readers of a value read an equal one instead: stages of different nodes may be the same nest.
+    fn share_equal(&mut self) {
+        for j in 0..self.program.kernels.len() {
+            let kernel = &self.program.kernels[j];
+            let Some(i) = self.program.kernels[..j]
+                .iter()
+                .position(|k| k.nest == kernel.nest)
+            else {
+                continue;
+            };
+            let results: Vec<(ValueId, ValueId)> = kernel
+                .results
+                .iter()
+                .copied()
+                .zip(self.program.kernels[i].results.clone())
+                .collect();
+            for kernel in &mut self.program.kernels {
+                renumber_sources(kernel, |v| {
+                    results
+                        .iter()
+                        .find(|(old, _)| old.0 == v)
+                        .map_or(v, |(_, shared)| shared.0)
+                });
+                kernel.operands = operands_of(&kernel.nest);
+            }
+        }
+    }
+
     /// Replaces kernels `i` and `j` by one at the place of `i`, if that makes no circle.
     fn replace(&mut self, i: usize, j: usize, nest: Nest, results: Vec<ValueId>) -> bool {
         let before = dependencies(&self.program.values, &self.program.kernels);
@@ -132,7 +161,11 @@ impl Fusion<'_> {
             return false;
         }
         let kernels = &mut self.program.kernels;
-        let label = format!("{}+{}", kernels[i].label, kernels[j].label);
+        let label = if is_copy(&kernels[j].nest) {
+            kernels[i].label.clone()
+        } else {
+            format!("{}+{}", kernels[i].label, kernels[j].label)
+        };
         let operands = operands_of(&nest);
         kernels[i] = KernelCall {
             label,
@@ -361,6 +394,16 @@ fn retain<T>(items: &mut Vec<T>, keep: &[bool]) {
 fn is_contracted(nest: &Nest, source: Source) -> bool {
     nest.contraction()
         .is_some_and(|(a, b)| [a, b].iter().any(|&r| nest.reads[r].source == source))
+}
+
+/// Whether a nest only moves a tensor to another buffer: an update or a second output, no node.
+fn is_copy(nest: &Nest) -> bool {
+    let [output] = &nest.outputs[..] else { return false };
+    *nest
+        == Nest {
+            reads: nest.reads.clone(),
+            ..Nest::copy(output.dtype, &nest.parallel)
+        }
 }
 
 fn parts(expression: &Expr) -> usize {

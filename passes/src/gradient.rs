@@ -60,7 +60,7 @@ pub fn gradients(
                 Some(before) => {
                     let name = format!("{}.grad", builder.node(operand).name);
                     builder
-                        .add_fresh(&name, Add {}, &[before, contribution])
+                        .add_fresh(&name, Add, &[before, contribution])
                         .map_err(PassError::graph("gradient"))?
                 }
             });

@@ -1,10 +1,145 @@
-//! Graph to graph: gradient, simplification, fusion, layout, schedule and memory
+//! Graph to graph to program: everything between the model as written and kernels to generate code for.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`training`] | what a run computes: inference, gradients, or a whole training step as one graph |
+//! | [`gradient`] | reverse mode |
+//! | [`simplify`] | local rules, common subexpressions, dead code |
+//! | [`lower`] | graph to program, one kernel a nest |
+//! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
+//! | [`schedule`] | the order of kernels |
+//! | [`layout`] | where the elements of stored values lie |
+//! | [`memory`] | which values share bytes |
+//!
+//! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
+
 pub mod compose;
-pub mod layout;
 pub mod error;
+pub mod fuse;
+pub mod gradient;
+pub mod layout;
+pub mod lower;
+pub mod memory;
+pub mod schedule;
+pub mod simplify;
 pub mod substitute;
 pub mod training;
-pub mod lower;
-pub mod schedule;
-pub mod memory;
-pub mod fuse;
+
+pub use error::PassError;
+pub use training::Optimizer;
+
+use ir::Graph;
+use ir::plan::Mode;
+use ir::program::Program;
+
+/// What to compile a model to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// What one run does.
+    pub mode: Mode,
+    /// Samples of one run.
+    pub batch: usize,
+    /// What is compiled into training steps; gradients look at its `dropout` only.
+    pub optimizer: Optimizer,
+    /// 0: one kernel a nest. 1 and above: simplified and fused.
+    pub opt_level: u8,
+}
+
+/// What a pass left behind, for `--emit` and for tests.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage<'a> {
+    /// After a pass over graphs.
+    Graph(&'a Graph),
+    /// After a pass over programs.
+    Program(&'a Program),
+}
+
+/// What a pass makes of a graph.
+pub type Change<'a, Made> = Box<dyn Fn(&Graph) -> Result<Made, PassError> + 'a>;
+
+/// A step of the pipeline, with its name.
+pub enum Pass<'a> {
+    /// Graph to graph.
+    Graph(&'static str, Change<'a, Graph>),
+    /// Graph to program.
+    Lower(&'static str, Change<'a, Program>),
+    /// Program to program.
+    Program(&'static str, Box<dyn Fn(Program) -> Program + 'a>),
+}
+
+/// Every step from a model's graph to a program that code is generated for, in order.
+pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
+    let Options { mode, batch, optimizer, .. } = *options;
+    let optimized = options.opt_level > 0;
+    let mut passes = vec![graph("bind", move |g| g.bind(batch).map_err(PassError::graph("bind")))];
+    passes.push(match mode {
+        Mode::Infer => graph("inference", training::inference),
+        Mode::Gradients => graph("gradients", move |g| training::gradients(g, optimizer.dropout)),
+        Mode::Train => graph("training", move |g| training::training(g, &optimizer)),
+    });
+    if optimized {
+        passes.push(graph("simplify", simplify::simplify));
+    }
+    passes.push(Pass::Lower("lower", Box::new(move |g| lower::lower(g, mode, batch))));
+    if optimized {
+        passes.push(program("fuse", in_place(fuse::fuse)));
+    }
+    passes.push(program("schedule", in_place(schedule::schedule)));
+    passes.push(program("layout", |p| layout::assign(&p)));
+    passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
+    passes
+}
+
+/// Compiles a model's graph to a program, and shows what each step made of it to `observe`.
+pub fn compile(
+    graph: &Graph,
+    options: &Options,
+    observe: &mut dyn FnMut(&str, Stage),
+) -> Result<Program, PassError> {
+    run(&pipeline(options), graph, observe)
+}
+
+/// Runs passes in order. Each one's result is verified, and the pass named that broke something.
+///
+/// The passes must lead from graphs over one lowering to programs; a list that does not is refused.
+pub fn run(passes: &[Pass], graph: &Graph, observe: &mut dyn FnMut(&str, Stage)) -> Result<Program, PassError> {
+    let mut graph = graph.clone();
+    let mut program: Option<Program> = None;
+    for pass in passes {
+        let (name, next) = match (pass, program.take()) {
+            (Pass::Graph(name, change), None) => {
+                graph = change(&graph)?;
+                ir::verify::verify(&graph).map_err(|faults| PassError::Broken { pass: name, faults })?;
+                observe(name, Stage::Graph(&graph));
+                continue;
+            }
+            (Pass::Lower(name, lower), None) => (name, lower(&graph)?),
+            (Pass::Program(name, change), Some(program)) => (name, change(program)),
+            (Pass::Graph(name, _) | Pass::Lower(name, _) | Pass::Program(name, _), _) => {
+                return Err(broken(name, "runs on the wrong side of the lowering to programs"));
+            }
+        };
+        next.verify().map_err(|fault| broken(name, fault))?;
+        observe(name, Stage::Program(program.insert(next)));
+    }
+    program.ok_or_else(|| broken("lower", "is missing from the pipeline"))
+}
+
+fn broken(pass: &'static str, fault: impl Into<String>) -> PassError {
+    PassError::Broken { pass, faults: vec![fault.into()] }
+}
+
+fn graph<'a>(name: &'static str, change: impl Fn(&Graph) -> Result<Graph, PassError> + 'a) -> Pass<'a> {
+    Pass::Graph(name, Box::new(change))
+}
+
+fn program<'a>(name: &'static str, change: impl Fn(Program) -> Program + 'a) -> Pass<'a> {
+    Pass::Program(name, Box::new(change))
+}
+
+fn in_place(change: impl Fn(&mut Program)) -> impl Fn(Program) -> Program {
+    move |mut program| {
+        change(&mut program);
+        program
+    }
+}
