@@ -75,6 +75,20 @@ fn an_operation_without_operands_is_an_error_not_a_panic() {
     }
 }
 
+#[test]
+fn an_unknown_operation_is_answered_with_all_that_there_are() {
+    let errors =
+        text::parse("x = transmogrify()\noutput y = x", "test.ir").expect_err("there is no such operation");
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    for mnemonic in MNEMONICS {
+        assert!(
+            errors[0].remedy.contains(mnemonic),
+            "{mnemonic} is not in: {}",
+            errors[0].remedy
+        );
+    }
+}
+
 /// A node that occurs in some example: its operation and the types that it takes.
 fn known_applications() -> Vec<(Op, Vec<Type>)> {
     let mut all = vec![];
@@ -261,6 +275,13 @@ proptest! {
         edits in prop::collection::vec((any::<usize>(), any::<usize>(), any::<usize>()), 1..6),
     ) {
         read_anything(&mutate(EXAMPLES[which % EXAMPLES.len()].1, &edits));
+    }
+
+    #[test]
+    fn mutated_models_are_read_or_refused(
+        edits in prop::collection::vec((any::<usize>(), any::<usize>(), any::<usize>()), 1..6),
+    ) {
+        read_anything(&mutate(include_str!("../../models/alexnet-cifar.ir"), &edits));
     }
 
     #[test]

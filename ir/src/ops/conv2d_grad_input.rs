@@ -28,7 +28,7 @@ output dx = dx";
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        let mut attributes = vec![("size", Attribute::Ints(self.size.iter().map(|&n| n as i64).collect()))];
+        let mut attributes = vec![("size", Attribute::ints(&self.size))];
         attributes.extend(self.window.print_window());
         attributes
     }

@@ -31,7 +31,7 @@ output dw = dw";
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        let mut attributes = vec![("kernel", Attribute::Ints(self.kernel.iter().map(|&n| n as i64).collect()))];
+        let mut attributes = vec![("kernel", Attribute::ints(&self.kernel))];
         attributes.extend(self.window.print_window());
         attributes
     }

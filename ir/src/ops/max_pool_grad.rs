@@ -1,6 +1,6 @@
 //! The gradient of max pooling: each element gathers from the windows it won.
 
-use super::build::{ints, reduce};
+use super::build::reduce;
 use super::window::Pool;
 use crate::graph::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Nest};
@@ -29,7 +29,7 @@ output dx = dx";
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        [vec![("size", ints(&self.size))], self.pool.attributes()].concat()
+        [vec![("size", Attribute::ints(&self.size))], self.pool.attributes()].concat()
     }
 
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {

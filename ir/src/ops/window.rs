@@ -74,12 +74,12 @@ impl Pool {
 
     /// The attributes, without those that have their usual value.
     pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        let mut attributes = vec![("kernel", ints(&self.kernel))];
+        let mut attributes = vec![("kernel", Attribute::ints(&self.kernel))];
         if self.stride != [1; 2] {
-            attributes.push(("stride", ints(&self.stride)));
+            attributes.push(("stride", Attribute::ints(&self.stride)));
         }
         if self.pad != [0; 4] {
-            attributes.push(("pad", ints(&self.pad)));
+            attributes.push(("pad", Attribute::ints(&self.pad)));
         }
         if self.ceil {
             attributes.push(("ceil", Attribute::Bool(true)));
