@@ -1,2 +1,9 @@
-//! The `alexc` command.
-fn main() {}
+//! The `alexc` command: joins the crates and owns no logic of theirs.
+
+mod cli;
+mod compile;
+mod show;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

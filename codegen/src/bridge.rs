@@ -71,6 +71,11 @@ impl HostTarget {
         HostTarget { cpu: "x86-64-v3".into(), features: "+avx2,+fma".into(), lanes: 8 }
     }
 
+    /// Any x86-64 processor with the AVX-512 of servers since 2017.
+    pub fn avx512() -> HostTarget {
+        HostTarget { cpu: "x86-64-v4".into(), features: "+avx512f,+avx512bw,+avx512dq,+avx512vl,+fma".into(), lanes: 16 }
+    }
+
     /// Processor features that the generated code needs, by the names of `/proc/cpuinfo`.
     pub fn required_features(&self) -> Vec<String> {
         let names: &[&str] = if self.lanes == 16 {

@@ -1,0 +1,188 @@
+//! Joins the crates: a model's text to an artifact in memory.
+
+use codegen::bridge::HostTarget;
+use ir::Graph;
+use ir::plan::Mode;
+use passes::{Optimizer, Options, Stage};
+use runtime::recipe::Recipe;
+use runtime::{Artifact, Compiled, Error, HostObject};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A stage that `--emit` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Emit {
+    /// The graph as parsed.
+    Graph,
+    /// The graph after every pass over graphs.
+    Optimized,
+    /// The optimised graph for Graphviz.
+    Dot,
+    /// The kernels of the program: what each one computes, reads and writes.
+    Program,
+    /// Kernels as MLIR.
+    Mlir,
+    /// LLVM IR after optimisation.
+    Llvm,
+    /// Assembly.
+    Asm,
+    /// What the runtime executes, as JSON.
+    Plan,
+    /// Operations and bytes of every launch, as JSON.
+    Costs,
+}
+
+/// `STAGE` or `STAGE=FILE`.
+#[derive(Clone, Debug)]
+pub struct EmitTo {
+    /// What to show.
+    pub stage: Emit,
+    /// Where; standard output if not given.
+    pub file: Option<PathBuf>,
+}
+
+impl std::str::FromStr for EmitTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EmitTo, String> {
+        let (stage, file) = match text.split_once('=') {
+            Some((stage, file)) => (stage, Some(PathBuf::from(file))),
+            None => (text, None),
+        };
+        Ok(EmitTo { stage: clap::ValueEnum::from_str(stage, false)?, file })
+    }
+}
+
+/// What to compile, apart from the model.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// One program a mode.
+    pub modes: Vec<Mode>,
+    /// Samples of one run.
+    pub batch: usize,
+    /// The recipe, whose `[sgd]` table is compiled into training steps.
+    pub recipe: Recipe,
+    /// Whether gradients keep dropout.
+    pub dropout: bool,
+    /// 0: without optimisation.
+    pub opt_level: u8,
+    /// The processor.
+    pub target: HostTarget,
+    /// Stages whose text is wanted.
+    pub emit: Vec<Emit>,
+}
+
+/// Texts of the stages that were asked for, of the last mode compiled.
+pub type Emitted = BTreeMap<Emit, String>;
+
+/// A model's file, parsed.
+pub struct Model {
+    /// Its text.
+    pub text: String,
+    /// Its graph.
+    pub graph: Graph,
+}
+
+impl Model {
+    /// Reads and parses a model; the error shows every mistake with its place.
+    pub fn read(path: &Path, colour: bool) -> Result<Model, Error> {
+        let text = runtime::files::read_text(path, MODEL_BYTES)?;
+        let graph = ir::text::parse(&text, &path.display().to_string())
+            .map_err(|mistakes| Error::input(ir::text::render(&mistakes, &text, colour)))?;
+        Ok(Model { text, graph })
+    }
+}
+
+/// The largest model file accepted.
+const MODEL_BYTES: u64 = 16 << 20;
+
+/// Compiles a model to an artifact with one program a mode.
+pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), Error> {
+    let mut emitted = Emitted::new();
+    let mut artifact = Artifact {
+        name: model.graph.name().to_string(),
+        model: model.text.clone(),
+        recipe: None,
+        programs: vec![],
+        cases: vec![],
+    };
+    if request.modes.contains(&Mode::Train) {
+        artifact.recipe = Some(request.recipe.to_toml()?);
+    }
+    if request.emit.contains(&Emit::Graph) {
+        emitted.insert(Emit::Graph, ir::text::print(&model.graph));
+    }
+    for &mode in &request.modes {
+        artifact.programs.push(compile_mode(&model.graph, request, mode, &mut emitted)?);
+    }
+    Ok((artifact, emitted))
+}
+
+fn compile_mode(graph: &Graph, request: &Request, mode: Mode, emitted: &mut Emitted) -> Result<Compiled, Error> {
+    let sgd = &request.recipe.sgd;
+    let optimizer = Optimizer {
+        momentum: sgd.momentum,
+        weight_decay: sgd.weight_decay,
+        bias_lr_factor: sgd.bias_lr_factor,
+        bias_weight_decay: if sgd.bias_weight_decay { sgd.weight_decay } else { 0.0 },
+        dropout: match mode {
+            Mode::Train => request.recipe.train.dropout,
+            Mode::Gradients | Mode::Infer => request.dropout,
+        },
+    };
+    let options = Options { mode, batch: request.batch, optimizer, opt_level: request.opt_level };
+    let mut optimized = None;
+    let program = passes::compile(graph, &options, &mut |_, stage| {
+        if let Stage::Graph(graph) = stage {
+            optimized = Some(graph.clone());
+        }
+    })
+    .map_err(|error| Error::input(error.to_string()))?;
+    let optimized = optimized.expect("the pipeline has passes over graphs");
+    let assembly = request.emit.contains(&Emit::Asm);
+    let compiled = codegen::compile(&program, &request.target, "cpu", assembly)
+        .map_err(|error| Error::work(error.to_string()))?;
+    let text = ir::text::print(&optimized);
+    for &stage in &request.emit {
+        let shown = match stage {
+            Emit::Graph => continue,
+            Emit::Optimized => text.clone(),
+            Emit::Dot => crate::show::dot(&optimized),
+            Emit::Program => crate::show::program(&program),
+            Emit::Mlir => compiled.mlir.clone(),
+            Emit::Llvm => compiled.llvm.clone(),
+            Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
+            Emit::Plan => crate::show::json(&compiled.plan),
+            Emit::Costs => crate::show::costs(&compiled.plan),
+        };
+        emitted.insert(stage, shown);
+    }
+    Ok(Compiled {
+        plan: compiled.plan,
+        graph: text,
+        precision: "f32".to_string(),
+        predicted_ms: None,
+        host: HostObject {
+            arch: runtime::device::cpu::HOST_ARCH.to_string(),
+            features: request.target.required_features(),
+            code: compiled.library,
+        },
+    })
+}
+
+/// The parameters of a model with their shapes and how they start.
+pub fn initial_values(graph: &Graph) -> Vec<(String, Vec<usize>, ir::plan::Init)> {
+    let parameters = graph.ids().filter_map(|id| match &graph.node(id).op {
+        ir::Op::Parameter(parameter) => Some((graph.node(id), parameter.init)),
+        _ => None,
+    });
+    parameters
+        .map(|(node, init)| {
+            let init = match init {
+                ir::ops::Init::Constant(value) => ir::plan::Init::Constant(value.0),
+                ir::ops::Init::Normal(std) => ir::plan::Init::Normal(std.0),
+            };
+            (node.name.clone(), node.ty.extents(), init)
+        })
+        .collect()
+}

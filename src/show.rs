@@ -1,0 +1,68 @@
+//! What `--emit` prints of graphs, programs and plans.
+
+use ir::Graph;
+use ir::plan::{Place, Plan};
+use ir::program::Program;
+use std::fmt::Write;
+
+/// A graph for Graphviz: operations as boxes, values that are set from outside as ovals.
+pub fn dot(graph: &Graph) -> String {
+    let mut text = format!("digraph {:?} {{\n  node [shape=box, fontname=Helvetica];\n", graph.name());
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let shape = if node.op.is_leaf() { ", shape=oval" } else { "" };
+        let label = format!("{}\\n{} {}", node.name, node.op.mnemonic(), node.ty);
+        _ = writeln!(text, "  n{} [label=\"{label}\"{shape}];", id.index());
+        for operand in graph.operands(id) {
+            _ = writeln!(text, "  n{} -> n{};", operand.index(), id.index());
+        }
+    }
+    text + "}\n"
+}
+
+/// The kernels of a program in order, then its stored values.
+pub fn program(program: &Program) -> String {
+    let mut text = String::new();
+    let name = |id: ir::program::ValueId| &program.value(id).name[..];
+    for call in &program.kernels {
+        let operands: Vec<&str> = call.operands.iter().map(|&id| name(id)).collect();
+        let results: Vec<&str> = call.results.iter().map(|&id| name(id)).collect();
+        let when = if call.prepare { "once " } else { "" };
+        _ = writeln!(text, "{when}{} <- {}", results.join(", "), operands.join(", "));
+        _ = writeln!(text, "    {}", call.label);
+        _ = writeln!(text, "    over {:?} reduce {:?}", call.nest.parallel, call.nest.reduction);
+    }
+    for value in &program.values {
+        let place = match (value.alias, value.place) {
+            (Some(other), _) => format!("in place of {}", name(other)),
+            (None, Place::Own) => "own".to_string(),
+            (None, Place::Arena(offset)) => format!("arena + {offset}"),
+        };
+        let layout = &value.layout;
+        let halo = if layout.has_halo() { format!(" halo {:?}", layout.halo) } else { String::new() };
+        _ = writeln!(
+            text,
+            "{}: {}{:?} order {:?}{halo}, {place}",
+            value.name, value.dtype, value.extents, layout.order
+        );
+    }
+    text
+}
+
+/// Anything as indented JSON.
+pub fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("plans have string keys only") + "\n"
+}
+
+/// Operations and least bytes of every launch.
+pub fn costs(plan: &Plan) -> String {
+    let launches: Vec<_> = plan
+        .step
+        .iter()
+        .map(|launch| {
+            let kernel = &plan.kernels[launch.kernel];
+            serde_json::json!({ "label": launch.label, "flops": kernel.flops, "bytes": kernel.bytes, "tasks": kernel.tasks })
+        })
+        .collect();
+    json(&launches)
+}
