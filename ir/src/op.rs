@@ -24,6 +24,9 @@ pub trait Operation: Sized {
     /// The meaning, as a chain of nests over bound types; the last one computes the result.
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest>;
     /// Adds the gradient with respect to each operand, `None` where there is none.
+    ///
+    /// Operations that are gradients themselves may say `None`: where an operand that is wanted has none, the
+    /// gradient pass reports the operation and the operand as an error.
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>>;
 }
 

@@ -93,7 +93,11 @@ impl Operation for Reshape {
             return error(format!("{x} as {result}"), "the batch N kept in first place");
         }
         let (from, to) = (fixed(&x.shape), fixed(&self.shape));
-        let count = |extents: &[usize]| extents.iter().map(|&n| n as u128).product::<u128>();
+        let count = |extents: &[usize]| {
+            extents
+                .iter()
+                .fold(1, |n: u128, &extent| n.saturating_mul(extent as u128))
+        };
         if count(&from) != count(&to) {
             return error(format!("{x} as {result}"), "as many elements as before");
         }
