@@ -37,7 +37,7 @@ pub struct Progress {
     pub step: u64,
     /// Epochs finished.
     pub epoch: u64,
-    /// Batches done of the epoch that is under way.
+    /// Batches done of the epoch that is under way; all of them when only its evaluation is left.
     pub batch: u64,
     /// The learning-rate schedule's memory.
     pub schedule: ScheduleState,

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub struct Console {
     terminal: bool,
     colour: bool,
+    silent: bool,
     bar: Option<ProgressBar>,
 }
 
@@ -21,6 +22,17 @@ impl Console {
         Console {
             terminal,
             colour: terminal && !refused,
+            silent: false,
+            bar: None,
+        }
+    }
+
+    /// No messages at all.
+    pub fn silent() -> Console {
+        Console {
+            terminal: false,
+            colour: false,
+            silent: true,
             bar: None,
         }
     }
@@ -70,6 +82,9 @@ impl Console {
 
     /// Prints a line.
     pub fn say(&self, line: &str) {
+        if self.silent {
+            return;
+        }
         let print = || {
             // Nobody is left to tell when stderr is closed.
             let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -7,6 +7,7 @@
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out |
 //! | [`weights`] | parameters in safetensors files, and how they start |
 //! | [`mod@run`], [`mod@bench`], [`mod@check`] | one run, warm timing, conformance cases |
+//! | [`mod@train`], [`mod@eval`], [`feed`] | the training driver, error rates, where both get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
 //! | [`checkpoint`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
@@ -25,7 +26,9 @@ pub mod console;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod error;
+pub mod eval;
 pub mod executor;
+pub mod feed;
 pub mod files;
 pub mod interface;
 pub mod interrupt;
@@ -36,6 +39,7 @@ pub mod schedule;
 pub mod scores;
 pub mod tensor;
 pub mod tensor_file;
+pub mod train;
 pub mod weights;
 
 pub use artifact::{Artifact, Case, Compiled, HostObject};

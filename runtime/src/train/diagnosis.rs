@@ -1,0 +1,89 @@
+//! Where a loss that is no number came from.
+//!
+//! When the loss is NaN the step has already spread it into every parameter. So the run goes back to its newest
+//! checkpoint (or its beginning), repeats the steps since, which by construction come out the same, and makes the
+//! last one launch by launch, looking at every value.
+
+use super::{Checkpoint, Session};
+use crate::Error;
+use crate::console::Console;
+use crate::feed::FeedBatch;
+use crate::interrupt::Interrupt;
+use std::time::Duration;
+
+/// Repeating takes no longer than this; the run has failed, and what it held is waiting.
+const LONGEST_REPETITION: Duration = Duration::from_secs(120);
+
+impl Session<'_> {
+    /// The error for a loss that is not finite, in the step after `progress.step`.
+    pub(super) fn diagnose(
+        &mut self,
+        loss: f32,
+        batch: &FeedBatch,
+        console: &mut Console,
+        interrupt: &Interrupt,
+    ) -> Error {
+        let step = self.progress.step + 1;
+        console.finish();
+        console.warn(&format!(
+            "step {step}: the loss is {loss}; looking for the layer it comes from"
+        ));
+        let found = self
+            .find_layer(batch, interrupt)
+            .unwrap_or_else(|error| format!("the layer could not be found ({error})"));
+        let kept = match self.saved {
+            Some(saved) => format!(
+                "the checkpoint of step {saved} in {} is good",
+                self.folder.path().display()
+            ),
+            None => "no checkpoint was saved yet".to_string(),
+        };
+        Error::work(format!(
+            "step {step}: the loss is {loss}: {found}; {kept}. A smaller learning rate (now {}) or smaller initial \
+             weights usually help",
+            self.rate()
+        ))
+    }
+
+    fn find_layer(&mut self, batch: &FeedBatch, interrupt: &Interrupt) -> Result<String, Error> {
+        let checkpoint = Checkpoint::newest(self.folder.path(), |_| ())?.filter(|_| self.saved.is_some());
+        let begin = checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.progress.step);
+        let steps = self.progress.step - begin;
+        let expected = self
+            .pace
+            .step_time()
+            .saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+        if expected > LONGEST_REPETITION {
+            return Ok(format!(
+                "the {steps} steps since the last checkpoint are too many to repeat; to find the layer, go on with \
+                 --resume and a checkpoint_every of at most {}",
+                (steps as f64 * LONGEST_REPETITION.as_secs_f64() / expected.as_secs_f64()) as u64
+            ));
+        }
+        // The rates of the repeated steps are those that the schedule gave then. It changes at the end of an epoch
+        // only, and there is a checkpoint there.
+        self.restore(checkpoint.as_ref())?;
+        for number in begin..self.progress.step {
+            if interrupt.asked() {
+                return Err(Error::work("interrupted"));
+            }
+            let earlier = self.feeds.training.next_batch()?;
+            if number + 1 < self.progress.step {
+                self.step(&earlier, number)?;
+                continue;
+            }
+            // The step before had a finite loss, and may yet have made a parameter that is not.
+            self.set_inputs(&earlier, number)?;
+            if let Some(found) = self.executor.first_non_finite()? {
+                return Ok(format!("already in step {}, {found}", number + 1));
+            }
+        }
+        self.set_inputs(batch, self.progress.step)?;
+        Ok(match self.executor.first_non_finite()? {
+            Some(found) => found.to_string(),
+            None => "repeated launch by launch, the step gives finite values only".to_string(),
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! The run folder: what a run was started with, so that going on with something else is refused.
+
+use crate::recipe::Recipe;
+use crate::weights::LAST;
+use crate::{Error, files};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MODEL: &str = "model.ir";
+const RECIPE: &str = "recipe.toml";
+const METRICS: &str = "metrics.jsonl";
+const TEXT_LIMIT: u64 = 64 << 20;
+
+/// The folder of one training run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run. One that holds a run already is refused.
+    pub fn create(path: &Path, model: &str, recipe: &Recipe) -> Result<RunFolder, Error> {
+        let folder = RunFolder {
+            path: path.to_path_buf(),
+        };
+        let begun = fs::metadata(folder.metrics()).is_ok_and(|metadata| metadata.len() > 0);
+        if begun || path.join(LAST).symlink_metadata().is_ok() {
+            return Err(Error::input(format!(
+                "{} holds a run already; go on with it with --resume, or choose another --out",
+                path.display()
+            )));
+        }
+        fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
+        files::write_bytes(&path.join(MODEL), model.as_bytes())?;
+        folder.write_recipe(recipe)?;
+        Ok(folder)
+    }
+
+    /// Opens the folder of a run that is to go on, with the same model and recipe; only its length and how often it
+    /// saves may change.
+    pub fn resume(path: &Path, model: &str, recipe: &Recipe) -> Result<RunFolder, Error> {
+        let folder = RunFolder {
+            path: path.to_path_buf(),
+        };
+        let place = path.display();
+        if !path.join(MODEL).is_file() {
+            return Err(Error::input(format!(
+                "{place} holds no run to go on with; start one without --resume"
+            )));
+        }
+        if files::read_text(&path.join(MODEL), TEXT_LIMIT)? != model {
+            return Err(Error::input(format!(
+                "{place}/{MODEL} is another model than the one given; give that one, or start a new run"
+            )));
+        }
+        let before = Recipe::read(&path.join(RECIPE))?;
+        if let Some(difference) = difference(&before, recipe) {
+            return Err(Error::input(format!(
+                "{place}/{RECIPE} differs in {difference} from what is asked for now, so the run would not be the \
+                 one that was begun; leave it as it was, or start a new run"
+            )));
+        }
+        folder.write_recipe(recipe)?;
+        Ok(folder)
+    }
+
+    /// The recipe of the run in `path`, if there is one.
+    pub fn recipe(path: &Path) -> Option<PathBuf> {
+        Some(path.join(RECIPE)).filter(|recipe| recipe.is_file())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file with a line a step.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join(METRICS)
+    }
+
+    fn write_recipe(&self, recipe: &Recipe) -> Result<(), Error> {
+        files::write_bytes(&self.path.join(RECIPE), recipe.to_toml()?.as_bytes())
+    }
+}
+
+/// The first part in which two recipes differ that makes another run of it.
+fn difference(a: &Recipe, b: &Recipe) -> Option<&'static str> {
+    let parts = [
+        ("[train] batch", a.train.batch == b.train.batch),
+        ("[train] seed", a.train.seed == b.train.seed),
+        ("[train] dropout", a.train.dropout == b.train.dropout),
+        ("[sgd]", a.sgd == b.sgd),
+        ("[schedule]", a.schedule == b.schedule),
+        ("[data]", a.data == b.data),
+    ];
+    parts.iter().find(|(_, same)| !same).map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_only_as_it_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/a");
+        let recipe = Recipe::default();
+        let error = RunFolder::resume(&path, "model a", &recipe).unwrap_err();
+        assert!(error.to_string().contains("no run to go on with"), "{error}");
+        RunFolder::create(&path, "model a", &recipe).unwrap();
+        // Nothing was trained yet, so it may begin again.
+        let run = RunFolder::create(&path, "model a", &recipe).unwrap();
+        fs::write(run.metrics(), "{}\n").unwrap();
+        let error = RunFolder::create(&path, "model a", &recipe).unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+        let error = RunFolder::resume(&path, "model b", &recipe).unwrap_err();
+        assert!(error.to_string().contains("another model"), "{error}");
+        let mut longer = recipe.clone();
+        (longer.train.epochs, longer.train.checkpoint_every) = (1000, Some(3));
+        RunFolder::resume(&path, "model a", &longer).unwrap();
+        assert_eq!(Recipe::read(&RunFolder::recipe(&path).unwrap()).unwrap(), longer);
+        let mut other = recipe;
+        other.sgd.momentum = 0.5;
+        let error = RunFolder::resume(&path, "model a", &other).unwrap_err();
+        assert!(error.to_string().contains("differs in [sgd]"), "{error}");
+    }
+}
