@@ -298,7 +298,7 @@ proptest! {
 #[test]
 fn random_graphs_hold_operations_not_inputs_only() {
     let graph = random_graph(
-        &(0..50)
+        &(0..150)
             .map(|i| (format!("n{i}"), i * 7919, i))
             .collect::<Vec<_>>(),
     );
