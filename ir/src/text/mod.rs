@@ -21,11 +21,12 @@
 //! A name is letters, digits, `_` and `.`, and is defined once, above its uses. `N` is the symbolic batch. An
 //! attribute's value is an integer, a real number, `true` or `false`, a word, or a list of integers and `N`.
 //!
-//! [`parse`] reads it and reports everything that is wrong, [`print`] writes a graph so that `parse(print(g))`
-//! equals `g`, and [`format`](fn@format) writes a source anew with its comments.
+//! [`parse`] reads it and reports everything that is wrong, [`print()`] writes a graph so that `parse(print(g))`
+//! equals `g`, and [`format()`] writes a source anew with its comments.
 
 mod diagnostic;
 mod literal;
+mod operation;
 mod parser;
 mod printer;
 mod resolver;
@@ -61,7 +62,7 @@ pub fn parse(source: &str, file_name: &str) -> Result<Graph, Vec<Diagnostic>> {
     load(source, file_name).map(|loaded| loaded.1)
 }
 
-/// The source in canonical form: as [`print`] would write it, with its comments, order and single blank
+/// The source in canonical form: as [`print()`] would write it, with its comments, order and single blank
 /// lines kept. Formatting twice changes nothing. A source with errors is not formatted.
 pub fn format(source: &str, file_name: &str) -> Result<String, Vec<Diagnostic>> {
     let (lines, graph) = load(source, file_name)?;
