@@ -12,6 +12,7 @@
 //! | [`checkpoint`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
 //! | [`tensor`], [`tensor_file`], [`files`] | tensors on the host, in safetensors files; files written whole or not at all |
+//! | [`cli`] | the commands that `alexc` and `alexrun` share |
 //! | [`console`], [`interrupt`] | progress bars, messages, Ctrl-C |
 //!
 //! This crate sees plans, never graphs, and needs neither LLVM nor CUDA.
@@ -22,6 +23,7 @@ pub mod artifact;
 pub mod bench;
 pub mod check;
 pub mod checkpoint;
+pub mod cli;
 pub mod console;
 #[allow(unsafe_code)]
 pub mod device;

@@ -1,0 +1,39 @@
+//! `bench`: warm timing.
+
+use super::OutputArgs;
+use crate::bench::{BenchOptions, bench};
+use crate::{Artifact, DeviceSpec, Error};
+use ir::plan::Mode;
+
+/// Flags of `bench`, but for those that decide what is compiled.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// How many runs to time; without, as many as a few seconds hold
+    #[arg(long, value_name = "K")]
+    pub iters: Option<usize>,
+    /// Also time every launch
+    #[arg(long)]
+    pub launches: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl BenchArgs {
+    /// Times the program for `mode` and prints the result.
+    pub fn run(
+        &self,
+        artifact: &Artifact,
+        devices: &[DeviceSpec],
+        mode: Mode,
+        compile_ms: Option<f64>,
+    ) -> Result<(), Error> {
+        let options = BenchOptions {
+            iters: self.iters,
+            compile_ms,
+            launches: self.launches,
+        };
+        let report = bench(artifact.require(mode)?, devices, &options)?;
+        self.output.print(&report, || report.to_string())
+    }
+}
