@@ -73,8 +73,10 @@ pub fn plan(program: &mut Program) -> Packing {
         sorted.sort_by_key(order);
         improve(sorted, bound)
     });
-    let (placed, arena_bytes) =
-        packings.into_iter().min_by_key(|p| p.1).expect("there is at least one order to try");
+    let (placed, arena_bytes) = packings
+        .into_iter()
+        .min_by_key(|p| p.1)
+        .expect("there is at least one order to try");
     for value in &mut program.values {
         value.place = Place::Own;
     }
@@ -132,8 +134,13 @@ fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
         if best.1 == bound {
             break;
         }
-        let Some((highest, _)) = latest.0.iter().find(|(live, at)| at + live.bytes == latest.1) else { break };
-        let position = order.iter().position(|l| l.value == highest.value).expect("every value is placed");
+        let Some((highest, _)) = latest.0.iter().find(|(live, at)| at + live.bytes == latest.1) else {
+            break;
+        };
+        let position = order
+            .iter()
+            .position(|l| l.value == highest.value)
+            .expect("every value is placed");
         order[..=position].rotate_right(1);
         latest = pack(&order);
         if latest.1 < best.1 {

@@ -19,7 +19,12 @@ fn model(name: &str) -> Graph {
 }
 
 fn options(mode: Mode, batch: usize) -> Options {
-    Options { mode, batch, optimizer: Optimizer::default(), opt_level: 1 }
+    Options {
+        mode,
+        batch,
+        optimizer: Optimizer::default(),
+        opt_level: 1,
+    }
 }
 
 /// The program after the pass with this name.
@@ -36,7 +41,11 @@ fn after(pass: &str, graph: &Graph, options: &Options) -> Program {
 /// A kernel a line: its label, and the values it stores.
 fn listing(program: &Program) -> String {
     let line = |kernel: &ir::program::KernelCall| {
-        let results: Vec<&str> = kernel.results.iter().map(|&v| &program.value(v).name[..]).collect();
+        let results: Vec<&str> = kernel
+            .results
+            .iter()
+            .map(|&v| &program.value(v).name[..])
+            .collect();
         format!("{} -> {}\n", kernel.label, results.join(" "))
     };
     program.kernels.iter().map(line).collect()
@@ -60,12 +69,21 @@ fn a_training_step_stores_no_gradient_of_a_weight() {
     let program = after("schedule", &model("alexnet.ir"), &options(Mode::Train, 128));
     let stored: BTreeSet<&str> = program.values.iter().map(|v| &v.name[..]).collect();
     for layer in ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"] {
-        assert!(stored.contains(format!("{layer}.weight.next").as_str()), "{layer} is updated");
+        assert!(
+            stored.contains(format!("{layer}.weight.next").as_str()),
+            "{layer} is updated"
+        );
         for gradient in ["grad_weight", "grad_b", "sum.grad_bias"] {
-            assert!(!stored.contains(format!("{layer}.{gradient}").as_str()), "{layer}.{gradient} is stored");
+            assert!(
+                !stored.contains(format!("{layer}.{gradient}").as_str()),
+                "{layer}.{gradient} is stored"
+            );
         }
     }
-    assert!(!stored.iter().any(|name| name.ends_with(".mask")), "a random mask is stored");
+    assert!(
+        !stored.iter().any(|name| name.ends_with(".mask")),
+        "a random mask is stored"
+    );
     for value in program.values.iter().filter(|v| v.name.ends_with(".next")) {
         let owner = program.value(value.alias.expect("an update shares its parameter's buffer"));
         assert_eq!(Some(&owner.name[..]), value.name.strip_suffix(".next"));
@@ -88,7 +106,10 @@ fn arenas_are_within_two_percent_of_the_bound() {
             let mut program = after("layout", &model(name), &options(mode, 128));
             let packing = memory::plan(&mut program);
             let (arena, bound) = (packing.arena_bytes, packing.lower_bound);
-            assert!(arena as f64 <= 1.02 * bound as f64, "{name} {mode:?}: {arena} bytes, bound {bound}");
+            assert!(
+                arena as f64 <= 1.02 * bound as f64,
+                "{name} {mode:?}: {arena} bytes, bound {bound}"
+            );
         }
     }
 }
@@ -96,18 +117,39 @@ fn arenas_are_within_two_percent_of_the_bound() {
 #[test]
 fn the_interface_is_the_same_at_every_level() {
     let interface = |opt_level| {
-        let options = Options { opt_level, ..options(Mode::Train, 2) };
+        let options = Options {
+            opt_level,
+            ..options(Mode::Train, 2)
+        };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);
         let named = |v: &ir::program::Value| (v.name.clone(), format!("{:?}", v.role));
         let of_interface = |v: &&ir::program::Value| v.role.shape().is_some();
-        program.values.iter().filter(of_interface).map(named).collect::<BTreeSet<_>>()
+        program
+            .values
+            .iter()
+            .filter(of_interface)
+            .map(named)
+            .collect::<BTreeSet<_>>()
     };
     let unfused = interface(0);
     assert_eq!(unfused, interface(1));
-    let states = unfused.iter().filter(|(_, role)| role.starts_with("State")).count();
-    let parameters = unfused.iter().filter(|(_, role)| role.starts_with("Parameter")).count();
+    let states = unfused
+        .iter()
+        .filter(|(_, role)| role.starts_with("State"))
+        .count();
+    let parameters = unfused
+        .iter()
+        .filter(|(_, role)| role.starts_with("Parameter"))
+        .count();
     assert_eq!((states, parameters), (10, 10));
-    for name in ["image", "labels", "train.random_state", "train.learning_rate", "logits", "loss"] {
+    for name in [
+        "image",
+        "labels",
+        "train.random_state",
+        "train.learning_rate",
+        "logits",
+        "loss",
+    ] {
         assert!(unfused.iter().any(|(n, _)| n == name), "{name} is missing");
     }
 }
@@ -115,9 +157,18 @@ fn the_interface_is_the_same_at_every_level() {
 #[test]
 fn every_stage_is_shown_with_its_name() {
     let mut names = vec![];
-    compile(&model("alexnet-cifar.ir"), &options(Mode::Train, 2), &mut |name, _| names.push(name.to_string()))
-        .unwrap();
-    assert_eq!(names, ["bind", "training", "simplify", "lower", "fuse", "schedule", "layout", "memory"]);
+    compile(
+        &model("alexnet-cifar.ir"),
+        &options(Mode::Train, 2),
+        &mut |name, _| names.push(name.to_string()),
+    )
+    .unwrap();
+    assert_eq!(
+        names,
+        [
+            "bind", "training", "simplify", "lower", "fuse", "schedule", "layout", "memory"
+        ]
+    );
 }
 
 /// What the pipeline says when a pass is put into it after the one named.
@@ -127,11 +178,20 @@ fn with_pass(at: &str, pass: Pass<'static>) -> PassError {
     let name = |pass: &Pass| match pass {
         Pass::Graph(name, _) | Pass::Lower(name, _) | Pass::Program(name, _) => *name,
     };
-    let position = passes.iter().position(|p| name(p) == at).expect("the pipeline has this pass");
+    let position = passes
+        .iter()
+        .position(|p| name(p) == at)
+        .expect("the pipeline has this pass");
     passes.insert(position + 1, pass);
     let mut seen = vec![];
-    let error = run(&passes, &model("alexnet-cifar.ir"), &mut |name, _| seen.push(name.to_string()));
-    assert_eq!(seen.last().map(|s| &s[..]), Some(at), "the pass before is the last one that is shown");
+    let error = run(&passes, &model("alexnet-cifar.ir"), &mut |name, _| {
+        seen.push(name.to_string())
+    });
+    assert_eq!(
+        seen.last().map(|s| &s[..]),
+        Some(at),
+        "the pass before is the last one that is shown"
+    );
     error.expect_err("the pass breaks something")
 }
 
@@ -139,8 +199,17 @@ fn with_pass(at: &str, pass: Pass<'static>) -> PassError {
 fn a_broken_graph_pass_is_named() {
     let forgetful = |graph: &Graph| Ok(Builder::extend(graph).finish());
     let error = with_pass("simplify", Pass::Graph("forgetful", Box::new(forgetful)));
-    let PassError::Broken { pass: "forgetful", faults } = error else { panic!("{error}") };
-    assert_eq!(faults, ["alexnet-cifar: the graph has neither outputs nor updates"]);
+    let PassError::Broken {
+        pass: "forgetful",
+        faults,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        faults,
+        ["alexnet-cifar: the graph has neither outputs nor updates"]
+    );
 }
 
 #[test]
@@ -151,7 +220,13 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
             program
         };
         let error = with_pass(at, Pass::Program("clumsy", Box::new(broken)));
-        let PassError::Broken { pass: "clumsy", faults } = error else { panic!("{error}") };
+        let PassError::Broken {
+            pass: "clumsy",
+            faults,
+        } = error
+        else {
+            panic!("{error}")
+        };
         faults.concat()
     };
     assert_eq!(
@@ -163,13 +238,23 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         "the output logits is never written"
     );
     assert_eq!(
-        faults("schedule", |program| program.kernels[0].nest.reads[0].index.truncate(2)),
+        faults("schedule", |program| program.kernels[0].nest.reads[0]
+            .index
+            .truncate(2)),
         "conv1+conv1.sum+relu1: image is read with 2 indices"
     );
     assert_eq!(
         faults("memory", |program| {
-            let output = program.values.iter().position(|v| matches!(v.role, Role::Output { .. })).unwrap();
-            let writer = program.kernels.iter().position(|k| k.results.iter().any(|r| r.0 == output)).unwrap();
+            let output = program
+                .values
+                .iter()
+                .position(|v| matches!(v.role, Role::Output { .. }))
+                .unwrap();
+            let writer = program
+                .kernels
+                .iter()
+                .position(|k| k.results.iter().any(|r| r.0 == output))
+                .unwrap();
             program.kernels[writer].results.clear();
         })
         .split(": ")
@@ -181,7 +266,11 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
 #[test]
 fn a_pipeline_that_leads_nowhere_is_refused() {
     let graph = model("alexnet-cifar.ir").bind(2).unwrap();
-    let refused = |passes: &[Pass]| run(passes, &graph, &mut |_, _| {}).expect_err("it leads nowhere").to_string();
+    let refused = |passes: &[Pass]| {
+        run(passes, &graph, &mut |_, _| {})
+            .expect_err("it leads nowhere")
+            .to_string()
+    };
     let schedule = || Pass::Program("schedule", Box::new(|p| p));
     assert!(refused(&[]).starts_with("after the pass lower: is missing"));
     assert!(refused(&[schedule()]).starts_with("after the pass schedule: runs on the wrong side"));

@@ -1,1 +1,193 @@
-//! What the tests of this crate share.
+//! What the tests of this crate share: tensors, nests and programs evaluated on them.
+
+// Each test file uses its own part.
+#![allow(dead_code)]
+
+use ir::interpreter::{check_coverage, evaluate_nest};
+use ir::nest::Nest;
+use ir::plan::{Place, Role};
+use ir::program::{KernelCall, Program, ValueId};
+use std::collections::HashMap;
+
+pub use ir::interpreter::Tensor;
+
+/// Tensors by the number of their source.
+pub type Tensors = HashMap<usize, Tensor>;
+
+/// Panics where elements differ by more than 1e-9, relative to those larger than 1.
+pub fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(
+        (found.dtype, &found.extents),
+        (expected.dtype, &expected.extents),
+        "{what}"
+    );
+    for (i, (found, expected)) in found.data.iter().zip(&expected.data).enumerate() {
+        let close = (found - expected).abs() <= 1e-9 * expected.abs().max(1.0);
+        assert!(
+            close || found == expected,
+            "{what}: element {i} is {found} instead of {expected}"
+        );
+    }
+}
+
+/// A tensor of numbers between −1 and 1.
+pub fn random(extents: &[usize], seed: u64) -> Tensor {
+    let number = |i: usize| 2.0 * ir::nest::uniform(seed as i64, 5, 3, i as u32) - 1.0;
+    Tensor::f32(extents, (0..extents.iter().product()).map(number).collect())
+}
+
+/// The results of a nest whose operands are numbered as the tensors are.
+pub fn evaluate(nest: &Nest, tensors: &Tensors) -> Vec<Tensor> {
+    let absent = Tensor::f32(&[], vec![f64::NAN]);
+    let count = tensors.keys().max().map_or(0, |last| last + 1);
+    let operands: Vec<&Tensor> = (0..count).map(|i| tensors.get(&i).unwrap_or(&absent)).collect();
+    check_coverage(nest).expect("a nest writes each element once");
+    evaluate_nest(nest, &operands).expect("a nest can be evaluated")
+}
+
+/// Tensors of the interface by name.
+pub type Named = HashMap<String, Tensor>;
+
+/// Runs a program once, every kernel in order, on the buffers it plans: values that share a buffer overwrite
+/// each other, and what a kernel writes into the arena destroys whatever else lies there.
+///
+/// Returns the outputs, parameters and states afterwards.
+pub fn run(program: &Program, given: &Named) -> Named {
+    let mut buffers: HashMap<ValueId, Tensor> = HashMap::new();
+    for (v, value) in program.values.iter().enumerate() {
+        if matches!(
+            value.role,
+            Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
+        ) {
+            let tensor = given
+                .get(&value.name)
+                .unwrap_or_else(|| panic!("{} is not given", value.name));
+            assert_eq!(tensor.extents, value.extents, "{}", value.name);
+            buffers.insert(ValueId(v), tensor.clone());
+        }
+    }
+    for kernel in &program.kernels {
+        let mut operands = Tensors::new();
+        for (i, &v) in kernel.operands.iter().enumerate() {
+            let alive = buffers.get(&program.owner(v));
+            let name = &program.value(v).name;
+            operands.insert(
+                i,
+                alive
+                    .unwrap_or_else(|| panic!("{}: {name} is gone", kernel.label))
+                    .clone(),
+            );
+        }
+        let results = evaluate(&kernel.nest, &operands);
+        for (output, &result) in kernel.results.iter().enumerate() {
+            let owner = program.owner(result);
+            for (i, &operand) in kernel.operands.iter().enumerate() {
+                let (read, label) = (program.owner(operand), &kernel.label);
+                if read == owner {
+                    assert_elementwise(kernel, i, output, &operands, &results);
+                } else {
+                    assert!(!overlap(program, owner, read), "{label} overwrites what it reads");
+                }
+            }
+        }
+        for (tensor, &result) in results.into_iter().zip(&kernel.results) {
+            let owner = program.owner(result);
+            buffers.retain(|&other, _| !overlap(program, owner, other));
+            buffers.insert(owner, tensor);
+        }
+    }
+    let leaves = |role: &Role| {
+        matches!(
+            role,
+            Role::Output { .. } | Role::Parameter { .. } | Role::State { .. }
+        )
+    };
+    let values = program
+        .values
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| leaves(&value.role));
+    values
+        .map(|(v, value)| (value.name.clone(), buffers[&ValueId(v)].clone()))
+        .collect()
+}
+
+/// Checks that a kernel may overwrite an operand with an output: no element depends on another of the operand.
+fn assert_elementwise(
+    kernel: &KernelCall,
+    operand: usize,
+    output: usize,
+    operands: &Tensors,
+    results: &[Tensor],
+) {
+    let mut changed = operands.clone();
+    let is_changed = |e: usize| ir::nest::mix(e as u32).is_multiple_of(2);
+    let data = &mut changed.get_mut(&operand).expect("the operand is there").data;
+    data.iter_mut()
+        .enumerate()
+        .filter(|(e, _)| is_changed(*e))
+        .for_each(|(_, x)| *x += 1.0);
+    let (before, after) = (
+        &results[output].data,
+        &evaluate(&kernel.nest, &changed)[output].data,
+    );
+    assert_eq!(before.len(), operands[&operand].data.len());
+    let same = (0..before.len())
+        .filter(|&e| !is_changed(e))
+        .all(|e| before[e] == after[e]);
+    assert!(
+        same,
+        "{} overwrites elements of operand {operand} that it still needs",
+        kernel.label
+    );
+}
+
+fn overlap(program: &Program, a: ValueId, b: ValueId) -> bool {
+    let range = |v: ValueId| {
+        let value = program.value(v);
+        let bytes = value.layout.strides(&value.extents).elements as u64 * value.dtype.bytes() as u64;
+        match value.place {
+            Place::Arena(from) => Some(from..from + bytes),
+            Place::Own => None,
+        }
+    };
+    match (range(a), range(b)) {
+        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+        _ => a == b,
+    }
+}
+
+/// Numbers for whatever a program wants to be given: labels below `classes`, a learning rate of 0.1.
+pub fn given(program: &Program, classes: usize, seed: u64) -> Named {
+    let mut given = Named::new();
+    for (i, value) in program.values.iter().enumerate() {
+        let mut tensor = random(&value.extents, seed.wrapping_mul(1000) + i as u64);
+        tensor.dtype = value.dtype;
+        match &value.name[..] {
+            ir::plan::LABELS => {
+                tensor
+                    .data
+                    .iter_mut()
+                    .for_each(|x| *x = ((*x + 1.0) / 2.0 * classes as f64).floor());
+            }
+            ir::plan::RANDOM_STATE => tensor.data = vec![seed as f64, 3.0],
+            ir::plan::LEARNING_RATE => tensor.data = vec![0.1],
+            _ => {}
+        }
+        given.insert(value.name.clone(), tensor);
+    }
+    given
+}
+
+/// Compares everything that two runs left behind.
+pub fn assert_all_close(found: &Named, expected: &Named, what: &str) {
+    let names = |named: &Named| {
+        let mut names: Vec<String> = named.keys().cloned().collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(found), names(expected), "{what}");
+    for (name, tensor) in expected {
+        assert_close(&found[name], tensor, &format!("{what}: {name}"));
+    }
+}

@@ -1,0 +1,244 @@
+//! Fused, scheduled, laid out and packed, a program computes what its unfused kernels compute: random nets in
+//! all modes, after every pass, with every value checked to be alive where it is read.
+
+mod common;
+
+use common::{Named, assert_all_close, given, run};
+use ir::Graph;
+use ir::plan::Mode;
+use passes::{Optimizer, Options, Stage, compile};
+use proptest::prelude::*;
+use std::fmt::Write;
+
+/// A layer of a random net; what does not fit the shape at hand is left out.
+#[derive(Clone, Debug)]
+enum Layer {
+    Convolution {
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        pad: usize,
+        groups: usize,
+        bias: bool,
+    },
+    Relu,
+    Tanh,
+    Pool {
+        kernel: usize,
+        stride: usize,
+        pad: usize,
+    },
+    Lrn {
+        size: usize,
+        groups: usize,
+    },
+    Dropout {
+        at_inference: bool,
+    },
+    Scale,
+    /// Adds the rectified value to itself before.
+    Residual,
+    /// Multiplies the value by its own hyperbolic tangent.
+    Gate,
+}
+
+fn layer() -> impl Strategy<Value = Layer> {
+    let convolution = (
+        1usize..4,
+        1usize..4,
+        1usize..3,
+        0usize..2,
+        1usize..3,
+        any::<bool>(),
+    )
+        .prop_map(|(channels, kernel, stride, pad, groups, bias)| {
+            let channels = 2 * channels;
+            Layer::Convolution {
+                channels,
+                kernel,
+                stride,
+                pad,
+                groups,
+                bias,
+            }
+        });
+    prop_oneof![
+        3 => convolution,
+        2 => Just(Layer::Relu),
+        1 => Just(Layer::Tanh),
+        2 => (1usize..4, 1usize..3, 0usize..2)
+            .prop_map(|(kernel, stride, pad)| Layer::Pool { kernel, stride, pad: pad.min(kernel / 2) }),
+        2 => (1usize..6, 1usize..3).prop_map(|(size, groups)| Layer::Lrn { size, groups }),
+        1 => any::<bool>().prop_map(|at_inference| Layer::Dropout { at_inference }),
+        1 => Just(Layer::Scale),
+        1 => Just(Layer::Residual),
+        1 => Just(Layer::Gate),
+    ]
+}
+
+/// The text of a net: images `[N, 2, 6, 6]`, the layers, and a classifier of one or two layers.
+fn text(layers: &[Layer], hidden: Option<usize>) -> String {
+    let mut text = String::from("model random\nimage = input() shape=[N, 2, 6, 6]\n");
+    let (mut value, mut channels, mut size) = ("image".to_string(), 2, 6);
+    for (i, layer) in layers.iter().enumerate() {
+        let name = format!("v{i}");
+        let statement = match *layer {
+            Layer::Convolution {
+                channels: out,
+                kernel,
+                stride,
+                pad,
+                groups,
+                bias,
+            } => {
+                if kernel > size + 2 * pad || channels % groups != 0 {
+                    continue;
+                }
+                let weight = format!(
+                    "{name}.weight = parameter() shape=[{out}, {}, {kernel}, {kernel}]",
+                    channels / groups
+                );
+                writeln!(text, "{weight} init=normal std=0.1").unwrap();
+                (channels, size) = (out, (size + 2 * pad - kernel) / stride + 1);
+                let conv =
+                    format!("conv2d({value}, {name}.weight) stride={stride} pad={pad} groups={groups}");
+                if bias {
+                    writeln!(
+                        text,
+                        "{name}.bias = parameter() shape=[{out}]\n{name}.conv = {conv}"
+                    )
+                    .unwrap();
+                    format!("bias({name}.conv, {name}.bias)")
+                } else {
+                    conv
+                }
+            }
+            Layer::Relu => format!("relu({value})"),
+            Layer::Tanh => format!("tanh({value})"),
+            Layer::Pool { kernel, stride, pad } => {
+                if kernel > size {
+                    continue;
+                }
+                size = (size + 2 * pad - kernel) / stride + 1;
+                format!("max_pool({value}) kernel={kernel} stride={stride} pad={pad}")
+            }
+            Layer::Lrn { size, groups } => format!("lrn({value}) size={size} alpha=0.5 k=2 groups={groups}"),
+            Layer::Dropout { at_inference } => {
+                let scale = if at_inference { "inference" } else { "training" };
+                format!("dropout({value}) rate=0.4 scale={scale}")
+            }
+            Layer::Scale => format!("scale({value}) factor=0.7"),
+            Layer::Residual => {
+                writeln!(text, "{name}.relu = relu({value})").unwrap();
+                format!("add({value}, {name}.relu)")
+            }
+            Layer::Gate => {
+                writeln!(text, "{name}.tanh = tanh({value})").unwrap();
+                format!("multiply({name}.tanh, {value})")
+            }
+        };
+        writeln!(text, "{name} = {statement}").unwrap();
+        value = name;
+    }
+    let mut features = channels * size * size;
+    writeln!(text, "flat = reshape({value}) shape=[N, {features}]").unwrap();
+    value = "flat".into();
+    let mut classifier = |name: &str, value: &str, features: usize, outputs: usize| {
+        writeln!(
+            text,
+            "{name}.weight = parameter() shape=[{outputs}, {features}] init=normal std=0.1"
+        )
+        .unwrap();
+        writeln!(text, "{name}.bias = parameter() shape=[{outputs}]").unwrap();
+        writeln!(text, "{name}.product = fully_connected({value}, {name}.weight)").unwrap();
+        writeln!(text, "{name} = bias({name}.product, {name}.bias)").unwrap();
+    };
+    if let Some(outputs) = hidden {
+        classifier("hidden", &value, features, outputs);
+        (value, features) = ("hidden".into(), outputs);
+    }
+    classifier("logits", &value, features, 3);
+    text + "output scores = logits\n"
+}
+
+fn parse(text: &str) -> Graph {
+    ir::text::parse(text, "random.ir").unwrap_or_else(|errors| panic!("{text}\n{errors:?}"))
+}
+
+const MODES: [Mode; 3] = [Mode::Infer, Mode::Gradients, Mode::Train];
+
+/// Runs what every pass over programs makes of the net, with and without optimisation.
+fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
+    let graph = parse(text);
+    for mode in MODES {
+        let mut expected: Option<(Named, Named)> = None;
+        for opt_level in [0, 1] {
+            let options = Options {
+                mode,
+                batch,
+                optimizer,
+                opt_level,
+            };
+            let mut observe = |pass: &str, stage: Stage| {
+                let Stage::Program(program) = stage else { return };
+                let what = format!("{text}\n{mode:?} after {pass} at level {opt_level}");
+                let (given, result) = expected.get_or_insert_with(|| {
+                    let given = given(program, 3, seed);
+                    let result = run(program, &given);
+                    (given, result)
+                });
+                assert_all_close(&run(program, given), result, &what);
+            };
+            compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn fused_programs_compute_what_unfused_ones_do(
+        layers in prop::collection::vec(layer(), 0..7),
+        hidden in prop::option::of(1usize..5),
+        batch in 1usize..4,
+        dropout: bool,
+        seed in 0u64..1000,
+    ) {
+        let optimizer = Optimizer { dropout, bias_lr_factor: 2.0, bias_weight_decay: 0.0, ..Optimizer::default() };
+        check(&text(&layers, hidden), batch, optimizer, seed);
+    }
+}
+
+#[test]
+fn parameters_may_be_shared_and_values_used_many_times() {
+    let text = "\
+image = input() shape=[N, 2, 6, 6]
+w = parameter() shape=[2, 2, 3, 3] init=normal std=0.1
+a = conv2d(image, w) pad=1
+b = conv2d(a, w) pad=1
+c = add(a, b)
+d = multiply(c, c)
+e = add(d, a)
+flat = reshape(e) shape=[N, 72]
+f.weight = parameter() shape=[3, 72] init=normal std=0.1
+logits = fully_connected(flat, f.weight)
+output logits = logits
+output early = a
+output again = logits
+output weight = w
+output given = image
+";
+    check(text, 2, Optimizer::default(), 7);
+}
+
+#[test]
+fn a_weight_that_its_own_gradient_reads_is_not_overwritten_on_the_way() {
+    let text = "\
+image = input() shape=[N, 4]
+w = parameter() shape=[4, 4] init=normal std=0.1
+square = matmul(w, w)
+logits = matmul(image, square)
+output logits = logits
+";
+    check(text, 3, Optimizer::default(), 11);
+}
