@@ -7,6 +7,7 @@
 //! | [`nest`] | the form in which an operation states its meaning: loops, index maps, a scalar body |
 //! | [`graph`] | the read-only dataflow graph and its builder |
 //! | [`text`] | the text format: parser, printer, diagnostics with places |
+//! | [`interpreter`] | the reference meaning, in f64, of graphs and nests |
 //! | [`verify`] | what every pass must leave intact |
 //! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
