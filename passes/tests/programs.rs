@@ -40,6 +40,14 @@ enum Layer {
     Residual,
     /// Multiplies the value by its own hyperbolic tangent.
     Gate,
+    /// Puts the rectified value beside it.
+    Beside,
+    /// Keeps the last half of the channels.
+    Half,
+    /// A frame on two sides.
+    Pad,
+    AveragePool,
+    BatchNorm,
 }
 
 fn layer() -> impl Strategy<Value = Layer> {
@@ -73,6 +81,11 @@ fn layer() -> impl Strategy<Value = Layer> {
         1 => Just(Layer::Scale),
         1 => Just(Layer::Residual),
         1 => Just(Layer::Gate),
+        1 => Just(Layer::Beside),
+        1 => Just(Layer::Half),
+        1 => Just(Layer::Pad),
+        1 => Just(Layer::AveragePool),
+        1 => Just(Layer::BatchNorm),
     ]
 }
 
@@ -122,6 +135,9 @@ fn text(layers: &[Layer], hidden: Option<usize>) -> String {
                 size = (size + 2 * pad - kernel) / stride + 1;
                 format!("max_pool({value}) kernel={kernel} stride={stride} pad={pad}")
             }
+            Layer::Lrn { groups, .. } if channels % groups != 0 => continue,
+            Layer::Half if channels % 2 != 0 => continue,
+            Layer::Beside if channels > 6 => continue,
             Layer::Lrn { size, groups } => format!("lrn({value}) size={size} alpha=0.5 k=2 groups={groups}"),
             Layer::Dropout { at_inference } => {
                 let scale = if at_inference { "inference" } else { "training" };
@@ -135,6 +151,32 @@ fn text(layers: &[Layer], hidden: Option<usize>) -> String {
             Layer::Gate => {
                 writeln!(text, "{name}.tanh = tanh({value})").unwrap();
                 format!("multiply({name}.tanh, {value})")
+            }
+            Layer::Beside => {
+                writeln!(text, "{name}.relu = relu({value})").unwrap();
+                channels *= 2;
+                format!("concat({value}, {name}.relu) axis=1")
+            }
+            Layer::Half => {
+                channels /= 2;
+                format!("slice({value}) axis=1 start={channels} stop={}", 2 * channels)
+            }
+            Layer::Pad => {
+                size += 1;
+                format!("pad({value}) before=[0, 0, 1, 0] after=[0, 0, 0, 1]")
+            }
+            Layer::AveragePool => {
+                size = (size + 1) / 2;
+                format!("avg_pool({value}) kernel=1 stride=2 pad=0")
+            }
+            Layer::BatchNorm => {
+                writeln!(text, "{name}.scale = parameter() shape=[{channels}] value=1").unwrap();
+                writeln!(text, "{name}.shift = parameter() shape=[{channels}]").unwrap();
+                writeln!(text, "{name}.mean = channel_mean({value})").unwrap();
+                writeln!(text, "{name}.variance = channel_variance({value}, {name}.mean)").unwrap();
+                format!(
+                    "batch_norm({value}, {name}.scale, {name}.shift, {name}.mean, {name}.variance) eps=0.1"
+                )
             }
         };
         writeln!(text, "{name} = {statement}").unwrap();
@@ -167,10 +209,33 @@ fn parse(text: &str) -> Graph {
 
 const MODES: [Mode; 3] = [Mode::Infer, Mode::Gradients, Mode::Train];
 
+/// What a graph leaves behind, straight from the meaning of its operations.
+fn interpret(graph: &Graph, given: &Named) -> Named {
+    let values = ir::interpreter::evaluate(graph, given).expect("the net can be interpreted");
+    let leaves = graph.select(|op| matches!(op, ir::Op::Parameter(_)));
+    let mut left: Named = leaves
+        .iter()
+        .map(|&id| (graph.node(id).name.clone(), values[id].clone()))
+        .collect();
+    left.extend(
+        graph
+            .outputs()
+            .iter()
+            .map(|(name, id)| (name.clone(), values[*id].clone())),
+    );
+    let next = graph
+        .updates()
+        .iter()
+        .map(|&(state, next)| (graph.node(state).name.clone(), values[next].clone()));
+    left.extend(next);
+    left
+}
+
 /// Runs what every pass over programs makes of the net, with and without optimisation.
 fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
     let graph = parse(text);
     for mode in MODES {
+        let mut whole: Option<Graph> = None;
         let mut expected: Option<(Named, Named)> = None;
         for opt_level in [0, 1] {
             let options = Options {
@@ -179,15 +244,18 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                 optimizer,
                 opt_level,
             };
-            let mut observe = |pass: &str, stage: Stage| {
-                let Stage::Program(program) = stage else { return };
-                let what = format!("{text}\n{mode:?} after {pass} at level {opt_level}");
-                let (given, result) = expected.get_or_insert_with(|| {
-                    let given = given(program, 3, seed);
-                    let result = run(program, &given);
-                    (given, result)
-                });
-                assert_all_close(&run(program, given), result, &what);
+            let mut observe = |pass: &str, stage: Stage| match stage {
+                Stage::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
+                Stage::Graph(_) => {}
+                Stage::Program(program) => {
+                    let (given, result) = expected.get_or_insert_with(|| {
+                        let given = given(program, 3, seed);
+                        let result = interpret(whole.as_ref().expect("graphs come first"), &given);
+                        (given, result)
+                    });
+                    let what = format!("{text}\n{mode:?} after {pass} at level {opt_level}");
+                    assert_all_close(&run(program, given), result, &what);
+                }
             };
             compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{text}\n{error}"));
         }
