@@ -10,7 +10,7 @@ pub struct RunArgs {
     /// Parameters: a safetensors file, a checkpoint or a run folder
     #[arg(long, value_name = "W.safetensors")]
     pub weights: PathBuf,
-    /// Inputs by the model's names; with --grads also labels (i64[N])
+    /// Inputs by the model's names; with --grads also labels, an i64 a sample
     #[arg(long, value_name = "X.safetensors")]
     pub inputs: PathBuf,
     /// Where the outputs go, by the model's names; with --grads loss and grad.NAME of each parameter

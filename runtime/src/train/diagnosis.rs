@@ -4,8 +4,9 @@
 //! checkpoint (or its beginning), repeats the steps since, which by construction come out the same, and makes the
 //! last one launch by launch, looking at every value.
 
-use super::{Checkpoint, Session};
+use super::session::Session;
 use crate::Error;
+use crate::checkpoint::Checkpoint;
 use crate::console::Console;
 use crate::feed::FeedBatch;
 use crate::interrupt::Interrupt;

@@ -14,27 +14,19 @@
 //! must be listed and match its checksum, and every plan must pass its own check. What no check can show is that
 //! native code means well: load artifacts only from people whose programs you would run.
 
-use crate::{Error, files};
+mod archive;
+
+use crate::Error;
+use archive::{Manifest, ProgramEntry, case_name};
 use ir::plan::{Mode, Plan};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
-use zip::write::SimpleFileOptions;
 
-/// The version of this format; a loader refuses any other.
-pub const FORMAT: u32 = 1;
-
-const MANIFEST: &str = "manifest.json";
 const MODEL: &str = "model.ir";
 const RECIPE: &str = "recipe.toml";
-const MANIFEST_LIMIT: u64 = 1 << 20;
-const TEXT_LIMIT: u64 = 64 << 20;
-const CODE_LIMIT: u64 = 512 << 20;
-const CASE_LIMIT: u64 = 1 << 30;
-const MEMBER_COUNT_LIMIT: usize = 1000;
 
 /// A compiled model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,40 +78,6 @@ pub struct Case {
     pub bytes: Vec<u8>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    format: u32,
-    alexc: String,
-    model: String,
-    programs: Vec<ProgramEntry>,
-    members: BTreeMap<String, MemberEntry>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProgramEntry {
-    mode: Mode,
-    batch: usize,
-    precision: String,
-    predicted_ms: Option<f64>,
-    arch: String,
-    features: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MemberEntry {
-    bytes: u64,
-    sha256: String,
-}
-
-/// Only the part of a manifest that every format has, so that another format is told as such.
-#[derive(Deserialize)]
-struct AnyManifest {
-    format: u32,
-}
-
 impl Artifact {
     /// The program for a mode, if there is one.
     pub fn program(&self, mode: Mode) -> Option<&Compiled> {
@@ -141,29 +99,9 @@ impl Artifact {
 
     /// Writes the artifact, atomically.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let members = self.members()?;
-        let manifest = Manifest {
-            format: FORMAT,
-            alexc: env!("CARGO_PKG_VERSION").to_string(),
-            model: self.name.clone(),
-            programs: self.programs.iter().map(ProgramEntry::of).collect(),
-            members: members
-                .iter()
-                .map(|(name, bytes)| (name.clone(), MemberEntry::of(bytes)))
-                .collect(),
-        };
-        let manifest = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| Error::work(format!("the manifest cannot be written: {error}")))?;
-        files::write_atomically(path, |file| {
-            let mut zip = zip::ZipWriter::new(file);
-            let first = (MANIFEST.to_string(), manifest);
-            for (name, bytes) in std::iter::once(&first).chain(&members) {
-                zip.start_file(name.as_str(), SimpleFileOptions::default())?;
-                zip.write_all(bytes)?;
-            }
-            zip.finish()?;
-            Ok(())
-        })
+        self.check()?;
+        let programs = self.programs.iter().map(ProgramEntry::of).collect();
+        archive::write(path, &self.name, programs, &self.members()?)
     }
 
     /// Reads and checks an artifact. Its code is not loaded yet.
@@ -180,26 +118,14 @@ impl Artifact {
 
     /// As [`Artifact::read`], from anything that can be read.
     pub fn read_from(reader: impl Read + Seek) -> Result<Artifact, Error> {
-        let mut zip = zip::ZipArchive::new(reader).map_err(|error| {
-            Error::input(format!(
-                "is no artifact ({error}); give a file that alexc compile wrote"
-            ))
-        })?;
-        if zip.len() > MEMBER_COUNT_LIMIT {
-            return Err(damaged(format!(
-                "{} members, more than {MEMBER_COUNT_LIMIT}",
-                zip.len()
-            )));
-        }
-        let manifest = read_manifest(&read_member(&mut zip, MANIFEST, MANIFEST_LIMIT)?)?;
-        let mut members = read_listed(&mut zip, &manifest)?;
+        let (manifest, mut members): (Manifest, _) = archive::read(reader)?;
         let mut take = |name: String| {
             members
                 .remove(&name)
                 .ok_or_else(|| damaged(format!("the member {name} is missing")))
         };
         let mut artifact = Artifact {
-            name: manifest.model.clone(),
+            name: manifest.model,
             model: text(take(MODEL.to_string())?, MODEL)?,
             recipe: None,
             programs: Vec::new(),
@@ -262,7 +188,6 @@ impl Artifact {
     }
 
     fn members(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        self.check()?;
         let mut members = vec![(MODEL.to_string(), self.model.clone().into_bytes())];
         if let Some(recipe) = &self.recipe {
             members.push((RECIPE.to_string(), recipe.clone().into_bytes()));
@@ -276,16 +201,7 @@ impl Artifact {
             members.push((format!("{folder}/cpu/kernels.so"), program.host.code.clone()));
         }
         members.extend(self.cases.iter().map(|case| (case.member(), case.bytes.clone())));
-        match members
-            .iter()
-            .find(|(name, bytes)| limit(name).is_none_or(|most| bytes.len() as u64 > most))
-        {
-            Some((name, bytes)) => Err(Error::work(format!(
-                "{name} has {} bytes, more than an artifact may hold",
-                bytes.len()
-            ))),
-            None => Ok(members),
-        }
+        Ok(members)
     }
 }
 
@@ -332,15 +248,6 @@ impl ProgramEntry {
     }
 }
 
-impl MemberEntry {
-    fn of(bytes: &[u8]) -> MemberEntry {
-        MemberEntry {
-            bytes: bytes.len() as u64,
-            sha256: sha256(bytes),
-        }
-    }
-}
-
 /// The name of a mode, as on the command line and in artifacts.
 pub fn mode_name(mode: Mode) -> &'static str {
     match mode {
@@ -366,91 +273,6 @@ fn damaged(what: String) -> Error {
     ))
 }
 
-/// The most bytes a member of this name may have; `None` for a name that no member has.
-fn limit(name: &str) -> Option<u64> {
-    match name.rsplit('/').next() {
-        Some(MODEL | RECIPE) if !name.contains('/') => Some(TEXT_LIMIT),
-        Some("plan.json" | "graph.ir") => Some(TEXT_LIMIT),
-        Some("kernels.so") => Some(CODE_LIMIT),
-        _ => case_name(name).map(|_| CASE_LIMIT),
-    }
-}
-
-fn case_name(member: &str) -> Option<&str> {
-    let name = member.strip_prefix("cases/")?.strip_suffix(".safetensors")?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
-}
-
 fn text(bytes: Vec<u8>, name: &str) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| damaged(format!("{name} is not UTF-8 text")))
-}
-
-fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
-    let fail = |error| damaged(format!("{MANIFEST} is no manifest: {error}"));
-    let AnyManifest { format } = serde_json::from_slice(bytes).map_err(fail)?;
-    if format != FORMAT {
-        return Err(Error::input(format!(
-            "the artifact has format {format} and this program reads format {FORMAT}; compile the model again"
-        )));
-    }
-    serde_json::from_slice(bytes).map_err(fail)
-}
-
-/// Every member that the manifest lists, checked; a member that it does not list is refused.
-fn read_listed(
-    zip: &mut zip::ZipArchive<impl Read + Seek>,
-    manifest: &Manifest,
-) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    if let Some(name) = zip
-        .file_names()
-        .find(|&name| name != MANIFEST && !manifest.members.contains_key(name))
-    {
-        return Err(damaged(format!("the member {name:?} is not in the manifest")));
-    }
-    let mut members = BTreeMap::new();
-    for (name, entry) in &manifest.members {
-        let Some(most) = limit(name) else {
-            return Err(damaged(format!(
-                "the member {name:?} does not belong into an artifact"
-            )));
-        };
-        if entry.bytes > most {
-            return Err(damaged(format!(
-                "{name} claims {} bytes, more than {most}",
-                entry.bytes
-            )));
-        }
-        let bytes = read_member(zip, name, entry.bytes)?;
-        if bytes.len() as u64 != entry.bytes {
-            return Err(damaged(format!(
-                "{name} has {} bytes instead of {}",
-                bytes.len(),
-                entry.bytes
-            )));
-        }
-        if sha256(&bytes) != entry.sha256 {
-            return Err(damaged(format!("the checksum of {name} is wrong")));
-        }
-        members.insert(name.clone(), bytes);
-    }
-    Ok(members)
-}
-
-/// A member's bytes, at most `most`. Memory grows with what is really there, not with what a header claims.
-fn read_member(zip: &mut zip::ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Result<Vec<u8>, Error> {
-    let member = zip
-        .by_name(name)
-        .map_err(|error| damaged(format!("{name}: {error}")))?;
-    let mut bytes = Vec::new();
-    member
-        .take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| damaged(format!("{name}: {error}")))?;
-    if bytes.len() as u64 > most {
-        return Err(damaged(format!(
-            "{name} is larger than the {most} bytes it may have"
-        )));
-    }
-    Ok(bytes)
 }
