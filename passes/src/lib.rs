@@ -119,7 +119,7 @@ pub fn run(passes: &[Pass], graph: &Graph, observe: &mut dyn FnMut(&str, Stage))
                 return Err(broken(name, "runs on the wrong side of the lowering to programs"));
             }
         };
-        next.verify().map_err(|fault| broken(name, fault))?;
+        next.verify().and_then(|()| schedule::verify(&next)).map_err(|fault| broken(name, fault))?;
         observe(name, Stage::Program(program.insert(next)));
     }
     program.ok_or_else(|| broken("lower", "is missing from the pipeline"))

@@ -36,6 +36,21 @@ pub fn dependencies(values: &[Value], kernels: &[KernelCall]) -> Vec<BTreeSet<us
     kernels.iter().enumerate().map(before).collect()
 }
 
+/// Checks that the order of kernels keeps their dependencies, which `Program::verify` sees half of: a parameter
+/// must not be overwritten before the last kernel that needs its old value. Names the kernel that comes too soon.
+pub fn verify(program: &Program) -> Result<(), String> {
+    let before = dependencies(&program.values, &program.kernels);
+    for (k, kernel) in program.kernels.iter().enumerate() {
+        if let Some(late) = before[k].iter().find(|&&other| other > k) {
+            return Err(format!(
+                "{}: runs before {}, which it waits for",
+                kernel.label, program.kernels[*late].label
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether there is a way from kernel `from` to kernel `to` through at least one other kernel.
 pub fn has_detour(dependencies: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
     let mut seen = vec![false; dependencies.len()];

@@ -56,10 +56,13 @@ pub fn is_state(graph: &Graph, id: NodeId) -> bool {
     weight.is_some_and(|weight| updated(weight) && updated(id))
 }
 
-/// The model with nothing dropped.
+/// The model with nothing dropped. Updates that it states itself stay.
 pub fn inference(graph: &Graph) -> Result<Graph, PassError> {
     let mut copy = Copy::new("inference", graph, false)?;
     copy.outputs()?;
+    for &(state, next) in graph.updates() {
+        copy.update(copy.new[state.index()], copy.new[next.index()])?;
+    }
     Ok(copy.builder.finish())
 }
 
@@ -122,6 +125,10 @@ struct Step<'a> {
 impl Step<'_> {
     fn new<'a>(pass: &'static str, graph: &'a Graph, dropout: bool) -> Result<Step<'a>, PassError> {
         let mut copy = Copy::new(pass, graph, dropout)?;
+        if let Some((state, _)) = graph.updates().first() {
+            let fault = "the model updates it itself; remove the update, or run the model for inference";
+            return Err(copy.fault(&graph.node(*state).name, fault));
+        }
         let logits = graph
             .outputs()
             .iter()
@@ -172,10 +179,6 @@ impl Copy<'_> {
             builder: Builder::new(graph.name()),
             new: vec![],
         };
-        if let Some((state, _)) = graph.updates().first() {
-            let fault = "the model updates it itself; a model states its network only, so remove the update";
-            return Err(copy.fault(&graph.node(*state).name, fault));
-        }
         let mut random_state = None;
         for id in graph.ids() {
             let operands: Vec<NodeId> = graph.operands(id).iter().map(|o| copy.new[o.index()]).collect();

@@ -379,7 +379,7 @@ fn an_epilogue_reads_each_element_where_it_is_made() {
     let mut integer = convolution();
     integer.outputs[0].dtype = DType::U8;
     assert_eq!(
-        epilogue(&integer, &stored, &[false], &of(&[index.clone()])),
+        epilogue(&integer, &stored, &[false], &of(std::slice::from_ref(&index))),
         None,
         "storing rounds"
     );

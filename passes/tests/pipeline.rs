@@ -244,6 +244,15 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         "conv1+conv1.sum+relu1: image is read with 2 indices"
     );
     assert_eq!(
+        faults("schedule", |program| {
+            let update = |k: &ir::program::KernelCall| k.label.starts_with("fc5.grad_b");
+            let position = program.kernels.iter().position(update).unwrap();
+            program.kernels.swap(position, position - 1);
+        }),
+        "fc5.grad_b+fc5.weight.step+fc5.weight.update: runs before \
+         fc5.grad_a+drop4.mask+drop4.grad_a+relu4.grad, which it waits for"
+    );
+    assert_eq!(
         faults("memory", |program| {
             let output = program
                 .values

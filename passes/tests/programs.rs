@@ -166,7 +166,7 @@ fn text(layers: &[Layer], hidden: Option<usize>) -> String {
                 format!("pad({value}) before=[0, 0, 1, 0] after=[0, 0, 0, 1]")
             }
             Layer::AveragePool => {
-                size = (size + 1) / 2;
+                size = size.div_ceil(2);
                 format!("avg_pool({value}) kernel=1 stride=2 pad=0")
             }
             Layer::BatchNorm => {
@@ -309,4 +309,34 @@ logits = matmul(image, square)
 output logits = logits
 ";
     check(text, 3, Optimizer::default(), 11);
+}
+
+#[test]
+fn every_operation_is_lowered_and_fused_as_its_example_means() {
+    for (mnemonic, example) in ir::ops::EXAMPLES {
+        let graph = parse(example);
+        for opt_level in [0, 1] {
+            let options = Options {
+                mode: Mode::Infer,
+                batch: 2,
+                optimizer: Optimizer::default(),
+                opt_level,
+            };
+            let mut whole: Option<Graph> = None;
+            let mut observe = |pass: &str, stage: Stage| match stage {
+                Stage::Graph(graph) if pass == "inference" => whole = Some(graph.clone()),
+                Stage::Graph(_) => {}
+                Stage::Program(program) => {
+                    let given = given(program, 3, 1);
+                    let expected = interpret(whole.as_ref().expect("graphs come first"), &given);
+                    assert_all_close(
+                        &run(program, &given),
+                        &expected,
+                        &format!("{mnemonic} after {pass}"),
+                    );
+                }
+            };
+            compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{mnemonic}: {error}"));
+        }
+    }
 }

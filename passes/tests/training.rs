@@ -243,7 +243,7 @@ fn training_names_what_it_cannot_work_with() {
         refused(&format!(
             "{net}next = scale(w) factor=0.5\noutput y = a\nupdate w = next\n"
         )),
-        "training: w: the model updates it itself; a model states its network only, so remove the update"
+        "training: w: the model updates it itself; remove the update, or run the model for inference"
     );
 }
 

@@ -7,6 +7,7 @@ use ir::interpreter::{check_coverage, evaluate_nest};
 use ir::nest::Nest;
 use ir::plan::{Place, Role};
 use ir::program::{KernelCall, Program, ValueId};
+use ir::types::DType;
 use std::collections::HashMap;
 
 pub use ir::interpreter::Tensor;
@@ -157,21 +158,22 @@ fn overlap(program: &Program, a: ValueId, b: ValueId) -> bool {
     }
 }
 
-/// Numbers for whatever a program wants to be given: labels below `classes`, a learning rate of 0.1.
+/// Numbers for whatever a program wants to be given: labels and other integers below `classes`, a learning rate
+/// of 0.1.
 pub fn given(program: &Program, classes: usize, seed: u64) -> Named {
     let mut given = Named::new();
     for (i, value) in program.values.iter().enumerate() {
         let mut tensor = random(&value.extents, seed.wrapping_mul(1000) + i as u64);
         tensor.dtype = value.dtype;
         match &value.name[..] {
-            ir::plan::LABELS => {
+            ir::plan::RANDOM_STATE => tensor.data = vec![seed as f64, 3.0],
+            ir::plan::LEARNING_RATE => tensor.data = vec![0.1],
+            _ if value.dtype != DType::F32 => {
                 tensor
                     .data
                     .iter_mut()
                     .for_each(|x| *x = ((*x + 1.0) / 2.0 * classes as f64).floor());
             }
-            ir::plan::RANDOM_STATE => tensor.data = vec![seed as f64, 3.0],
-            ir::plan::LEARNING_RATE => tensor.data = vec![0.1],
             _ => {}
         }
         given.insert(value.name.clone(), tensor);
