@@ -1,0 +1,19 @@
+//! Every operation, systematically: shape rules, attributes, meaning, coverage and gradients.
+//!
+//! | module | what is held to what |
+//! |---|---|
+//! | `samples` | random instances of every operation: a new one needs a line there |
+//! | `differentiate` | the chain rule over a graph, and central differences |
+//! | `attributes` | printed attributes are read back; every element is written once |
+//! | `shapes` | shape rules and their errors |
+//! | `meaning` | the nests, against loops written by hand |
+//! | `extremes` | NaN, infinities, ties, labels out of range, random masks |
+//! | `gradients` | every gradient, against central differences |
+//! | `torch` | values and gradients, against tensors recorded from PyTorch |
+
+mod attributes;
+mod differentiate;
+mod extremes;
+mod gradients;
+mod meaning;
+mod samples;
