@@ -6,10 +6,11 @@
 //! process killed at any moment loses at most the checkpoint that it was writing.
 
 use crate::artifact::hexadecimal;
+use crate::preparation::{PREPARATION_PREFIX, Preparation};
 use crate::schedule::ScheduleState;
 use crate::tensor::Tensor;
-use crate::tensor_file::TensorFile;
-use crate::weights::{LAST, STATE_PREFIX};
+use crate::tensor_file::{self, TensorFile};
+use crate::weights::{self, LAST, STATE_PREFIX};
 use crate::{Error, files};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -52,24 +53,34 @@ pub struct Checkpoint {
     pub parameters: BTreeMap<String, Tensor>,
     /// The optimiser's state.
     pub state: BTreeMap<String, Tensor>,
+    /// How images are prepared, if that is known.
+    pub preparation: Option<Preparation>,
 }
 
+/// What stands in the metadata: the record as text, so that its checksum is over the very bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
     format: u32,
-    progress: Progress,
+    record: String,
     sha256: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    progress: Progress,
+    preparation: Option<Preparation>,
 }
 
 impl Checkpoint {
     /// Saves into the run folder `run`, makes `last` point at it, removes all but the newest [`KEPT`].
-    pub fn save(&self, run: &Path) -> Result<PathBuf, Error> {
+    pub fn save(self, run: &Path) -> Result<PathBuf, Error> {
         let folder = folder(run);
         fs::create_dir_all(&folder).map_err(|error| Error::writing(&folder, &error))?;
         let name = format!("step-{}.safetensors", self.progress.step);
         let path = folder.join(&name);
-        self.to_file()?.write(&path)?;
+        self.into_file()?.write(&path)?;
         files::link_atomically(&run.join(LAST), &Path::new(FOLDER).join(name))?;
         // Only now that the new one is whole and linked.
         for (_, old) in saved(run)?.into_iter().rev().skip(KEPT) {
@@ -94,24 +105,43 @@ impl Checkpoint {
                 "is a checkpoint of format {found} and this program reads {FORMAT}"
             )));
         }
-        if checksum(&envelope.progress, &file.tensors)? != envelope.sha256 {
+        if checksum(&envelope.record, &file.tensors) != envelope.sha256 {
             return Err(fail(
                 "the checkpoint's checksum is wrong: the file is damaged".to_string(),
             ));
         }
-        let (state, parameters): (BTreeMap<_, _>, BTreeMap<_, _>) = file
-            .tensors
-            .into_iter()
-            .partition(|(name, _)| name.starts_with(STATE_PREFIX));
-        let state = state
-            .into_iter()
-            .map(|(name, t)| (name[STATE_PREFIX.len()..].to_string(), t))
-            .collect();
+        let Record {
+            progress,
+            mut preparation,
+        } = serde_json::from_str(&envelope.record)
+            .map_err(|error| fail(format!("the checkpoint's record is damaged: {error}")))?;
+        let (mut parameters, mut state) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in file.tensors {
+            if let Some(name) = name.strip_prefix(STATE_PREFIX) {
+                state.insert(name.to_string(), tensor);
+            } else if let (Some(name), Some(preparation)) =
+                (name.strip_prefix(PREPARATION_PREFIX), &mut preparation)
+            {
+                preparation.tensors.insert(name.to_string(), tensor);
+            } else {
+                parameters.insert(name, tensor);
+            }
+        }
         Ok(Checkpoint {
-            progress: envelope.progress,
+            progress,
             parameters,
             state,
+            preparation,
         })
+    }
+
+    /// How images were prepared for the weights in `path`, if it is a checkpoint or a run folder that records it.
+    pub fn preparation_of(path: &Path) -> Result<Option<Preparation>, Error> {
+        let path = weights::locate(path);
+        if !tensor_file::metadata(&path)?.contains_key(METADATA) {
+            return Ok(None);
+        }
+        Ok(Checkpoint::read(&path)?.preparation)
     }
 
     /// The newest whole checkpoint of a run, or `None` when there is none. Each damaged one that is passed over is
@@ -133,25 +163,36 @@ impl Checkpoint {
         Ok(None)
     }
 
-    fn to_file(&self) -> Result<TensorFile, Error> {
-        let state = self
-            .state
-            .iter()
-            .map(|(name, tensor)| (format!("{STATE_PREFIX}{name}"), tensor.clone()));
-        let parameters = self
-            .parameters
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.clone()));
-        let tensors = parameters.chain(state).collect();
-        let sha256 = checksum(&self.progress, &tensors)?;
-        let envelope = Envelope {
+    fn into_file(mut self) -> Result<TensorFile, Error> {
+        let of_preparation = self
+            .preparation
+            .as_mut()
+            .map(|p| std::mem::take(&mut p.tensors))
+            .unwrap_or_default();
+        let record = to_json(&Record {
+            progress: self.progress,
+            preparation: self.preparation,
+        })?;
+        let mut tensors = self.parameters;
+        tensors.extend(
+            self.state
+                .into_iter()
+                .map(|(name, t)| (format!("{STATE_PREFIX}{name}"), t)),
+        );
+        tensors.extend(
+            of_preparation
+                .into_iter()
+                .map(|(name, t)| (format!("{PREPARATION_PREFIX}{name}"), t)),
+        );
+        let sha256 = checksum(&record, &tensors);
+        let envelope = to_json(&Envelope {
             format: FORMAT,
-            progress: self.progress.clone(),
+            record,
             sha256,
-        };
+        })?;
         Ok(TensorFile {
             tensors,
-            metadata: [(METADATA.to_string(), to_json(&envelope)?)].into(),
+            metadata: [(METADATA.to_string(), envelope)].into(),
         })
     }
 }
@@ -206,21 +247,21 @@ fn to_json(value: &impl Serialize) -> Result<String, Error> {
         .map_err(|error| Error::work(format!("the checkpoint cannot be written: {error}")))
 }
 
-/// Over the progress and every tensor with its name and type.
-fn checksum(progress: &Progress, tensors: &BTreeMap<String, Tensor>) -> Result<String, Error> {
+/// Over the record and every tensor with its name and type.
+fn checksum(record: &str, tensors: &BTreeMap<String, Tensor>) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         // With lengths, so that bytes cannot move from one part to the next.
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part(to_json(progress)?.as_bytes());
+    part(record.as_bytes());
     for (name, tensor) in tensors {
         part(name.as_bytes());
         part(tensor.type_name().as_bytes());
         part(tensor.bytes());
     }
-    Ok(hexadecimal(&hash.finalize()))
+    hexadecimal(&hash.finalize())
 }
 
 #[cfg(test)]
@@ -244,6 +285,11 @@ mod tests {
             },
             parameters: [("fc.weight".to_string(), tensor(step as f32))].into(),
             state: [("fc.weight.momentum".to_string(), tensor(0.5))].into(),
+            preparation: Some(Preparation {
+                classes: vec!["cat".into(), "dog \"x\"".into()],
+                settings: serde_json::json!({"crop": 32, "scale": 0.1}),
+                tensors: [("mean".to_string(), tensor(7.0))].into(),
+            }),
         }
     }
 
@@ -268,6 +314,10 @@ mod tests {
             .collect();
         assert_eq!(steps, [9, 10, 100]);
         assert_eq!(Checkpoint::read(&run.path().join(LAST)).unwrap(), checkpoint(100));
+        assert_eq!(
+            Checkpoint::preparation_of(run.path()).unwrap(),
+            checkpoint(100).preparation
+        );
         // It serves as a weights file.
         let expected = [("fc.weight".to_string(), vec![2, 2])];
         assert_eq!(
@@ -277,8 +327,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_come_back_to_the_last_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..200u64 {
+            let best = f64::from_bits(0x3fe0_0000_0000_0000 | (crate::weights::mix(1, i) >> 12));
+            let mut moment = checkpoint(1);
+            moment.progress.schedule.best = Some(best);
+            let path = moment.save(folder.path()).unwrap();
+            assert_eq!(
+                Checkpoint::read(&path).unwrap().progress.schedule.best,
+                Some(best)
+            );
+        }
+    }
+
+    #[test]
     fn equal_moments_give_equal_files() {
-        let bytes = || checkpoint(3).to_file().unwrap().to_bytes().unwrap();
+        let bytes = || checkpoint(3).into_file().unwrap().to_bytes().unwrap();
         assert_eq!(bytes(), bytes());
     }
 

@@ -14,13 +14,19 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), Error> {
+    write_atomically_at(path, |temporary| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
+        write(&mut file)?;
+        file.flush()
+    })
+}
+
+/// As [`write_atomically`], for writers that want a path.
+pub fn write_atomically_at(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
     let temporary = temporary_name(path)?;
     let outcome = (|| {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
-        write(&mut file)?;
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
+        write(&temporary)?;
+        File::open(&temporary)?.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_folder(path)
     })();

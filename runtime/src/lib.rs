@@ -9,7 +9,7 @@
 //! | [`mod@run`], [`mod@bench`], [`mod@check`] | one run, warm timing, conformance cases |
 //! | [`mod@train`], [`mod@eval`], [`feed`] | the training driver, error rates, where both get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
-//! | [`checkpoint`], [`metrics`] | what a run folder holds |
+//! | [`checkpoint`], [`preparation`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
 //! | [`tensor`], [`tensor_file`], [`files`] | tensors on the host, in safetensors files; files written whole or not at all |
 //! | [`cli`] | the commands that `alexc` and `alexrun` share |
@@ -35,6 +35,7 @@ pub mod files;
 pub mod interface;
 pub mod interrupt;
 pub mod metrics;
+pub mod preparation;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

@@ -4,10 +4,14 @@ use crate::tensor::{Tensor, type_name};
 use crate::{Error, files};
 use ir::DType;
 use safetensors::tensor::{Metadata, TensorView};
-use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
-use std::io::Write;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// As the format says.
+const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Everything in a safetensors file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,14 +30,7 @@ impl TensorFile {
 
     /// The same from bytes; `place` is for messages.
     pub fn from_bytes(bytes: &[u8], place: &Path) -> Result<TensorFile, Error> {
-        let (_, metadata): (usize, Metadata) =
-            SafeTensors::read_metadata(bytes).map_err(|error| not_safetensors(place, &error))?;
-        let metadata = metadata
-            .metadata()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
+        let metadata = metadata_of(bytes, place)?;
         let mut tensors = BTreeMap::new();
         for (name, view) in views(&parse(place, bytes)?) {
             let Some(dtype) = dtype(&view) else {
@@ -52,18 +49,27 @@ impl TensorFile {
 
     /// The bytes of the file.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let fail = |error| Error::work(format!("tensors cannot be written as safetensors: {error}"));
-        let metadata = (!self.metadata.is_empty()).then(|| self.metadata.clone().into_iter().collect());
-        safetensors::serialize(self.views().map_err(fail)?, metadata).map_err(fail)
+        let views = self.views().map_err(|error| not_writable(&error))?;
+        safetensors::serialize(views, self.all_metadata()).map_err(|error| not_writable(&error))
     }
 
-    /// Writes the file, atomically.
+    /// Writes the file, atomically, and without a second copy of the tensors in memory.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let bytes = self.to_bytes()?;
-        files::write_atomically(path, |file| file.write_all(&bytes))
+        let views = self.views().map_err(|error| not_writable(&error))?;
+        files::write_atomically_at(path, |temporary| {
+            safetensors::serialize_to_file(views, self.all_metadata(), temporary).map_err(|error| match error
+            {
+                SafeTensorError::IoError(error) => error,
+                other => std::io::Error::other(other),
+            })
+        })
     }
 
-    fn views(&self) -> Result<Vec<(&String, TensorView<'_>)>, safetensors::SafeTensorError> {
+    fn all_metadata(&self) -> Option<HashMap<String, String>> {
+        (!self.metadata.is_empty()).then(|| self.metadata.clone().into_iter().collect())
+    }
+
+    fn views(&self) -> Result<Vec<(&String, TensorView<'_>)>, SafeTensorError> {
         self.tensors
             .iter()
             .map(|(name, tensor)| Ok((name, view(tensor)?)))
@@ -71,7 +77,7 @@ impl TensorFile {
     }
 }
 
-fn view(tensor: &Tensor) -> Result<TensorView<'_>, safetensors::SafeTensorError> {
+fn view(tensor: &Tensor) -> Result<TensorView<'_>, SafeTensorError> {
     let dtype = match tensor.dtype() {
         DType::F32 => Dtype::F32,
         DType::I64 => Dtype::I64,
@@ -90,6 +96,44 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
         )));
     }
     files::read_bounded(path, metadata.len())
+}
+
+/// The metadata of a file, without reading its tensors.
+pub(crate) fn metadata(path: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let fail = |error| Error::reading(path, &error);
+    let mut file = File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    let mut length = [0; 8];
+    if file.read_exact(&mut length).is_err() {
+        return Err(not_safetensors(path, &SafeTensorError::HeaderTooSmall));
+    }
+    let header = u64::from_le_bytes(length);
+    if header > size || header > HEADER_LIMIT {
+        return Err(not_safetensors(path, &SafeTensorError::HeaderTooLarge));
+    }
+    let mut bytes = Vec::new();
+    file.take(header).read_to_end(&mut bytes).map_err(fail)?;
+    let header: Header = serde_json::from_slice(&bytes)
+        .map_err(|error| not_safetensors(path, &SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    Ok(header.metadata)
+}
+
+/// The part of a header that is not about tensors.
+#[derive(serde::Deserialize)]
+struct Header {
+    #[serde(default, rename = "__metadata__")]
+    metadata: BTreeMap<String, String>,
+}
+
+fn metadata_of(bytes: &[u8], place: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let (_, metadata): (usize, Metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|error| not_safetensors(place, &error))?;
+    Ok(metadata
+        .metadata()
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect())
 }
 
 /// The header of safetensors bytes, checked.
@@ -123,7 +167,11 @@ fn dtype(view: &TensorView) -> Option<DType> {
     }
 }
 
-fn not_safetensors(path: &Path, error: &safetensors::SafeTensorError) -> Error {
+fn not_writable(error: &SafeTensorError) -> Error {
+    Error::work(format!("tensors cannot be written as safetensors: {error}"))
+}
+
+fn not_safetensors(path: &Path, error: &SafeTensorError) -> Error {
     let path = path.display();
     Error::input(format!(
         "{path}: is no whole safetensors file ({error}); copy or write it again"
@@ -153,6 +201,8 @@ mod tests {
         };
         file.write(&path).unwrap();
         assert_eq!(TensorFile::read(&path).unwrap(), file);
+        assert_eq!(super::metadata(&path).unwrap(), file.metadata);
+        assert_eq!(std::fs::read(&path).unwrap(), file.to_bytes().unwrap());
     }
 
     #[test]

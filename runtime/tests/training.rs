@@ -100,6 +100,7 @@ fn job(run: &Path) -> TrainJob {
         weights: None,
         steps: None,
         resume: false,
+        preparation: None,
     }
 }
 
@@ -470,7 +471,7 @@ fn child_that_saves_forever() {
     let mut checkpoint = Checkpoint::newest(&run, |_| ()).unwrap().unwrap();
     loop {
         checkpoint.progress.step += 1;
-        checkpoint.save(&run).unwrap();
+        checkpoint.clone().save(&run).unwrap();
     }
 }
 
@@ -489,7 +490,7 @@ fn a_process_killed_while_it_saves_loses_nothing_older() {
         "ballast".into(),
         Tensor::f32([1 << 20], vec![1.0; 1 << 20]).unwrap(),
     );
-    first.save(run).unwrap();
+    first.clone().save(run).unwrap();
     let mut newest = first.progress.step;
     for round in 0..12u64 {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())

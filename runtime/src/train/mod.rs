@@ -16,6 +16,7 @@ pub use folder::RunFolder;
 use crate::console::Console;
 use crate::feed::{EvaluationFeed, TrainingFeed};
 use crate::interrupt::Interrupt;
+use crate::preparation::Preparation;
 use crate::recipe::Recipe;
 use crate::scores::Errors;
 use crate::{Artifact, DeviceSpec, Error};
@@ -41,6 +42,8 @@ pub struct TrainJob {
     pub steps: Option<u64>,
     /// Go on with the run that is in the folder.
     pub resume: bool,
+    /// How the feeds prepare images; goes into checkpoints.
+    pub preparation: Option<Preparation>,
 }
 
 /// The images of a run.

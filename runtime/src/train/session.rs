@@ -287,10 +287,12 @@ impl<'a> Session<'a> {
         };
         let parameters = collect(|role| matches!(role, Role::Parameter { .. }))?;
         let state = collect(|role| matches!(role, Role::State { .. }))?;
+        let (progress, preparation) = (self.progress.clone(), self.job.preparation.clone());
         let checkpoint = Checkpoint {
-            progress: self.progress.clone(),
+            progress,
             parameters,
             state,
+            preparation,
         };
         checkpoint.save(self.folder.path())?;
         self.saved = Some(self.progress.step);
