@@ -17,3 +17,5 @@ mod extremes;
 mod gradients;
 mod meaning;
 mod samples;
+mod shapes;
+mod torch;
