@@ -21,7 +21,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Compiles a model ahead of time to one artifact.
-    #[command(after_help = "Example:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx")]
+    #[command(
+        after_help = "Example:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx"
+    )]
     Compile(CompileArgs),
     /// Parses and verifies a model; prints every error.
     #[command(after_help = "Example:\n  alexc check models/alexnet.ir")]
@@ -194,12 +196,24 @@ impl ModelArgs {
         }
     }
 
-    fn compile(&self, modes: &[Mode], dropout: bool, emit: &[Emit], target: HostTarget) -> Result<Output, Error> {
+    fn compile(
+        &self,
+        modes: &[Mode],
+        dropout: bool,
+        emit: &[Emit],
+        target: HostTarget,
+    ) -> Result<Output, Error> {
         let model = Model::read(&self.model, colour())?;
         let recipe = self.recipe()?;
-        let batch = self.batch.unwrap_or(if modes.contains(&Mode::Train) { recipe.train.batch } else { 1 });
+        let batch = self.batch.unwrap_or(if modes.contains(&Mode::Train) {
+            recipe.train.batch
+        } else {
+            1
+        });
         if !(1..=1 << 20).contains(&batch) {
-            return Err(Error::input(format!("--batch {batch}: expected 1 to 1048576; choose a smaller batch")));
+            return Err(Error::input(format!(
+                "--batch {batch}: expected 1 to 1048576; choose a smaller batch"
+            )));
         }
         let begin = Instant::now();
         let request = Request {
@@ -212,7 +226,11 @@ impl ModelArgs {
             emit: emit.to_vec(),
         };
         let (artifact, emitted) = compile(&model, &request)?;
-        Ok(Output { artifact, emitted, milliseconds: begin.elapsed().as_secs_f64() * 1e3 })
+        Ok(Output {
+            artifact,
+            emitted,
+            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+        })
     }
 
     fn devices(&self) -> Result<Vec<DeviceSpec>, Error> {
@@ -229,7 +247,11 @@ struct Output {
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
     let mode: Mode = args.mode.into();
     // A training artifact also holds the program to evaluate with.
-    let modes = if mode == Mode::Train { vec![Mode::Infer, Mode::Train] } else { vec![mode] };
+    let modes = if mode == Mode::Train {
+        vec![Mode::Infer, Mode::Train]
+    } else {
+        vec![mode]
+    };
     let stages: Vec<Emit> = args.emit.iter().map(|e| e.stage).collect();
     let target = match &args.target[..] {
         "avx2" => HostTarget::avx2(),
@@ -257,18 +279,31 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
 fn run_init(path: &Path, seed: u64, output: &Path) -> Result<(), Error> {
     let model = Model::read(path, colour())?;
     let tensors = runtime::weights::initial(&crate::compile::initial_values(&model.graph), seed)?;
-    let file = TensorFile { tensors: tensors.into_iter().collect(), ..TensorFile::default() };
+    let file = TensorFile {
+        tensors: tensors.into_iter().collect(),
+        ..TensorFile::default()
+    };
     file.write(output)
 }
 
 fn run_run(args: &RunArgs) -> Result<(), Error> {
     let mode = if args.grads { Mode::Gradients } else { Mode::Infer };
     let inputs = TensorFile::read(&args.inputs)?;
-    let batch = inputs.tensors.values().find_map(|tensor| tensor.shape().first().copied());
-    let model = ModelArgs { batch: args.model.batch.or(batch), ..args.model.clone() };
+    let batch = inputs
+        .tensors
+        .values()
+        .find_map(|tensor| tensor.shape().first().copied());
+    let model = ModelArgs {
+        batch: args.model.batch.or(batch),
+        ..args.model.clone()
+    };
     let output = model.compile(&[mode], args.dropout, &[], HostTarget::native())?;
-    let request =
-        runtime::run::RunRequest { weights: &args.weights, inputs: &args.inputs, grads: args.grads, seed: 0 };
+    let request = runtime::run::RunRequest {
+        weights: &args.weights,
+        inputs: &args.inputs,
+        grads: args.grads,
+        seed: 0,
+    };
     runtime::run::run(&output.artifact, &args.model.devices()?, &request)?.write(&args.out)
 }
 
@@ -282,7 +317,10 @@ fn run_bench(args: &BenchArgs) -> Result<(), Error> {
     };
     let report = runtime::bench::bench(output.artifact.require(mode)?, &args.model.devices()?, &options)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report).expect("reports are plain data"));
+        println!(
+            "{}",
+            serde_json::to_string(&report).expect("reports are plain data")
+        );
     } else {
         print!("{report}");
     }

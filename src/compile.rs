@@ -49,7 +49,10 @@ impl std::str::FromStr for EmitTo {
             Some((stage, file)) => (stage, Some(PathBuf::from(file))),
             None => (text, None),
         };
-        Ok(EmitTo { stage: clap::ValueEnum::from_str(stage, false)?, file })
+        Ok(EmitTo {
+            stage: clap::ValueEnum::from_str(stage, false)?,
+            file,
+        })
     }
 }
 
@@ -113,24 +116,40 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        artifact.programs.push(compile_mode(&model.graph, request, mode, &mut emitted)?);
+        artifact
+            .programs
+            .push(compile_mode(&model.graph, request, mode, &mut emitted)?);
     }
     Ok((artifact, emitted))
 }
 
-fn compile_mode(graph: &Graph, request: &Request, mode: Mode, emitted: &mut Emitted) -> Result<Compiled, Error> {
+fn compile_mode(
+    graph: &Graph,
+    request: &Request,
+    mode: Mode,
+    emitted: &mut Emitted,
+) -> Result<Compiled, Error> {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
         weight_decay: sgd.weight_decay,
         bias_lr_factor: sgd.bias_lr_factor,
-        bias_weight_decay: if sgd.bias_weight_decay { sgd.weight_decay } else { 0.0 },
+        bias_weight_decay: if sgd.bias_weight_decay {
+            sgd.weight_decay
+        } else {
+            0.0
+        },
         dropout: match mode {
             Mode::Train => request.recipe.train.dropout,
             Mode::Gradients | Mode::Infer => request.dropout,
         },
     };
-    let options = Options { mode, batch: request.batch, optimizer, opt_level: request.opt_level };
+    let options = Options {
+        mode,
+        batch: request.batch,
+        optimizer,
+        opt_level: request.opt_level,
+    };
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
         if let Stage::Graph(graph) = stage {

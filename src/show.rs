@@ -7,7 +7,10 @@ use std::fmt::Write;
 
 /// A graph for Graphviz: operations as boxes, values that are set from outside as ovals.
 pub fn dot(graph: &Graph) -> String {
-    let mut text = format!("digraph {:?} {{\n  node [shape=box, fontname=Helvetica];\n", graph.name());
+    let mut text = format!(
+        "digraph {:?} {{\n  node [shape=box, fontname=Helvetica];\n",
+        graph.name()
+    );
     for id in graph.ids() {
         let node = graph.node(id);
         let shape = if node.op.is_leaf() { ", shape=oval" } else { "" };
@@ -30,7 +33,11 @@ pub fn program(program: &Program) -> String {
         let when = if call.prepare { "once " } else { "" };
         _ = writeln!(text, "{when}{} <- {}", results.join(", "), operands.join(", "));
         _ = writeln!(text, "    {}", call.label);
-        _ = writeln!(text, "    over {:?} reduce {:?}", call.nest.parallel, call.nest.reduction);
+        _ = writeln!(
+            text,
+            "    over {:?} reduce {:?}",
+            call.nest.parallel, call.nest.reduction
+        );
     }
     for value in &program.values {
         let place = match (value.alias, value.place) {
@@ -39,7 +46,11 @@ pub fn program(program: &Program) -> String {
             (None, Place::Arena(offset)) => format!("arena + {offset}"),
         };
         let layout = &value.layout;
-        let halo = if layout.has_halo() { format!(" halo {:?}", layout.halo) } else { String::new() };
+        let halo = if layout.has_halo() {
+            format!(" halo {:?}", layout.halo)
+        } else {
+            String::new()
+        };
         _ = writeln!(
             text,
             "{}: {}{:?} order {:?}{halo}, {place}",

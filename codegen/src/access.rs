@@ -91,19 +91,25 @@ impl Access {
                 false => (0, 0),
             };
             if low < -before || high >= (size + after) * index.divisor {
-                access.checks.push(Check::Range(index.map.clone(), 0, size * index.divisor));
+                access
+                    .checks
+                    .push(Check::Range(index.map.clone(), 0, size * index.divisor));
             }
             if index.divisor == 1 {
                 access.offset = access.offset.plus(&index.map, stride);
             } else {
-                access.checks.push(Check::Divides(index.map.clone(), index.divisor));
+                access
+                    .checks
+                    .push(Check::Divides(index.map.clone(), index.divisor));
                 access.divided.push((index.map.clone(), index.divisor, stride));
             }
         }
         for guard in &read.guards {
             let (low, high) = guard.map.range(&extents);
             if low < guard.low || high >= guard.high {
-                access.checks.push(Check::Range(guard.map.clone(), guard.low, guard.high));
+                access
+                    .checks
+                    .push(Check::Range(guard.map.clone(), guard.low, guard.high));
             }
         }
         access
@@ -117,7 +123,15 @@ impl Access {
             offset = offset.plus(map, stride as i64);
         }
         let (dtype, elements) = (operand.dtype, strides.elements);
-        Access { argument, dtype, elements, offset, divided: vec![], checks: vec![], outside: 0.0 }
+        Access {
+            argument,
+            dtype,
+            elements,
+            offset,
+            divided: vec![],
+            checks: vec![],
+            outside: 0.0,
+        }
     }
 
     /// Whether the element is found by strides alone: always inside, nothing divided.

@@ -7,12 +7,16 @@ use inkwell::attributes::AttributeLoc;
 use inkwell::context::Context as LlvmContext;
 use inkwell::module::{Linkage, Module as LlvmModule};
 use inkwell::passes::PassBuilderOptions;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
 use inkwell::values::{BasicMetadataValueEnum, FunctionValue};
 use melior::Context as MlirContext;
 use melior::dialect::DialectRegistry;
 use melior::pass::PassManager;
-use melior::utility::{parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes};
+use melior::utility::{
+    parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes,
+};
 use std::sync::Once;
 
 /// The passes from the dialects that kernels are written in down to the LLVM dialect.
@@ -53,7 +57,10 @@ pub struct BridgeError {
 }
 
 fn failed(doing: &'static str, said: impl ToString) -> BridgeError {
-    BridgeError { doing, said: said.to_string() }
+    BridgeError {
+        doing,
+        said: said.to_string(),
+    }
 }
 
 static REGISTER: Once = Once::new();
@@ -63,17 +70,29 @@ impl HostTarget {
     pub fn native() -> HostTarget {
         let features = TargetMachine::get_host_cpu_features().to_string();
         let lanes = if features.contains("+avx512f") { 16 } else { 8 };
-        HostTarget { cpu: TargetMachine::get_host_cpu_name().to_string(), features, lanes }
+        HostTarget {
+            cpu: TargetMachine::get_host_cpu_name().to_string(),
+            features,
+            lanes,
+        }
     }
 
     /// Any x86-64 processor with AVX2 and FMA (2013 and later).
     pub fn avx2() -> HostTarget {
-        HostTarget { cpu: "x86-64-v3".into(), features: "+avx2,+fma".into(), lanes: 8 }
+        HostTarget {
+            cpu: "x86-64-v3".into(),
+            features: "+avx2,+fma".into(),
+            lanes: 8,
+        }
     }
 
     /// Any x86-64 processor with the AVX-512 of servers since 2017.
     pub fn avx512() -> HostTarget {
-        HostTarget { cpu: "x86-64-v4".into(), features: "+avx512f,+avx512bw,+avx512dq,+avx512vl,+fma".into(), lanes: 16 }
+        HostTarget {
+            cpu: "x86-64-v4".into(),
+            features: "+avx512f,+avx512bw,+avx512dq,+avx512vl,+fma".into(),
+            lanes: 16,
+        }
     }
 
     /// Processor features that the generated code needs, by the names of `/proc/cpuinfo`.
@@ -91,7 +110,12 @@ impl HostTarget {
 ///
 /// Each kernel `NAME` gets an entry `NAME(arguments: ptr, begin: i64, end: i64)` that loads its pointers from
 /// an array; the function written in MLIR becomes internal.
-pub fn compile(text: &str, kernels: &[String], target: &HostTarget, assembly: bool) -> Result<HostCode, BridgeError> {
+pub fn compile(
+    text: &str,
+    kernels: &[String],
+    target: &HostTarget,
+    assembly: bool,
+) -> Result<HostCode, BridgeError> {
     REGISTER.call_once(register_all_passes);
     let registry = DialectRegistry::new();
     register_all_dialects(&registry);
@@ -103,15 +127,26 @@ pub fn compile(text: &str, kernels: &[String], target: &HostTarget, assembly: bo
     let messages = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = messages.clone();
     context.attach_diagnostic_handler(move |diagnostic| {
-        sink.lock().expect("the diagnostics handler never panics").push_str(&format!("{diagnostic}; "));
+        sink.lock()
+            .expect("the diagnostics handler never panics")
+            .push_str(&format!("{diagnostic}; "));
         true
     });
-    let said = || messages.lock().expect("the diagnostics handler never panics").clone();
+    let said = || {
+        messages
+            .lock()
+            .expect("the diagnostics handler never panics")
+            .clone()
+    };
 
-    let mut module = melior::ir::Module::parse(&context, text).ok_or_else(|| failed("reading MLIR", said()))?;
+    let mut module =
+        melior::ir::Module::parse(&context, text).ok_or_else(|| failed("reading MLIR", said()))?;
     let manager = PassManager::new(&context);
-    parse_pass_pipeline(manager.as_operation_pass_manager(), TO_LLVM).map_err(|e| failed("setting up passes", e))?;
-    manager.run(&mut module).map_err(|e| failed("lowering MLIR", format!("{e} {}", said())))?;
+    parse_pass_pipeline(manager.as_operation_pass_manager(), TO_LLVM)
+        .map_err(|e| failed("setting up passes", e))?;
+    manager
+        .run(&mut module)
+        .map_err(|e| failed("lowering MLIR", format!("{e} {}", said())))?;
 
     let llvm_context = LlvmContext::create();
     // SAFETY: the operation and the context are alive; both libraries share one LLVM, so the context handle is
@@ -132,18 +167,28 @@ pub fn compile(text: &str, kernels: &[String], target: &HostTarget, assembly: bo
 
 /// Adds the entry of a kernel, which loads the kernel's pointers from an array.
 fn add_entry<'c>(context: &'c LlvmContext, module: &LlvmModule<'c>, name: &str) -> Result<(), BridgeError> {
-    let body = module.get_function(name).ok_or_else(|| failed("adding an entry", format!("no function {name}")))?;
+    let body = module
+        .get_function(name)
+        .ok_or_else(|| failed("adding an entry", format!("no function {name}")))?;
     body.as_global_value().set_name(&format!("{name}_body"));
     body.set_linkage(Linkage::Internal);
     let (pointer, long) = (context.ptr_type(Default::default()), context.i64_type());
-    let ty = context.void_type().fn_type(&[pointer.into(), long.into(), long.into()], false);
+    let ty = context
+        .void_type()
+        .fn_type(&[pointer.into(), long.into(), long.into()], false);
     let entry: FunctionValue = module.add_function(name, ty, None);
     let no_unwind = inkwell::attributes::Attribute::get_named_enum_kind_id("nounwind");
-    entry.add_attribute(AttributeLoc::Function, context.create_enum_attribute(no_unwind, 0));
+    entry.add_attribute(
+        AttributeLoc::Function,
+        context.create_enum_attribute(no_unwind, 0),
+    );
     let builder = context.create_builder();
     builder.position_at_end(context.append_basic_block(entry, "entry"));
     let said = |e: inkwell::builder::BuilderError| failed("adding an entry", e);
-    let array = entry.get_nth_param(0).expect("an entry has three parameters").into_pointer_value();
+    let array = entry
+        .get_nth_param(0)
+        .expect("an entry has three parameters")
+        .into_pointer_value();
     let mut arguments: Vec<BasicMetadataValueEnum> = Vec::new();
     for i in 0..body.count_params() - 2 {
         let index = long.const_int(u64::from(i), false);
@@ -152,7 +197,12 @@ fn add_entry<'c>(context: &'c LlvmContext, module: &LlvmModule<'c>, name: &str) 
         arguments.push(builder.build_load(pointer, slot, "buffer").map_err(said)?.into());
     }
     for i in [1, 2] {
-        arguments.push(entry.get_nth_param(i).expect("an entry has three parameters").into());
+        arguments.push(
+            entry
+                .get_nth_param(i)
+                .expect("an entry has three parameters")
+                .into(),
+        );
     }
     builder.build_call(body, &arguments, "").map_err(said)?;
     builder.build_return(None).map_err(said)?;
@@ -181,12 +231,22 @@ fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<Ho
     // Kernels are already written in vectors of the register's width.
     options.set_loop_vectorization(false);
     options.set_loop_slp_vectorization(false);
-    module.run_passes("default<O2>", &machine, options).map_err(|e| failed("optimising", e))?;
-    let emit = |kind| machine.write_to_memory_buffer(module, kind).map_err(|e| failed("emitting code", e));
+    module
+        .run_passes("default<O2>", &machine, options)
+        .map_err(|e| failed("optimising", e))?;
+    let emit = |kind| {
+        machine
+            .write_to_memory_buffer(module, kind)
+            .map_err(|e| failed("emitting code", e))
+    };
     let assembly = match assembly {
         true => Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).into_owned()),
         false => None,
     };
     let object = emit(FileType::Object)?.as_slice().to_vec();
-    Ok(HostCode { object, llvm: module.print_to_string().to_string(), assembly })
+    Ok(HostCode {
+        object,
+        llvm: module.print_to_string().to_string(),
+        assembly,
+    })
 }

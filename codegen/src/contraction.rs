@@ -21,11 +21,22 @@ struct Tile {
     width: usize,
 }
 
+/// Copies of operand parts on the stack, where kernels made them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Staged {
+    panel: Option<Value>,
+    scalars: Option<Value>,
+}
+
 /// Bytes of the vector operand that one sweep over the tile loop may use: they should stay in the L2 cache.
 const PANEL_BYTES: usize = 320 * 1024;
 /// Rows of the vector operand farther apart than this many elements are staged, this many rows at a time.
 const FAR: i64 = 512;
 const STAGED_ROWS: usize = 256;
+/// Bytes of scalars staged for all tiles together: they should stay in the L2 cache beside the panel.
+const STAGED_BYTES: usize = 320 * 1024;
+/// Points of the reduction whose scalars are staged: a tile's should stay in the L1 cache.
+const STAGED_POINTS: usize = 288;
 /// Tasks to make at least, where the loops allow it.
 const TASKS: usize = 16;
 /// The same where every task reads an operand as a whole.
@@ -40,7 +51,9 @@ pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usiz
     }
     let schedule = Schedule::new(resolved, a, b, width)?;
     let arguments = [operands, results].concat();
-    Some(frame(&arguments, schedule.task_count(), |body, task| schedule.write(body, task)))
+    Some(frame(&arguments, schedule.task_count(), |body, task| {
+        schedule.write(body, task)
+    }))
 }
 
 struct Schedule {
@@ -63,6 +76,8 @@ struct Schedule {
     /// Reduction loops inside the tile, outermost first.
     inner: Vec<Loop>,
     staged: bool,
+    /// Whether a tile's scalars are staged: worth it if loops after the panel use them again.
+    scalars_staged: bool,
 }
 
 impl Schedule {
@@ -73,12 +88,31 @@ impl Schedule {
 
         // The reduction, in the order in which the scalar operand lies in memory; as much of it inside the tile
         // as lets the panel stay in cache.
-        let mut reduction: Vec<Loop> =
-            nest.reduction_loops().into_iter().filter(|&l| nest.extent(l) > 1).collect();
+        let mut reduction: Vec<Loop> = nest
+            .reduction_loops()
+            .into_iter()
+            .filter(|&l| nest.extent(l) > 1)
+            .collect();
         reduction.sort_by_key(|&l| std::cmp::Reverse(nest.reads[scalar].step(l).map(i64::abs)));
         let row_bytes = tile.vectors * tile.width * 4;
+        let reused = |l: &&Loop| **l != vector && reuses(&nest, scalar, **l);
+        let reuse: usize = nest
+            .parallel_loops()
+            .iter()
+            .filter(reused)
+            .map(|&l| nest.extent(l))
+            .product();
+        let row_tiles = row.map_or(1, |l| nest.extent(l).div_ceil(tile.rows));
+        let contiguous = row.is_some_and(|l| nest.reads[scalar].step(l) == Some(1));
+        let mut scalars_staged = contiguous && reuse >= 4 && tile.rows <= tile.width;
         let stage = reduction.len() == 1 && far(&nest, reduction[0]) && row.is_some();
-        let limit = if stage { STAGED_ROWS } else { PANEL_BYTES / row_bytes };
+        let limit = match (stage, scalars_staged) {
+            (true, _) => STAGED_ROWS,
+            (_, true) => STAGED_POINTS
+                .min(STAGED_BYTES / (4 * tile.width * row_tiles))
+                .max(1),
+            _ => PANEL_BYTES / row_bytes,
+        };
         let mut inner: Vec<Loop> = vec![];
         let mut points = 1;
         while let Some(&l) = reduction.last() {
@@ -89,14 +123,22 @@ impl Schedule {
             inner.insert(0, l);
             reduction.pop();
         }
-        if inner.is_empty() {
-            let l = reduction.pop()?;
+        // Of the next loop a part, so that partial sums are loaded and stored less often.
+        if let Some(&l) = reduction.last() {
             let extent = nest.extent(l);
-            let part = (1..=limit).rev().find(|&d| extent % d == 0 && d > 1).unwrap_or(extent);
-            if part < extent {
-                reduction.push(l);
+            let most = if inner.is_empty() || scalars_staged {
+                limit / points
+            } else {
+                limit / 2 / points
+            };
+            let part = (2..=most.min(extent)).rev().find(|&d| extent % d == 0);
+            let part = part.unwrap_or(if inner.is_empty() { extent } else { 1 });
+            if part == extent {
+                reduction.pop();
+                inner.insert(0, l);
+            } else if part > 1 {
+                inner.insert(0, nest.split(l, part));
             }
-            inner.push(nest.split(l, part));
         }
         if nest.outputs[0].0.dtype != ir::DType::F32 {
             inner = reduction.drain(..).chain(inner).collect();
@@ -107,7 +149,6 @@ impl Schedule {
         let mut others: Vec<Loop> = nest.parallel_loops();
         others.retain(|&l| l != vector && Some(l) != row);
         let panels = nest.extent(vector).div_ceil(tile.vectors * tile.width);
-        let row_tiles = row.map_or(1, |l| nest.extent(l).div_ceil(tile.rows));
         let (mut tasks, mut count) = (vec![], 1);
         let mut panels_are_tasks = false;
         let mut block = None;
@@ -121,9 +162,9 @@ impl Schedule {
             } else {
                 block = Some(8.min(row_tiles.div_ceil(TASKS)).max(1));
             }
-        } else if !reduction.is_empty() && panels > 1 {
+        } else if !reduction.is_empty() {
             // Each task sweeps the whole outer reduction: make few tasks that share little.
-            panels_are_tasks = true;
+            panels_are_tasks = panels > 1;
             count = panels;
             let steps = |l: &Loop| nest.reads[panel].step(*l) != Some(0);
             others.sort_by_key(|l| !steps(l));
@@ -139,7 +180,12 @@ impl Schedule {
                 tasks.push(l);
             }
         }
-        let (before, after) = others.into_iter().partition(|&l| nest.reads[panel].step(l) != Some(0));
+        let (before, after): (Vec<Loop>, Vec<Loop>) = others
+            .into_iter()
+            .partition(|&l| nest.reads[panel].step(l) != Some(0) && !reuses(&nest, scalar, l));
+        let used_again: usize = after.iter().map(|&l| nest.extent(l)).product();
+        scalars_staged &=
+            !reduction.is_empty() && used_again > 1 && after.iter().all(|&l| reuses(&nest, scalar, l));
         Some(Schedule {
             nest,
             scalar,
@@ -155,11 +201,14 @@ impl Schedule {
             after,
             inner,
             staged,
+            scalars_staged,
         })
     }
 
     fn panels(&self) -> usize {
-        self.nest.extent(self.vector).div_ceil(self.tile.vectors * self.tile.width)
+        self.nest
+            .extent(self.vector)
+            .div_ceil(self.tile.vectors * self.tile.width)
     }
 
     fn rows(&self) -> usize {
@@ -190,7 +239,9 @@ impl Schedule {
         }
         let last = *iterations.last().expect("panels or blocks are decoded last");
         let sweep: Vec<Loop> = self.before.iter().chain(&self.outer).copied().collect();
-        self.nested(body, &mut loops, &sweep, &mut |body, loops| self.write_panels(body, loops, last));
+        self.nested(body, &mut loops, &sweep, &mut |body, loops| {
+            self.write_panels(body, loops, last)
+        });
     }
 
     fn nested(
@@ -213,13 +264,19 @@ impl Schedule {
     fn write_panels(&self, body: &mut Body, loops: &mut [Value], last: Value) {
         let (extent, wide) = (self.nest.extent(self.vector), self.tile.vectors * self.tile.width);
         let (whole, rest) = (extent / wide, extent % wide);
-        let narrow = Tile { vectors: rest.div_ceil(self.tile.width), ..self.tile };
+        let narrow = Tile {
+            vectors: rest.div_ceil(self.tile.width),
+            ..self.tile
+        };
         let one = |body: &mut Body, start: Value, tile: Tile, partial: usize| {
             let mut loops = loops.to_vec();
             loops[self.vector.0] = start;
             let mask = (partial > 0).then(|| {
                 let count = body.index(partial as i64);
-                body.op(format_args!("vector.create_mask {count} : vector<{}xi1>", tile.width))
+                body.op(format_args!(
+                    "vector.create_mask {count} : vector<{}xi1>",
+                    tile.width
+                ))
             });
             self.write_rows(body, loops, tile, mask, last);
         };
@@ -241,7 +298,9 @@ impl Schedule {
         }
         if whole > 0 {
             let (low, high) = (body.index(0), body.index((whole * wide) as i64));
-            body.for_each(low, high, wide as i64, |body, start| one(body, start, self.tile, 0));
+            body.for_each(low, high, wide as i64, |body, start| {
+                one(body, start, self.tile, 0)
+            });
         }
         if rest > 0 {
             let start = body.index((whole * wide) as i64);
@@ -250,48 +309,58 @@ impl Schedule {
     }
 
     /// The loops after the panel, and the tiles of rows; a last short tile apart.
-    fn write_rows(&self, body: &mut Body, mut loops: Vec<Value>, tile: Tile, mask: Option<Value>, last: Value) {
-        let staged = self.staged.then(|| self.stage(body, &loops, tile, mask));
-        let (after, rows, step) = (self.after.clone(), self.rows(), tile.rows);
-        self.nested(body, &mut loops, &after, &mut |body, loops| {
-            let whole = rows / step * step;
-            let one = |body: &mut Body, start: Value, tile: Tile| {
-                let mut loops = loops.clone();
-                if let Some(row) = self.row {
-                    loops[row.0] = start;
-                }
-                self.write_tile(body, &loops, tile, mask, staged);
-            };
-            let short = Tile { rows: rows - whole, ..tile };
-            match self.block {
-                None => {
-                    if whole == step {
-                        let start = body.index(0);
-                        one(body, start, tile);
-                    } else if whole > 0 {
-                        let (low, high) = (body.index(0), body.index(whole as i64));
-                        body.for_each(low, high, step as i64, |body, start| one(body, start, tile));
-                    }
-                    if short.rows > 0 {
-                        let start = body.index(whole as i64);
-                        one(body, start, short);
-                    }
-                }
-                Some(block) => {
-                    let low = body.sum(0, &[(last, (block * step) as i64)]);
-                    let (next, end) = (body.sum((block * step) as i64, &[(low, 1)]), body.index(whole as i64));
-                    let high = body.op(format_args!("arith.minui {next}, {end} : index"));
+    fn write_rows(&self, body: &mut Body, loops: Vec<Value>, tile: Tile, mask: Option<Value>, last: Value) {
+        let panel = self.staged.then(|| self.stage(body, &loops, tile, mask));
+        let (rows, step) = (self.rows(), tile.rows);
+        let scalars = self
+            .scalars_staged
+            .then(|| self.stage_scalars(body, &loops, tile));
+        let whole = rows / step * step;
+        let short = Tile {
+            rows: rows - whole,
+            ..tile
+        };
+        // The loops after the panel come inside the tile: its rows of the scalar operand are reused by them.
+        let one = |body: &mut Body, start: Value, tile: Tile| {
+            let mut loops = loops.clone();
+            if let Some(row) = self.row {
+                loops[row.0] = start;
+            }
+            self.nested(body, &mut loops, &self.after, &mut |body, loops| {
+                self.write_tile(body, loops, tile, mask, Staged { panel, scalars });
+            });
+        };
+        match self.block {
+            None => {
+                if whole == step {
+                    let start = body.index(0);
+                    one(body, start, tile);
+                } else if whole > 0 {
+                    let (low, high) = (body.index(0), body.index(whole as i64));
                     body.for_each(low, high, step as i64, |body, start| one(body, start, tile));
-                    if short.rows > 0 {
-                        // The short tile belongs to the block in which it starts.
-                        let after_low = body.op(format_args!("arith.cmpi ule, {low}, {end} : index"));
-                        let before_next = body.op(format_args!("arith.cmpi ult, {end}, {next} : index"));
-                        let mine = body.op(format_args!("arith.andi {after_low}, {before_next} : i1"));
-                        body.if_true(mine, |body| one(body, end, short));
-                    }
+                }
+                if short.rows > 0 {
+                    let start = body.index(whole as i64);
+                    one(body, start, short);
                 }
             }
-        });
+            Some(block) => {
+                let low = body.sum(0, &[(last, (block * step) as i64)]);
+                let (next, end) = (
+                    body.sum((block * step) as i64, &[(low, 1)]),
+                    body.index(whole as i64),
+                );
+                let high = body.op(format_args!("arith.minui {next}, {end} : index"));
+                body.for_each(low, high, step as i64, |body, start| one(body, start, tile));
+                if short.rows > 0 {
+                    // The short tile belongs to the block in which it starts.
+                    let after_low = body.op(format_args!("arith.cmpi ule, {low}, {end} : index"));
+                    let before_next = body.op(format_args!("arith.cmpi ult, {end}, {next} : index"));
+                    let mine = body.op(format_args!("arith.andi {after_low}, {before_next} : i1"));
+                    body.if_true(mine, |body| one(body, end, short));
+                }
+            }
+        }
     }
 
     /// Copies the panel's rows next to each other; returns the scratch buffer.
@@ -307,10 +376,73 @@ impl Schedule {
             for j in 0..tile.vectors {
                 let value = self.load_panel(body, access, &loops, tile, j, mask);
                 let at = body.sum((j * tile.width) as i64, &[(k, row as i64)]);
-                body.line(format_args!("vector.store {value}, {scratch}[{at}] : {ty}, vector<{}xf32>", tile.width));
+                body.line(format_args!(
+                    "vector.store {value}, {scratch}[{at}] : {ty}, vector<{}xf32>",
+                    tile.width
+                ));
             }
         });
         scratch
+    }
+
+    /// Copies the scalars of all tiles so that each tile's lie next to each other, `width` elements a point of the
+    /// inner reduction. Reading them all at once walks memory in order, which the processor's prefetchers follow;
+    /// tile by tile it would wait for memory at every point.
+    fn stage_scalars(&self, body: &mut Body, loops: &[Value], tile: Tile) -> Value {
+        let (width, ty) = (tile.width, self.scratch_type());
+        let scratch = body.at_entry(format_args!("memref.alloca() {{alignment = 64 : i64}} : {ty}"));
+        let row = self.row.expect("scalars are staged for rows");
+        let access = &self.nest.reads[self.scalar];
+        let (name, memref) = (argument_name(access.argument), argument_type(access));
+        let rows = self.rows();
+        let zero = body.op(format_args!("arith.constant dense<0.0> : vector<{width}xf32>"));
+        let mask = |body: &mut Body, count: usize| {
+            let count = body.index(count as i64);
+            body.op(format_args!("vector.create_mask {count} : vector<{width}xi1>"))
+        };
+        let (whole, rest) = (rows / tile.rows, rows % tile.rows);
+        let (full, partial) = (mask(body, tile.rows), mask(body, rest));
+        self.nested(body, &mut loops.to_vec(), &self.inner, &mut |body, loops| {
+            let one = |body: &mut Body, start: Value, mask: Value| {
+                let mut loops = loops.clone();
+                loops[row.0] = start;
+                let from = Point { loops: loops.clone(), vector: None }.offset(body, access);
+                let line = body.op(format_args!(
+                    "vector.maskedload {name}[{from}], {mask}, {zero} : {memref}, vector<{width}xi1>, vector<{width}xf32> into vector<{width}xf32>"
+                ));
+                let to = self.scratch_row(body, &loops, 0);
+                body.line(format_args!("vector.store {line}, {scratch}[{to}] : {ty}, vector<{width}xf32>"));
+            };
+            if whole > 0 {
+                let (low, high) = (body.index(0), body.index((whole * tile.rows) as i64));
+                body.for_each(low, high, tile.rows as i64, |body, start| one(body, start, full));
+            }
+            if rest > 0 {
+                let start = body.index((whole * tile.rows) as i64);
+                one(body, start, partial);
+            }
+        });
+        scratch
+    }
+
+    fn scratch_type(&self) -> String {
+        let points: usize = self.inner.iter().map(|&l| self.nest.extent(l)).product();
+        let tiles = self.rows().div_ceil(self.tile.rows);
+        format!("memref<{}xf32>", tiles * points * self.tile.width)
+    }
+
+    /// Where row `r` of the tile and the point of the inner reduction at `loops` lies among staged scalars.
+    fn scratch_row(&self, body: &mut Body, loops: &[Value], r: usize) -> Value {
+        let mut stride = self.tile.width as i64;
+        let mut terms = vec![];
+        for &l in self.inner.iter().rev() {
+            terms.push((loops[l.0], stride));
+            stride *= self.nest.extent(l) as i64;
+        }
+        let row = self.row.expect("scalars are staged for rows");
+        let tile = body.index_op("divui", loops[row.0], self.tile.rows as i64);
+        terms.push((tile, stride));
+        body.sum(r as i64, &terms)
     }
 
     /// Vector `j` of the panel at a point of the reduction.
@@ -324,11 +456,16 @@ impl Schedule {
         mask: Option<Value>,
     ) -> Value {
         let (name, memref, width) = (argument_name(access.argument), argument_type(access), tile.width);
-        let point = Point { loops: loops.to_vec(), vector: None };
+        let point = Point {
+            loops: loops.to_vec(),
+            vector: None,
+        };
         let base = point.offset(body, access);
         let at = body.sum((j * width) as i64, &[(base, 1)]);
         match mask.filter(|_| j + 1 == tile.vectors) {
-            None => body.op(format_args!("vector.load {name}[{at}] : {memref}, vector<{width}xf32>")),
+            None => body.op(format_args!(
+                "vector.load {name}[{at}] : {memref}, vector<{width}xf32>"
+            )),
             Some(mask) => {
                 let zero = body.op(format_args!("arith.constant dense<0.0> : vector<{width}xf32>"));
                 body.op(format_args!(
@@ -353,18 +490,21 @@ impl Schedule {
     }
 
     /// One register tile: its sums over the inner reduction, then the outputs.
-    fn write_tile(&self, body: &mut Body, loops: &[Value], tile: Tile, mask: Option<Value>, staged: Option<Value>) {
+    fn write_tile(&self, body: &mut Body, loops: &[Value], tile: Tile, mask: Option<Value>, staged: Staged) {
         let count = tile.rows * tile.vectors;
         let types = vec![format!("vector<{}xf32>", tile.width); count];
         let zeros = |body: &mut Body| {
-            let zero = body.op(format_args!("arith.constant dense<0.0> : vector<{}xf32>", tile.width));
+            let zero = body.op(format_args!(
+                "arith.constant dense<0.0> : vector<{}xf32>",
+                tile.width
+            ));
             vec![zero; count]
         };
         let start = match self.at_edge(body, loops, false) {
             None => zeros(body),
-            Some(first) => {
-                body.if_else(first, &types, zeros, |body| self.partial_sums(body, loops, tile, mask, None))
-            }
+            Some(first) => body.if_else(first, &types, zeros, |body| {
+                self.partial_sums(body, loops, tile, mask, None)
+            }),
         };
         let sums = self.sum(body, loops, tile, mask, staged, &self.inner, start, &types);
         match self.at_edge(body, loops, true) {
@@ -387,7 +527,7 @@ impl Schedule {
         loops: &[Value],
         tile: Tile,
         mask: Option<Value>,
-        staged: Option<Value>,
+        staged: Staged,
         rest: &[Loop],
         sums: Vec<Value>,
         types: &[String],
@@ -410,33 +550,56 @@ impl Schedule {
         loops: &[Value],
         tile: Tile,
         mask: Option<Value>,
-        staged: Option<Value>,
+        staged: Staged,
         sums: &[Value],
     ) -> Vec<Value> {
         let width = tile.width;
         let vectors: Vec<Value> = (0..tile.vectors)
-            .map(|j| match staged {
+            .map(|j| match staged.panel {
                 None => self.load_panel(body, &self.nest.reads[self.panel], loops, tile, j, mask),
                 Some(scratch) => {
                     let (l, row) = (self.inner[0], tile.vectors * width);
                     let at = body.sum((j * width) as i64, &[(loops[l.0], row as i64)]);
                     let size = self.nest.extent(l) * row;
-                    body.op(format_args!("vector.load {scratch}[{at}] : memref<{size}xf32>, vector<{width}xf32>"))
+                    body.op(format_args!(
+                        "vector.load {scratch}[{at}] : memref<{size}xf32>, vector<{width}xf32>"
+                    ))
                 }
             })
             .collect();
         let access = &self.nest.reads[self.scalar];
         let (name, memref) = (argument_name(access.argument), argument_type(access));
-        let base = Point { loops: loops.to_vec(), vector: None }.offset(body, access);
-        let step = self.row.map_or(0, |row| access.step(row).expect("the scalar operand is affine"));
+        let base = Point {
+            loops: loops.to_vec(),
+            vector: None,
+        }
+        .offset(body, access);
+        let step = self
+            .row
+            .map_or(0, |row| access.step(row).expect("the scalar operand is affine"));
         let mut results = vec![];
         for r in 0..tile.rows {
-            let at = body.sum(r as i64 * step, &[(base, 1)]);
-            let scalar = body.op(format_args!("memref.load {name}[{at}] : {memref}"));
-            let splat = body.op(format_args!("vector.broadcast {scalar} : f32 to vector<{width}xf32>"));
+            let scalar = match staged.scalars {
+                None => {
+                    let at = body.sum(r as i64 * step, &[(base, 1)]);
+                    body.op(format_args!("memref.load {name}[{at}] : {memref}"))
+                }
+                Some(scratch) => {
+                    let at = self.scratch_row(body, loops, r);
+                    body.op(format_args!(
+                        "memref.load {scratch}[{at}] : {}",
+                        self.scratch_type()
+                    ))
+                }
+            };
+            let splat = body.op(format_args!(
+                "vector.broadcast {scalar} : f32 to vector<{width}xf32>"
+            ));
             for (j, vector) in vectors.iter().enumerate() {
                 let sum = sums[r * tile.vectors + j];
-                results.push(body.op(format_args!("vector.fma {splat}, {vector}, {sum} : vector<{width}xf32>")));
+                results.push(body.op(format_args!(
+                    "vector.fma {splat}, {vector}, {sum} : vector<{width}xf32>"
+                )));
             }
         }
         results
@@ -458,8 +621,14 @@ impl Schedule {
                     loops[row.0] = body.sum(r as i64, &[(loops[row.0], 1)]);
                 }
                 loops[self.vector.0] = body.sum((j * tile.width) as i64, &[(loops[self.vector.0], 1)]);
-                let lanes = Lanes { width: tile.width, mask: mask.filter(|_| j + 1 == tile.vectors) };
-                let point = Point { loops, vector: Some(self.vector) };
+                let lanes = Lanes {
+                    width: tile.width,
+                    mask: mask.filter(|_| j + 1 == tile.vectors),
+                };
+                let point = Point {
+                    loops,
+                    vector: Some(self.vector),
+                };
                 visit(&mut Math { body, lanes }, point, r * tile.vectors + j);
             }
         }
@@ -496,6 +665,11 @@ impl Schedule {
     }
 }
 
+/// Whether the scalar operand is the same at every iteration of a loop.
+fn reuses(nest: &Resolved, scalar: usize, l: Loop) -> bool {
+    nest.reads[scalar].step(l) == Some(0)
+}
+
 /// The loop to vectorise, with the operand broadcast and the operand read in vectors.
 fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(Loop, usize, usize)> {
     type Best = ((usize, usize, usize), Loop, usize, usize);
@@ -516,12 +690,20 @@ fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(L
 }
 
 /// The loop to tile, if any, and the tile that keeps the multipliers busiest.
-fn choose_tile(nest: &Resolved, vector: Loop, scalar: usize, panel: usize, width: usize) -> (Option<Loop>, Tile) {
+fn choose_tile(
+    nest: &Resolved,
+    vector: Loop,
+    scalar: usize,
+    panel: usize,
+    width: usize,
+) -> (Option<Loop>, Tile) {
     let registers = if width >= 16 { 32 } else { 16 };
     let mut candidates: Vec<Option<Loop>> = nest
         .parallel_loops()
         .into_iter()
-        .filter(|&l| l != vector && nest.reads[panel].step(l) == Some(0) && nest.reads[scalar].step(l) != Some(0))
+        .filter(|&l| {
+            l != vector && nest.reads[panel].step(l) == Some(0) && nest.reads[scalar].step(l) != Some(0)
+        })
         .map(Some)
         .collect();
     candidates.sort_by_key(|l| l.and_then(|l| nest.reads[scalar].step(l)).map(i64::abs));
@@ -537,9 +719,15 @@ fn choose_tile(nest: &Resolved, vector: Loop, scalar: usize, panel: usize, width
             let tiles = extent.div_ceil(most);
             let rows = extent.div_ceil(tiles);
             let cycles = |rows: usize, vectors: usize| -> f64 {
-                if rows * vectors == 0 { 0.0 } else { (rows * vectors).max(rows + vectors).max(6) as f64 + 0.5 }
+                if rows * vectors == 0 {
+                    0.0
+                } else {
+                    (rows * vectors).max(rows + vectors).max(6) as f64 + 0.5
+                }
             };
-            let sweep = |vectors: usize| (extent / rows) as f64 * cycles(rows, vectors) + cycles(extent % rows, vectors);
+            let sweep = |vectors: usize| {
+                (extent / rows) as f64 * cycles(rows, vectors) + cycles(extent % rows, vectors)
+            };
             let total = (columns / vectors) as f64 * sweep(vectors) + sweep(columns % vectors);
             let cost = total / (extent * columns) as f64;
             if best.as_ref().is_none_or(|(other, ..)| cost < other * 0.995) {
@@ -547,5 +735,6 @@ fn choose_tile(nest: &Resolved, vector: Loop, scalar: usize, panel: usize, width
             }
         }
     }
-    best.map(|(_, row, tile)| (row, tile)).expect("there is at least one candidate tile")
+    best.map(|(_, row, tile)| (row, tile))
+        .expect("there is at least one candidate tile")
 }

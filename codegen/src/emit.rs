@@ -49,7 +49,9 @@ impl Point {
     /// The value of an affine map in every lane, as i32.
     fn affine_lanes(&self, math: &mut Math, map: &Affine) -> Value {
         let first = self.affine(math.body, map);
-        let first = math.body.op(format_args!("arith.index_cast {first} : index to i32"));
+        let first = math
+            .body
+            .op(format_args!("arith.index_cast {first} : index to i32"));
         let splat = math.splat(first, "i32");
         let step = self.along(map);
         if math.lanes.width == 1 || step == 0 {
@@ -90,7 +92,8 @@ impl Point {
                 ("eq", math.i("remsi", value, divisor), math.integer(0))
             }
         };
-        math.body.op(format_args!("arith.cmpi {predicate}, {left}, {right} : {ty}"))
+        math.body
+            .op(format_args!("arith.cmpi {predicate}, {left}, {right} : {ty}"))
     }
 
     /// The conditions of a read: those equal in all lanes as one i1, and the others as one i1 a lane.
@@ -156,14 +159,22 @@ impl Point {
         if math.lanes.width == 1 || (step == Some(0) && condition.is_none()) {
             let at = self.offset(math.body, access);
             let scalar = math.body.op(format_args!("memref.load {name}[{at}] : {memref}"));
-            let scalar = to_f32(&mut Math { body: math.body, lanes: Lanes::scalar() }, scalar, access.dtype);
+            let scalar = to_f32(
+                &mut Math {
+                    body: math.body,
+                    lanes: Lanes::scalar(),
+                },
+                scalar,
+                access.dtype,
+            );
             return math.splat(scalar, "f32");
         }
         let ty = math.lanes.of(element);
         let loaded = match (step, mask) {
             (Some(1), None) => {
                 let at = self.offset(math.body, access);
-                math.body.op(format_args!("vector.load {name}[{at}] : {memref}, {ty}"))
+                math.body
+                    .op(format_args!("vector.load {name}[{at}] : {memref}, {ty}"))
             }
             (Some(1), Some(mask)) => {
                 let at = self.offset(math.body, access);
@@ -175,7 +186,10 @@ impl Point {
             _ => {
                 let (index, mask_ty) = (math.lanes.of("i32"), math.lanes.of("i1"));
                 let lanes = self.offset_lanes(math, access);
-                let mask = mask.unwrap_or_else(|| math.body.op(format_args!("arith.constant dense<true> : {mask_ty}")));
+                let mask = mask.unwrap_or_else(|| {
+                    math.body
+                        .op(format_args!("arith.constant dense<true> : {mask_ty}"))
+                });
                 let (zero, pass) = (math.body.index(0), outside(math, access));
                 math.body.op(format_args!(
                     "vector.gather {name}[{zero}] [{lanes}], {mask}, {pass} : {memref}, {index}, {mask_ty}, {ty} into {ty}"
@@ -216,18 +230,25 @@ impl Point {
         let ty = math.lanes.of(element_name(access.dtype));
         let at = self.offset(math.body, access);
         if math.lanes.width == 1 {
-            return math.body.line(format_args!("memref.store {value}, {name}[{at}] : {memref}"));
+            return math
+                .body
+                .line(format_args!("memref.store {value}, {name}[{at}] : {memref}"));
         }
         let mask_ty = math.lanes.of("i1");
         match (self.vector.and_then(|v| access.step(v)), math.lanes.mask) {
-            (Some(1), None) => math.body.line(format_args!("vector.store {value}, {name}[{at}] : {memref}, {ty}")),
-            (Some(1), Some(mask)) => {
-                math.body.line(format_args!("vector.maskedstore {name}[{at}], {mask}, {value} : {memref}, {mask_ty}, {ty}"))
-            }
+            (Some(1), None) => math.body.line(format_args!(
+                "vector.store {value}, {name}[{at}] : {memref}, {ty}"
+            )),
+            (Some(1), Some(mask)) => math.body.line(format_args!(
+                "vector.maskedstore {name}[{at}], {mask}, {value} : {memref}, {mask_ty}, {ty}"
+            )),
             (step, mask) => {
                 let steps = lane_steps(math, step.expect("outputs are stored at affine offsets"));
                 let index = math.lanes.of("i32");
-                let mask = mask.unwrap_or_else(|| math.body.op(format_args!("arith.constant dense<true> : {mask_ty}")));
+                let mask = mask.unwrap_or_else(|| {
+                    math.body
+                        .op(format_args!("arith.constant dense<true> : {mask_ty}"))
+                });
                 math.body.line(format_args!(
                     "vector.scatter {name}[{at}] [{steps}], {mask}, {value} : {memref}, {index}, {mask_ty}, {ty}"
                 ));
@@ -237,9 +258,14 @@ impl Point {
 }
 
 fn lane_steps(math: &mut Math, step: i64) -> Value {
-    let steps: Vec<String> = (0..math.lanes.width as i64).map(|lane| (lane * step).to_string()).collect();
+    let steps: Vec<String> = (0..math.lanes.width as i64)
+        .map(|lane| (lane * step).to_string())
+        .collect();
     let ty = math.lanes.of("i32");
-    math.body.op(format_args!("arith.constant dense<[{}]> : {ty}", steps.join(", ")))
+    math.body.op(format_args!(
+        "arith.constant dense<[{}]> : {ty}",
+        steps.join(", ")
+    ))
 }
 
 fn outside(math: &mut Math, access: &Access) -> Value {
@@ -248,7 +274,8 @@ fn outside(math: &mut Math, access: &Access) -> Value {
         DType::F32 => math.constant(access.outside),
         DType::I64 | DType::U8 => {
             let literal = access.outside as i64;
-            math.body.op(format_args!("arith.constant dense<{literal}> : {ty}"))
+            math.body
+                .op(format_args!("arith.constant dense<{literal}> : {ty}"))
         }
     }
 }
@@ -269,10 +296,17 @@ fn from_f32(math: &mut Math, value: Value, dtype: DType) -> Value {
     if dtype == DType::F32 {
         return value;
     }
-    let (float, wide, narrow) = (math.lanes.of("f32"), math.lanes.of("i32"), math.lanes.of(element_name(dtype)));
-    let integer = math.body.op(format_args!("arith.fptosi {value} : {float} to {wide}"));
+    let (float, wide, narrow) = (
+        math.lanes.of("f32"),
+        math.lanes.of("i32"),
+        math.lanes.of(element_name(dtype)),
+    );
+    let integer = math
+        .body
+        .op(format_args!("arith.fptosi {value} : {float} to {wide}"));
     let cast = if dtype == DType::U8 { "trunci" } else { "extsi" };
-    math.body.op(format_args!("arith.{cast} {integer} : {wide} to {narrow}"))
+    math.body
+        .op(format_args!("arith.{cast} {integer} : {wide} to {narrow}"))
 }
 
 /// What an expression refers to.
@@ -290,7 +324,12 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// A scope that knows reads only.
     pub fn of_reads(reads: &'a [Access]) -> Scope<'a> {
-        Scope { reads, reduced: None, winner: None, loaded: BTreeMap::new() }
+        Scope {
+            reads,
+            reduced: None,
+            winner: None,
+            loaded: BTreeMap::new(),
+        }
     }
 
     /// Writes an expression at a point and returns its f32 lanes.
@@ -310,7 +349,9 @@ impl<'a> Scope<'a> {
                 let lanes = point.affine_lanes(math, map);
                 math.from_integer(lanes, 32)
             }
-            Expr::Reduced => self.reduced.expect("only outputs of reductions refer to the reduced value"),
+            Expr::Reduced => self
+                .reduced
+                .expect("only outputs of reductions refer to the reduced value"),
             Expr::Winner => self.winner.expect("only outputs of maxima refer to the winner"),
             Expr::Unary(op, a) => {
                 let a = self.value(math, point, a);
@@ -329,7 +370,12 @@ impl<'a> Scope<'a> {
                 let (then, otherwise) = (self.value(math, point, then), self.value(math, point, otherwise));
                 math.select(condition, then, otherwise)
             }
-            Expr::Uniform { seed, step, stream, element } => {
+            Expr::Uniform {
+                seed,
+                step,
+                stream,
+                element,
+            } => {
                 let key = self.key(math, point, *seed, *step, *stream);
                 let element = point.affine_lanes(math, element);
                 let mixed = math.i("xori", element, key);
@@ -344,7 +390,10 @@ impl<'a> Scope<'a> {
     /// The key of [`ir::nest::uniform`], the same in every lane.
     fn key(&mut self, math: &mut Math, point: &Point, seed: usize, step: usize, stream: u32) -> Value {
         let lanes = math.lanes;
-        let scalar = Point { vector: None, ..point.clone() };
+        let scalar = Point {
+            vector: None,
+            ..point.clone()
+        };
         let words = |body: &mut Body, read: usize| {
             let access = &self.reads[read];
             let at = scalar.offset(body, access);
@@ -352,11 +401,18 @@ impl<'a> Scope<'a> {
             body.op(format_args!("memref.load {name}[{at}] : {memref}"))
         };
         let (seed, step) = (words(math.body, seed), words(math.body, step));
-        let mut math = Math { body: math.body, lanes: Lanes::scalar() };
+        let mut math = Math {
+            body: math.body,
+            lanes: Lanes::scalar(),
+        };
         let shift = math.body.op("arith.constant 32 : i64");
         let high = math.body.op(format_args!("arith.shrui {seed}, {shift} : i64"));
         let word = |math: &mut Math, wide| math.body.op(format_args!("arith.trunci {wide} : i64 to i32"));
-        let (low, high, step) = (word(&mut math, seed), word(&mut math, high), word(&mut math, step));
+        let (low, high, step) = (
+            word(&mut math, seed),
+            word(&mut math, high),
+            word(&mut math, step),
+        );
         let high = math.mix(high);
         let left = math.i("xori", low, high);
         let left = math.mix(left);
@@ -365,7 +421,11 @@ impl<'a> Scope<'a> {
         let right = math.mix(right);
         let both = math.i("xori", left, right);
         let key = math.mix(both);
-        Math { body: math.body, lanes }.splat(key, "i32")
+        Math {
+            body: math.body,
+            lanes,
+        }
+        .splat(key, "i32")
     }
 
     fn binary(&mut self, math: &mut Math, point: &Point, op: Binary, a: &Expr, b: &Expr) -> Value {

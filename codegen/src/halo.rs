@@ -25,7 +25,11 @@ pub fn lower(value: &Operand, width: usize) -> Option<KernelText> {
     let first_is_plain = dims[0].2 + dims[0].3 == 0;
     let tasks = if first_is_plain { dims[0].0 as u64 } else { 1 };
     Some(frame(std::slice::from_ref(value), tasks, |body, task| {
-        let start = if first_is_plain { body.sum(0, &[(task, dims[0].1 as i64)]) } else { body.index(0) };
+        let start = if first_is_plain {
+            body.sum(0, &[(task, dims[0].1 as i64)])
+        } else {
+            body.index(0)
+        };
         let rest = if first_is_plain { &dims[1..] } else { &dims[..] };
         for (i, &(padded, stride, before, after)) in rest.iter().enumerate() {
             for (low, count) in [(0, before), (padded - after, after)] {
@@ -33,8 +37,10 @@ pub fn lower(value: &Operand, width: usize) -> Option<KernelText> {
                     continue;
                 }
                 // Dimensions outside `i` keep to their interior, since their own halo is zeroed as a whole.
-                let outside: Vec<(usize, usize, usize)> =
-                    rest[..i].iter().map(|&(padded, stride, b, a)| (padded - b - a, stride, b)).collect();
+                let outside: Vec<(usize, usize, usize)> = rest[..i]
+                    .iter()
+                    .map(|&(padded, stride, b, a)| (padded - b - a, stride, b))
+                    .collect();
                 write_boxes(body, value, width, start, &outside, low * stride, count * stride);
             }
         }
@@ -62,7 +68,10 @@ fn write_boxes(
 
 fn write_run(body: &mut Body, value: &Operand, width: usize, base: Value, first: usize, count: usize) {
     let element = element_name(value.dtype);
-    let (name, memref) = (argument_name(0), format!("memref<{}x{element}>", value.elements()));
+    let (name, memref) = (
+        argument_name(0),
+        format!("memref<{}x{element}>", value.elements()),
+    );
     let zero = if element == "f32" { "0.0" } else { "0" };
     let whole = count / width * width;
     if whole > 0 {
@@ -71,7 +80,9 @@ fn write_run(body: &mut Body, value: &Operand, width: usize, base: Value, first:
         let (low, high) = (body.index(0), body.index(whole as i64));
         body.for_each(low, high, width as i64, |body, i| {
             let at = body.sum(first as i64, &[(base, 1), (i, 1)]);
-            body.line(format_args!("vector.store {zeros}, {name}[{at}] : {memref}, {ty}"));
+            body.line(format_args!(
+                "vector.store {zeros}, {name}[{at}] : {memref}, {ty}"
+            ));
         });
     }
     for i in whole..count {

@@ -35,7 +35,11 @@ impl Resolved {
     /// Resolves a nest whose operands and results have these layouts.
     pub fn new(nest: &Nest, operands: &[Operand], results: &[Operand]) -> Resolved {
         let use_halo = nest.combine != Combine::Max && !asks_inside(nest);
-        let reads = nest.reads.iter().map(|read| Access::of_read(nest, read, operands, use_halo)).collect();
+        let reads = nest
+            .reads
+            .iter()
+            .map(|read| Access::of_read(nest, read, operands, use_halo))
+            .collect();
         let outputs = nest.outputs.iter().zip(results).enumerate();
         Resolved {
             extents: nest.extents(),
@@ -45,7 +49,10 @@ impl Resolved {
             body: nest.body.clone(),
             outputs: outputs
                 .map(|(i, (output, result))| {
-                    (Access::of_output(output, operands.len() + i, result), output.value.clone())
+                    (
+                        Access::of_output(output, operands.len() + i, result),
+                        output.value.clone(),
+                    )
                 })
                 .collect(),
         }
@@ -59,7 +66,11 @@ impl Resolved {
             changed = false;
             for outer in 0..self.parallel {
                 for inner in 0..self.parallel {
-                    if outer != inner && self.extents[outer] > 1 && self.extents[inner] > 1 && self.merges(outer, inner) {
+                    if outer != inner
+                        && self.extents[outer] > 1
+                        && self.extents[inner] > 1
+                        && self.merges(outer, inner)
+                    {
                         self.extents[inner] *= self.extents[outer];
                         self.extents[outer] = 1;
                         self.each_affine(&mut |map| map.terms.retain(|t| t.0 != Loop(outer)));
@@ -81,12 +92,18 @@ impl Resolved {
 
     /// Calls `visit` with every affine map.
     fn each_affine(&mut self, visit: &mut impl FnMut(&mut Affine)) {
-        for access in self.reads.iter_mut().chain(self.outputs.iter_mut().map(|o| &mut o.0)) {
+        for access in self
+            .reads
+            .iter_mut()
+            .chain(self.outputs.iter_mut().map(|o| &mut o.0))
+        {
             visit(&mut access.offset);
             access.divided.iter_mut().for_each(|d| visit(&mut d.0));
             for check in &mut access.checks {
                 match check {
-                    crate::access::Check::Range(map, ..) | crate::access::Check::Divides(map, _) => visit(map),
+                    crate::access::Check::Range(map, ..) | crate::access::Check::Divides(map, _) => {
+                        visit(map)
+                    }
                 }
             }
         }
@@ -111,14 +128,19 @@ impl Resolved {
         self.extents.push(inner);
         self.each_affine(&mut |map| {
             let step = map.coefficient(l);
-            *map = std::mem::take(map).plus_loop(l, step * (inner as i64 - 1)).plus_loop(new, step);
+            *map = std::mem::take(map)
+                .plus_loop(l, step * (inner as i64 - 1))
+                .plus_loop(new, step);
         });
         new
     }
 
     /// The parallel loops with more than one iteration.
     pub fn parallel_loops(&self) -> Vec<Loop> {
-        (0..self.parallel).filter(|&l| self.extents[l] > 1).map(Loop).collect()
+        (0..self.parallel)
+            .filter(|&l| self.extents[l] > 1)
+            .map(Loop)
+            .collect()
     }
 
     /// The reduction loops.
@@ -151,10 +173,21 @@ pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Val
     let parameters: Vec<String> = arguments
         .iter()
         .enumerate()
-        .map(|(i, a)| format!("{}: memref<{}x{}>", argument_name(i), a.elements(), element_name(a.dtype)))
+        .map(|(i, a)| {
+            format!(
+                "{}: memref<{}x{}>",
+                argument_name(i),
+                a.elements(),
+                element_name(a.dtype)
+            )
+        })
         .chain([format!("{begin}: index"), format!("{end}: index")])
         .collect();
-    let text = format!("func.func @KERNEL({}) {{\n{}  return\n}}\n", parameters.join(", "), body.finish());
+    let text = format!(
+        "func.func @KERNEL({}) {{\n{}  return\n}}\n",
+        parameters.join(", "),
+        body.finish()
+    );
     KernelText { text, tasks }
 }
 

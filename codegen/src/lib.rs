@@ -59,7 +59,12 @@ pub enum CompileError {
 }
 
 /// Compiles a program for a processor. `device` names it in the plan; `assembly` asks for assembly text too.
-pub fn compile(program: &Program, target: &HostTarget, device: &str, assembly: bool) -> Result<Compiled, CompileError> {
+pub fn compile(
+    program: &Program,
+    target: &HostTarget,
+    device: &str,
+    assembly: bool,
+) -> Result<Compiled, CompileError> {
     let mut library = Library::default();
     let mut plan = Plan {
         version: ir::plan::VERSION,
@@ -76,7 +81,11 @@ pub fn compile(program: &Program, target: &HostTarget, device: &str, assembly: b
     };
     for call in &program.kernels {
         let launches = library.add_call(program, call, target.lanes);
-        if call.prepare { plan.prepare.extend(launches) } else { plan.step.extend(launches) }
+        if call.prepare {
+            plan.prepare.extend(launches)
+        } else {
+            plan.step.extend(launches)
+        }
     }
     let objects = library.build(target, assembly)?;
     plan.kernels = library.kernels;
@@ -93,12 +102,18 @@ pub fn compile(program: &Program, target: &HostTarget, device: &str, assembly: b
 /// The operand that a value is, to a kernel.
 pub fn operand(program: &Program, id: ValueId) -> Operand {
     let value = program.value(id);
-    Operand { dtype: value.dtype, extents: value.extents.clone(), layout: value.layout.clone() }
+    Operand {
+        dtype: value.dtype,
+        extents: value.extents.clone(),
+        layout: value.layout.clone(),
+    }
 }
 
 /// One buffer a value that is not an alias.
 fn buffers(program: &Program) -> Vec<Buffer> {
-    let owners = (0..program.values.len()).map(ValueId).filter(|&id| program.owner(id) == id);
+    let owners = (0..program.values.len())
+        .map(ValueId)
+        .filter(|&id| program.owner(id) == id);
     owners
         .map(|id| {
             let value = program.value(id);
@@ -129,8 +144,17 @@ impl Library {
         let text = contraction::lower(&call.nest, &operands, &results, width)
             .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, width));
         let arguments: Vec<Operand> = operands.iter().chain(&results).cloned().collect();
-        let values = call.operands.iter().chain(&call.results).copied().collect::<Vec<ValueId>>();
-        let flops = if call.nest.contraction().is_some() { 2 * call.nest.points() } else { call.nest.points() };
+        let values = call
+            .operands
+            .iter()
+            .chain(&call.results)
+            .copied()
+            .collect::<Vec<ValueId>>();
+        let flops = if call.nest.contraction().is_some() {
+            2 * call.nest.points()
+        } else {
+            call.nest.points()
+        };
         let mut launches = vec![self.launch(program, &call.label, text, &arguments, &values, flops)];
         for (&id, result) in call.results.iter().zip(&results) {
             if let Some(text) = halo::lower(result, width) {
@@ -152,33 +176,53 @@ impl Library {
     ) -> Launch {
         let kernel = *self.known.entry(text.text.clone()).or_insert_with(|| {
             let symbol = format!("k{}", self.kernels.len());
-            self.texts.push(text.text.replace("@KERNEL", &format!("@{symbol}")));
+            self.texts
+                .push(text.text.replace("@KERNEL", &format!("@{symbol}")));
             let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).collect();
             let bytes = argument_bytes.iter().sum();
-            self.kernels.push(Kernel { symbol, tasks: text.tasks, argument_bytes, flops, bytes });
+            self.kernels.push(Kernel {
+                symbol,
+                tasks: text.tasks,
+                argument_bytes,
+                flops,
+                bytes,
+            });
             self.kernels.len() - 1
         });
         let arguments = values.iter().map(|&id| buffer_of(program, id)).collect();
-        Launch { label: label.to_string(), kernel, device: 0, arguments }
+        Launch {
+            label: label.to_string(),
+            kernel,
+            device: 0,
+            arguments,
+        }
     }
 
     /// Compiles the kernels, on as many threads as there are cores.
     fn build(&self, target: &HostTarget, assembly: bool) -> Result<Vec<bridge::HostCode>, BridgeError> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(self.texts.len()).max(1);
-        let parts: Vec<Vec<usize>> =
-            (0..threads).map(|t| (t..self.texts.len()).step_by(threads).collect()).collect();
+        let threads = std::thread::available_parallelism()
+            .map_or(1, |n| n.get())
+            .min(self.texts.len())
+            .max(1);
+        let parts: Vec<Vec<usize>> = (0..threads)
+            .map(|t| (t..self.texts.len()).step_by(threads).collect())
+            .collect();
         std::thread::scope(|scope| {
             let workers: Vec<_> = parts
                 .iter()
                 .map(|part| {
                     scope.spawn(move || {
                         let text: String = part.iter().map(|&i| &self.texts[i][..]).collect();
-                        let symbols: Vec<String> = part.iter().map(|&i| self.kernels[i].symbol.clone()).collect();
+                        let symbols: Vec<String> =
+                            part.iter().map(|&i| self.kernels[i].symbol.clone()).collect();
                         bridge::compile(&text, &symbols, target, assembly)
                     })
                 })
                 .collect();
-            workers.into_iter().map(|w| w.join().expect("code generation does not panic")).collect()
+            workers
+                .into_iter()
+                .map(|w| w.join().expect("code generation does not panic"))
+                .collect()
         })
     }
 }
@@ -186,6 +230,7 @@ impl Library {
 /// The buffer of a value: its position among the values that are not aliases.
 fn buffer_of(program: &Program, id: ValueId) -> usize {
     let owner = program.owner(id);
-    (0..owner.0).filter(|&i| program.owner(ValueId(i)) == ValueId(i)).count()
+    (0..owner.0)
+        .filter(|&i| program.owner(ValueId(i)) == ValueId(i))
+        .count()
 }
-

@@ -25,7 +25,9 @@ pub enum LinkError {
         said: String,
     },
     /// Files could not be written or read.
-    #[error("linking in {folder}: {error}. Check that the folder for temporary files is writable and not full")]
+    #[error(
+        "linking in {folder}: {error}. Check that the folder for temporary files is writable and not full"
+    )]
     Files {
         /// Where.
         folder: String,
@@ -36,7 +38,10 @@ pub enum LinkError {
 
 /// Links objects into the bytes of a shared object.
 pub fn shared_object(objects: &[&[u8]]) -> Result<Vec<u8>, LinkError> {
-    let files = |error| LinkError::Files { folder: std::env::temp_dir().display().to_string(), error };
+    let files = |error| LinkError::Files {
+        folder: std::env::temp_dir().display().to_string(),
+        error,
+    };
     let folder = tempfile::tempdir().map_err(files)?;
     let output = folder.path().join("kernels.so");
     let mut inputs = vec![];
@@ -46,7 +51,10 @@ pub fn shared_object(objects: &[&[u8]]) -> Result<Vec<u8>, LinkError> {
     }
     let (linker, result) = run(&inputs, &output)?;
     if !result.status.success() {
-        return Err(LinkError::Failed { linker, said: String::from_utf8_lossy(&result.stderr).trim().to_string() });
+        return Err(LinkError::Failed {
+            linker,
+            said: String::from_utf8_lossy(&result.stderr).trim().to_string(),
+        });
     }
     std::fs::read(&output).map_err(files)
 }
@@ -54,7 +62,10 @@ pub fn shared_object(objects: &[&[u8]]) -> Result<Vec<u8>, LinkError> {
 fn run(inputs: &[std::path::PathBuf], output: &Path) -> Result<(String, std::process::Output), LinkError> {
     for linker in LINKERS {
         let mut command = Command::new(linker);
-        command.args(["-shared", "-z", "noexecstack", "-o"]).arg(output).args(inputs);
+        command
+            .args(["-shared", "-z", "noexecstack", "-o"])
+            .arg(output)
+            .args(inputs);
         match command.output() {
             Ok(result) => return Ok((linker.to_string(), result)),
             Err(_) => continue,

@@ -22,7 +22,9 @@ pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usiz
     resolved.collapse();
     let schedule = Schedule::new(&resolved, width);
     let arguments = [operands, results].concat();
-    frame(&arguments, schedule.tasks(&resolved), |body, task| schedule.write(&resolved, body, task))
+    frame(&arguments, schedule.tasks(&resolved), |body, task| {
+        schedule.write(&resolved, body, task)
+    })
 }
 
 struct Schedule {
@@ -44,7 +46,11 @@ impl Schedule {
         let contiguous = |l: &&Loop| output.step(**l) == Some(1);
         // Strided stores cost a store a lane, strided loads about as much: take the loop with the fewest.
         let irregular = |l: &Loop| {
-            let steps = resolved.reads.iter().chain(resolved.outputs.iter().map(|o| &o.0)).map(|a| a.step(*l));
+            let steps = resolved
+                .reads
+                .iter()
+                .chain(resolved.outputs.iter().map(|o| &o.0))
+                .map(|a| a.step(*l));
             steps.filter(|s| !matches!(s, Some(0 | 1))).count()
         };
         let vector = loops
@@ -62,13 +68,25 @@ impl Schedule {
             count *= resolved.extent(l);
             tasks.push(l);
         }
-        let reduction: usize = resolved.reduction_loops().iter().map(|&l| resolved.extent(l)).product();
+        let reduction: usize = resolved
+            .reduction_loops()
+            .iter()
+            .map(|&l| resolved.extent(l))
+            .product();
         let extent = vector.map_or(1, |v| resolved.extent(v));
         let chunk = match count < TASKS {
-            true => (CHUNK / reduction).next_multiple_of(width).min(extent.next_multiple_of(width)),
+            true => (CHUNK / reduction)
+                .next_multiple_of(width)
+                .min(extent.next_multiple_of(width)),
             false => extent.next_multiple_of(width),
         };
-        Schedule { tasks, nested: loops, vector, chunk: chunk.max(width), width }
+        Schedule {
+            tasks,
+            nested: loops,
+            vector,
+            chunk: chunk.max(width),
+            width,
+        }
     }
 
     fn chunks(&self, resolved: &Resolved) -> usize {
@@ -89,10 +107,23 @@ impl Schedule {
         for (l, &value) in self.tasks.iter().zip(&iterations) {
             loops[l.0] = value;
         }
-        self.nest(resolved, body, &mut loops, &self.nested, *iterations.last().expect("the chunk is decoded last"));
+        self.nest(
+            resolved,
+            body,
+            &mut loops,
+            &self.nested,
+            *iterations.last().expect("the chunk is decoded last"),
+        );
     }
 
-    fn nest(&self, resolved: &Resolved, body: &mut Body, loops: &mut Vec<Value>, rest: &[Loop], chunk: Value) {
+    fn nest(
+        &self,
+        resolved: &Resolved,
+        body: &mut Body,
+        loops: &mut Vec<Value>,
+        rest: &[Loop],
+        chunk: Value,
+    ) {
         let Some((&l, rest)) = rest.split_first() else {
             return self.vector_loop(resolved, body, loops, chunk);
         };
@@ -104,8 +135,18 @@ impl Schedule {
 
     fn vector_loop(&self, resolved: &Resolved, body: &mut Body, loops: &mut [Value], chunk: Value) {
         let Some(vector) = self.vector else {
-            let point = Point { loops: loops.to_vec(), vector: None };
-            return write_point(resolved, &mut Math { body, lanes: Lanes::scalar() }, point);
+            let point = Point {
+                loops: loops.to_vec(),
+                vector: None,
+            };
+            return write_point(
+                resolved,
+                &mut Math {
+                    body,
+                    lanes: Lanes::scalar(),
+                },
+                point,
+            );
         };
         let (extent, width) = (resolved.extent(vector), self.width);
         let whole = extent / width * width;
@@ -123,8 +164,18 @@ impl Schedule {
             body.for_each(low, high, width as i64, |body, i| {
                 let mut loops = loops.to_vec();
                 loops[vector.0] = i;
-                let point = Point { loops, vector: Some(vector) };
-                write_point(resolved, &mut Math { body, lanes: Lanes { width, mask: None } }, point);
+                let point = Point {
+                    loops,
+                    vector: Some(vector),
+                };
+                write_point(
+                    resolved,
+                    &mut Math {
+                        body,
+                        lanes: Lanes { width, mask: None },
+                    },
+                    point,
+                );
             });
         }
         if whole == extent {
@@ -135,8 +186,21 @@ impl Schedule {
             let mask = body.op(format_args!("vector.create_mask {count} : vector<{width}xi1>"));
             let mut loops = loops.to_vec();
             loops[vector.0] = body.index(whole as i64);
-            let point = Point { loops, vector: Some(vector) };
-            write_point(resolved, &mut Math { body, lanes: Lanes { width, mask: Some(mask) } }, point);
+            let point = Point {
+                loops,
+                vector: Some(vector),
+            };
+            write_point(
+                resolved,
+                &mut Math {
+                    body,
+                    lanes: Lanes {
+                        width,
+                        mask: Some(mask),
+                    },
+                },
+                point,
+            );
         };
         if single {
             return tail(body);
@@ -163,15 +227,31 @@ fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
         Combine::Max => {
             let (best, place) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
             let number = winner_number(resolved);
-            let result = reduce(resolved, math, &point, &[best, place], &mut |math, point, carried| {
-                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
-                // A value wins if it is greater or NaN, and the best so far is not NaN.
-                let greater = math.compare("ugt", value, carried[0]);
-                let ordered = math.compare("ord", carried[0], carried[0]);
-                let wins = math.both(greater, ordered);
-                let here = Scope::of_reads(&[]).value(math, &Point { vector: None, ..point.clone() }, &number);
-                vec![math.select(wins, value, carried[0]), math.select(wins, here, carried[1])]
-            });
+            let result = reduce(
+                resolved,
+                math,
+                &point,
+                &[best, place],
+                &mut |math, point, carried| {
+                    let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
+                    // A value wins if it is greater or NaN, and the best so far is not NaN.
+                    let greater = math.compare("ugt", value, carried[0]);
+                    let ordered = math.compare("ord", carried[0], carried[0]);
+                    let wins = math.both(greater, ordered);
+                    let here = Scope::of_reads(&[]).value(
+                        math,
+                        &Point {
+                            vector: None,
+                            ..point.clone()
+                        },
+                        &number,
+                    );
+                    vec![
+                        math.select(wins, value, carried[0]),
+                        math.select(wins, here, carried[1]),
+                    ]
+                },
+            );
             (scope.reduced, scope.winner) = (Some(result[0]), Some(result[1]));
         }
         Combine::LogSumExp => {
@@ -225,11 +305,12 @@ fn reduce(resolved: &Resolved, math: &mut Math, point: &Point, initial: &[Value]
         let lanes = math.lanes;
         let types = vec![lanes.of("f32"); carried.len()];
         let (low, high) = (math.body.index(0), math.body.index(resolved.extent(l) as i64));
-        math.body.for_carry(low, high, 1, carried, &types, |body, i, carried| {
-            let mut point = point.clone();
-            point.loops[l.0] = i;
-            nested(resolved, &mut Math { body, lanes }, &point, rest, carried, step)
-        })
+        math.body
+            .for_carry(low, high, 1, carried, &types, |body, i, carried| {
+                let mut point = point.clone();
+                point.loops[l.0] = i;
+                nested(resolved, &mut Math { body, lanes }, &point, rest, carried, step)
+            })
     }
     nested(resolved, math, point, &resolved.reduction_loops(), initial, step)
 }

@@ -32,7 +32,10 @@ impl Body {
     /// A new value, to be defined by the caller.
     pub fn fresh(&mut self) -> Value {
         self.values += 1;
-        Value { number: self.values - 1, member: None }
+        Value {
+            number: self.values - 1,
+            member: None,
+        }
     }
 
     /// Writes one line.
@@ -131,10 +134,18 @@ impl Body {
         if initial.is_empty() {
             self.line(format_args!("{header} {{"));
         } else {
-            let pairs: Vec<String> = carried.iter().zip(initial).map(|(c, v)| format!("{c} = {v}")).collect();
+            let pairs: Vec<String> = carried
+                .iter()
+                .zip(initial)
+                .map(|(c, v)| format!("{c} = {v}"))
+                .collect();
             let result = self.fresh();
             let arrow = types.join(", ");
-            self.line(format_args!("{result}:{} = {header} iter_args({}) -> ({arrow}) {{", types.len(), pairs.join(", ")));
+            self.line(format_args!(
+                "{result}:{} = {header} iter_args({}) -> ({arrow}) {{",
+                types.len(),
+                pairs.join(", ")
+            ));
             return self.close_region(result, types, |b| body(b, i, &carried), "}");
         }
         self.depth += 1;
@@ -162,7 +173,11 @@ impl Body {
         otherwise: impl FnOnce(&mut Body) -> Vec<Value>,
     ) -> Vec<Value> {
         let result = self.fresh();
-        self.line(format_args!("{result}:{} = scf.if {condition} -> ({}) {{", types.len(), types.join(", ")));
+        self.line(format_args!(
+            "{result}:{} = scf.if {condition} -> ({}) {{",
+            types.len(),
+            types.join(", ")
+        ));
         self.close_region(result, types, then, "} else {");
         self.close_region(result, types, otherwise, "}")
     }
@@ -177,9 +192,18 @@ impl Body {
         self.depth += 1;
         let values = body(self);
         let list: Vec<String> = values.iter().map(Value::to_string).collect();
-        self.line(format_args!("scf.yield {} : {}", list.join(", "), types.join(", ")));
+        self.line(format_args!(
+            "scf.yield {} : {}",
+            list.join(", "),
+            types.join(", ")
+        ));
         self.depth -= 1;
         self.line(end);
-        (0..types.len() as u32).map(|i| Value { member: Some(i), ..result }).collect()
+        (0..types.len() as u32)
+            .map(|i| Value {
+                member: Some(i),
+                ..result
+            })
+            .collect()
     }
 }

@@ -19,7 +19,11 @@ impl Lanes {
 
     /// The MLIR type of these lanes of an element type.
     pub fn of(&self, element: &str) -> String {
-        if self.width == 1 { element.to_string() } else { format!("vector<{}x{element}>", self.width) }
+        if self.width == 1 {
+            element.to_string()
+        } else {
+            format!("vector<{}x{element}>", self.width)
+        }
     }
 }
 
@@ -46,7 +50,9 @@ impl Math<'_> {
         let (ty, width) = (self.f32(), self.lanes.width);
         match width {
             1 => self.body.op(format_args!("arith.constant {literal} : {ty}")),
-            _ => self.body.op(format_args!("arith.constant dense<{literal}> : {ty}")),
+            _ => self
+                .body
+                .op(format_args!("arith.constant dense<{literal}> : {ty}")),
         }
     }
 
@@ -63,7 +69,10 @@ impl Math<'_> {
     pub fn splat(&mut self, scalar: Value, element: &str) -> Value {
         match self.lanes.width {
             1 => scalar,
-            _ => self.body.op(format_args!("vector.broadcast {scalar} : {element} to {}", self.lanes.of(element))),
+            _ => self.body.op(format_args!(
+                "vector.broadcast {scalar} : {element} to {}",
+                self.lanes.of(element)
+            )),
         }
     }
 
@@ -88,13 +97,16 @@ impl Math<'_> {
     /// A comparison of f32 lanes by MLIR's predicate, as `ogt`.
     pub fn compare(&mut self, predicate: &str, a: Value, b: Value) -> Value {
         let ty = self.f32();
-        self.body.op(format_args!("arith.cmpf {predicate}, {a}, {b} : {ty}"))
+        self.body
+            .op(format_args!("arith.cmpf {predicate}, {a}, {b} : {ty}"))
     }
 
     /// Lane-wise choice between f32 lanes.
     pub fn select(&mut self, condition: Value, then: Value, otherwise: Value) -> Value {
         let (mask, ty) = (self.lanes.of("i1"), self.f32());
-        self.body.op(format_args!("arith.select {condition}, {then}, {otherwise} : {mask}, {ty}"))
+        self.body.op(format_args!(
+            "arith.select {condition}, {then}, {otherwise} : {mask}, {ty}"
+        ))
     }
 
     /// `and` of two conditions.
@@ -105,7 +117,8 @@ impl Math<'_> {
 
     fn convert(&mut self, name: &str, value: Value, from: &str, to: &str) -> Value {
         let (from, to) = (self.lanes.of(from), self.lanes.of(to));
-        self.body.op(format_args!("arith.{name} {value} : {from} to {to}"))
+        self.body
+            .op(format_args!("arith.{name} {value} : {from} to {to}"))
     }
 
     /// `1.0` where the condition holds, else `0.0`.
@@ -162,7 +175,16 @@ impl Math<'_> {
         let (ln2_high, ln2_low) = (self.constant(-0.693_359_375), self.constant(2.121_944_4e-4));
         let r = self.fma(n, ln2_high, clamped);
         let r = self.fma(n, ln2_low, r);
-        let taylor = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+        let taylor = [
+            1.0 / 5040.0,
+            1.0 / 720.0,
+            1.0 / 120.0,
+            1.0 / 24.0,
+            1.0 / 6.0,
+            0.5,
+            1.0,
+            1.0,
+        ];
         let value = self.polynomial(r, &taylor);
         let n = self.convert("fptosi", n, "f32", "i32");
         let (one, bias, shift) = (self.integer(1), self.integer(127), self.integer(23));
@@ -264,8 +286,14 @@ impl Math<'_> {
         let Some((&first, rest)) = factors.split_first() else {
             return self.constant(1.0);
         };
-        let product = rest.iter().fold(first, |product, &factor| self.f("mulf", product, factor));
-        if power < 0.0 { self.reciprocal(product) } else { product }
+        let product = rest
+            .iter()
+            .fold(first, |product, &factor| self.f("mulf", product, factor));
+        if power < 0.0 {
+            self.reciprocal(product)
+        } else {
+            product
+        }
     }
 
     /// [`ir::nest::mix`] on i32 lanes.
@@ -294,5 +322,17 @@ impl Math<'_> {
 
 /// A literal that MLIR reads back as exactly this f32: by its bits where decimal digits cannot say it.
 pub fn float_literal(value: f32) -> String {
-    if value.is_finite() { format!("{value:e}").replacen('e', if format!("{value:e}").contains('.') { "e" } else { ".0e" }, 1) } else { format!("0x{:08X}", value.to_bits()) }
+    if value.is_finite() {
+        format!("{value:e}").replacen(
+            'e',
+            if format!("{value:e}").contains('.') {
+                "e"
+            } else {
+                ".0e"
+            },
+            1,
+        )
+    } else {
+        format!("0x{:08X}", value.to_bits())
+    }
 }

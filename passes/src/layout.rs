@@ -16,6 +16,8 @@ use std::collections::HashMap;
 const BYTES_PER_MULTIPLY_ADD: f64 = 0.36;
 /// Interface results smaller than this many elements are stored with strides rather than copied.
 const SMALL: usize = 1 << 16;
+/// An activation is copied into panels if each of its elements is read at least this many times.
+const REUSE: u64 = 256;
 /// Lanes assumed when judging how well a loop fills vectors.
 const LANES: usize = 16;
 
@@ -23,7 +25,10 @@ const LANES: usize = 16;
 pub fn assign(program: &Program) -> Program {
     let mut pass = Pass {
         halos: halos(program),
-        program: Program { kernels: vec![], ..program.clone() },
+        program: Program {
+            kernels: vec![],
+            ..program.clone()
+        },
         copies: HashMap::new(),
     };
     for call in &program.kernels {
@@ -37,10 +42,15 @@ pub fn assign(program: &Program) -> Program {
 
 /// The halo that contractions want around each value: `(before, after)` a dimension.
 fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
-    let mut halos: Vec<Vec<(usize, usize)>> =
-        program.values.iter().map(|v| vec![(0, 0); v.extents.len()]).collect();
+    let mut halos: Vec<Vec<(usize, usize)>> = program
+        .values
+        .iter()
+        .map(|v| vec![(0, 0); v.extents.len()])
+        .collect();
     for call in &program.kernels {
-        let Some((a, b)) = call.nest.contraction() else { continue };
+        let Some((a, b)) = call.nest.contraction() else {
+            continue;
+        };
         let extents = call.nest.extents();
         for read in [&call.nest.reads[a], &call.nest.reads[b]] {
             let id = operand(call, read);
@@ -51,7 +61,9 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
                 let (low, high) = index.map.range(&extents);
                 let halo = &mut halos[id.0][d];
                 halo.0 = halo.0.max((-low).max(0) as usize);
-                halo.1 = halo.1.max((high + 1 - program.value(id).extents[d] as i64).max(0) as usize);
+                halo.1 = halo
+                    .1
+                    .max((high + 1 - program.value(id).extents[d] as i64).max(0) as usize);
             }
         }
     }
@@ -59,7 +71,9 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
 }
 
 fn operand(call: &KernelCall, read: &Read) -> ValueId {
-    let Source::Operand(i) = read.source else { unreachable!("Program::verify rejects kernels that read stages") };
+    let Source::Operand(i) = read.source else {
+        unreachable!("Program::verify rejects kernels that read stages")
+    };
     call.operands[i]
 }
 
@@ -89,7 +103,10 @@ impl Pass {
     }
 
     fn is_weight(&self, id: ValueId) -> bool {
-        matches!(self.program.value(self.program.owner(id)).role, Role::Parameter { .. })
+        matches!(
+            self.program.value(self.program.owner(id)).role,
+            Role::Parameter { .. }
+        )
     }
 
     fn bytes(&self, id: ValueId) -> f64 {
@@ -99,7 +116,10 @@ impl Pass {
 
     fn set_layout(&mut self, id: ValueId, order: Vec<usize>) {
         if self.is_free(id) {
-            self.program.values[id.0].layout = Layout { order, halo: self.halos[id.0].clone() };
+            self.program.values[id.0].layout = Layout {
+                order,
+                halo: self.halos[id.0].clone(),
+            };
         }
     }
 
@@ -109,7 +129,11 @@ impl Pass {
             let rank = output.extents.len();
             let like = call.nest.reads.iter().find_map(|read| {
                 let value = self.program.value(operand(&call, read));
-                let aligned = read.index.iter().zip(&output.index).all(|(i, o)| i.divisor == 1 && i.map == *o);
+                let aligned = read
+                    .index
+                    .iter()
+                    .zip(&output.index)
+                    .all(|(i, o)| i.divisor == 1 && i.map == *o);
                 (value.extents == output.extents && aligned).then(|| value.layout.order.clone())
             });
             let order = match like {
@@ -128,13 +152,16 @@ impl Pass {
         self.arrange_scalar(&mut call, choice.scalar);
         let panel = operand(&call, &call.nest.reads[choice.panel]);
         let innermost = self.program.value(panel).layout.innermost();
-        if self.is_weight(panel) && (innermost != Some(choice.dimension) || self.program.mode == Mode::Infer) {
+        if self.is_weight(panel) && (innermost != Some(choice.dimension) || self.program.mode == Mode::Infer)
+        {
             self.pack(&mut call, choice);
         } else if innermost != Some(choice.dimension) {
             let mut order = self.program.value(panel).layout.order.clone();
             order.retain(|&d| d != choice.dimension);
             order.push(choice.dimension);
             self.redirect_read(&mut call, choice.panel, order);
+        } else if let Some(lanes) = self.worth_blocking(&call, choice) {
+            self.block(&mut call, choice, lanes);
         } else {
             self.give_halo(&mut call, choice.panel);
         }
@@ -150,9 +177,14 @@ impl Pass {
         }
         let mut best: Option<Choice> = None;
         for (panel, scalar) in [(b, a), (a, b)] {
-            for l in (0..nest.parallel.len()).map(Loop).filter(|l| nest.parallel[l.0] > 1) {
+            for l in (0..nest.parallel.len())
+                .map(Loop)
+                .filter(|l| nest.parallel[l.0] > 1)
+            {
                 let maps = |read: usize| nest.reads[read].index.iter().map(|i| &i.map);
-                let Some(dimension) = walks(maps(panel), l) else { continue };
+                let Some(dimension) = walks(maps(panel), l) else {
+                    continue;
+                };
                 if maps(scalar).any(|m| m.coefficient(l) != 0) {
                     continue;
                 }
@@ -178,8 +210,17 @@ impl Pass {
                 let filled = extent as f64 / extent.next_multiple_of(LANES) as f64;
                 cost += nest.points() as f64 * BYTES_PER_MULTIPLY_ADD * (1.0 / filled - 1.0);
                 let longer = |other: &Choice| nest.parallel[other.vector.0].min(64) < extent.min(64);
-                if best.as_ref().is_none_or(|o| cost < o.cost || (cost == o.cost && longer(o))) {
-                    best = Some(Choice { vector: l, panel, dimension, scalar, cost });
+                if best
+                    .as_ref()
+                    .is_none_or(|o| cost < o.cost || (cost == o.cost && longer(o)))
+                {
+                    best = Some(Choice {
+                        vector: l,
+                        panel,
+                        dimension,
+                        scalar,
+                        cost,
+                    });
                 }
             }
         }
@@ -206,7 +247,10 @@ impl Pass {
     /// Makes a read take a copy of its operand in another order, with the operand's halo.
     fn redirect_read(&mut self, call: &mut KernelCall, read: usize, order: Vec<usize>) {
         let id = operand(call, &call.nest.reads[read]);
-        let layout = Layout { order, halo: self.halos[id.0].clone() };
+        let layout = Layout {
+            order,
+            halo: self.halos[id.0].clone(),
+        };
         let copy = match self.copies.get(&(id, layout.clone())) {
             Some(&copy) => copy,
             None => {
@@ -249,16 +293,23 @@ impl Pass {
 
         // The loops that walk the weight, in the order of the packed tensor.
         let walks = |l: &Loop| weight.index.iter().any(|i| i.map.coefficient(*l) != 0);
-        let parallel = (0..nest.parallel.len()).map(Loop).filter(|l| walks(l) && *l != lane && *l != choice.vector);
+        let parallel = (0..nest.parallel.len())
+            .map(Loop)
+            .filter(|l| walks(l) && *l != lane && *l != choice.vector);
         let mut loops: Vec<Loop> = parallel.chain([choice.vector]).collect();
         let from = self.program.value(operand(call, scalar));
         let strides = from.layout.strides(&from.extents).dims;
         let step = |l: &Loop| {
             let terms = scalar.index.iter().zip(&strides);
-            terms.map(|(i, &stride)| i.map.coefficient(*l) * stride as i64).sum::<i64>().abs()
+            terms
+                .map(|(i, &stride)| i.map.coefficient(*l) * stride as i64)
+                .sum::<i64>()
+                .abs()
         };
-        let mut reduction: Vec<Loop> =
-            (0..nest.reduction.len()).map(|i| nest.reduction_loop(i)).filter(walks).collect();
+        let mut reduction: Vec<Loop> = (0..nest.reduction.len())
+            .map(|i| nest.reduction_loop(i))
+            .filter(walks)
+            .collect();
         reduction.sort_by_key(|l| std::cmp::Reverse(step(l)));
         loops.extend(reduction);
         loops.push(lane);
@@ -266,14 +317,25 @@ impl Pass {
         let all = nest.extents();
         let extents: Vec<usize> = loops.iter().map(|l| all[l.0]).collect();
         let rename = |map: &Affine| {
-            map.terms.iter().fold(Affine::constant(map.constant), |sum, &(l, factor)| {
-                let position = loops.iter().position(|&o| o == l).expect("loops that walk the weight are listed");
-                sum.plus_loop(Loop(position), factor)
-            })
+            map.terms
+                .iter()
+                .fold(Affine::constant(map.constant), |sum, &(l, factor)| {
+                    let position = loops
+                        .iter()
+                        .position(|&o| o == l)
+                        .expect("loops that walk the weight are listed");
+                    sum.plus_loop(Loop(position), factor)
+                })
         };
         let mut packing = Nest::copy(ir::DType::F32, &extents);
-        packing.reads[0].index =
-            weight.index.iter().map(|i| Index { map: rename(&i.map), divisor: i.divisor }).collect();
+        packing.reads[0].index = weight
+            .index
+            .iter()
+            .map(|i| Index {
+                map: rename(&i.map),
+                divisor: i.divisor,
+            })
+            .collect();
 
         let constant = self.program.mode == Mode::Infer;
         let source = self.program.value(id).clone();
@@ -298,13 +360,76 @@ impl Pass {
         read_from(call, choice.panel, packed);
     }
 
+    /// The lanes of a panel of an activation, if copying it into panels pays: rows of a panel would lie a whole
+    /// pixel's channels apart, which wastes cache sets, and each is read many times.
+    fn worth_blocking(&self, call: &KernelCall, choice: Choice) -> Option<usize> {
+        let value = self.program.value(operand(call, &call.nest.reads[choice.panel]));
+        let lanes = panel_width(call.nest.parallel[choice.vector.0]);
+        let elements: usize = value.extents.iter().product();
+        let reads = call.nest.points() / elements as u64;
+        (value.extents.len() == 4 && lanes < value.extents[choice.dimension] && reads >= REUSE)
+            .then_some(lanes)
+    }
+
+    /// Copies an activation into panels of channels: `[n, c/lanes, h, w, lanes]`, with its halo.
+    fn block(&mut self, call: &mut KernelCall, choice: Choice, lanes: usize) {
+        let (mut nest, lane) = call.nest.split_parallel(choice.vector, lanes);
+        let id = operand(call, &nest.reads[choice.panel]);
+        let d = choice.dimension;
+        let source = self.program.value(id).clone();
+        let mut extents = source.extents.clone();
+        extents[d] /= lanes;
+        extents.push(lanes);
+        let mut halo = self.halos[id.0].clone();
+        halo.push((0, 0));
+
+        let mut blocking = Nest::copy(source.dtype, &extents);
+        let index = &mut blocking.reads[0].index;
+        let last = index.pop().expect("a blocked value has a lane dimension");
+        index[d].map = Affine::default()
+            .plus(&index[d].map, lanes as i64)
+            .plus(&last.map, 1);
+        let blocked = self.add_value(Value {
+            name: format!("{}.blocked", source.name),
+            layout: Layout {
+                order: (0..extents.len()).collect(),
+                halo,
+            },
+            extents,
+            role: Role::Temporary,
+            alias: None,
+            place: Place::Own,
+            ..source.clone()
+        });
+        self.program.kernels.push(KernelCall {
+            label: format!("block {}", source.name),
+            nest: blocking,
+            operands: vec![id],
+            results: vec![blocked],
+            prepare: false,
+        });
+        // Whole panels lie in a group of channels, so every other step is a multiple of a panel's lanes.
+        let index = &mut nest.reads[choice.panel].index;
+        let mut panel = index[d].map.clone().plus_loop(lane, -1);
+        panel
+            .terms
+            .iter_mut()
+            .for_each(|(_, factor)| *factor /= lanes as i64);
+        index[d].map = panel;
+        index.push(Index::of(lane));
+        call.nest = nest;
+        read_from(call, choice.panel, blocked);
+    }
+
     /// Stores results with the vector loop innermost; large interface results by way of a copy.
     fn arrange_results(&mut self, mut call: KernelCall, vector: Loop) {
         let mut copies = vec![];
         for (i, output) in call.nest.outputs.iter().enumerate() {
             let id = call.results[i];
             // A packed vector loop's lanes walk the same dimension as its panels.
-            let Some(d) = output.index.iter().position(|m| m.coefficient(vector) != 0) else { continue };
+            let Some(d) = output.index.iter().position(|m| m.coefficient(vector) != 0) else {
+                continue;
+            };
             let rank = output.extents.len();
             let order = match rank {
                 4 if d == 1 => Layout::channels_last(4).order,
@@ -352,7 +477,8 @@ fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
 fn panel_width(extent: usize) -> usize {
     let filled = |lanes: usize| lanes * 100 / lanes.next_multiple_of(LANES);
     let fits = (LANES..=64.min(extent)).filter(|lanes| extent % lanes == 0 && filled(*lanes) >= 80);
-    fits.max_by_key(|&lanes| (filled(lanes), lanes == 32, lanes == 48)).unwrap_or(extent)
+    fits.max_by_key(|&lanes| (filled(lanes), lanes == 32, lanes == 48))
+        .unwrap_or(extent)
 }
 
 /// Points a read at another value, as an operand of its own.
@@ -368,7 +494,10 @@ fn drop_unused_operands(call: &mut KernelCall) {
     let kept: Vec<usize> = (0..call.operands.len()).filter(|&i| used(i)).collect();
     for read in &mut call.nest.reads {
         if let Source::Operand(i) = read.source {
-            let position = kept.iter().position(|&k| k == i).expect("a read's operand is used");
+            let position = kept
+                .iter()
+                .position(|&k| k == i)
+                .expect("a read's operand is used");
             read.source = Source::Operand(position);
         }
     }

@@ -69,9 +69,16 @@ pub enum Pass<'a> {
 
 /// Every step from a model's graph to a program that code is generated for, in order.
 pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
-    let Options { mode, batch, optimizer, .. } = *options;
+    let Options {
+        mode,
+        batch,
+        optimizer,
+        ..
+    } = *options;
     let optimized = options.opt_level > 0;
-    let mut passes = vec![graph("bind", move |g| g.bind(batch).map_err(PassError::graph("bind")))];
+    let mut passes = vec![graph("bind", move |g| {
+        g.bind(batch).map_err(PassError::graph("bind"))
+    })];
     passes.push(match mode {
         Mode::Infer => graph("inference", training::inference),
         Mode::Gradients => graph("gradients", move |g| training::gradients(g, optimizer.dropout)),
@@ -80,7 +87,10 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
     if optimized {
         passes.push(graph("simplify", simplify::simplify));
     }
-    passes.push(Pass::Lower("lower", Box::new(move |g| lower::lower(g, mode, batch))));
+    passes.push(Pass::Lower(
+        "lower",
+        Box::new(move |g| lower::lower(g, mode, batch)),
+    ));
     if optimized {
         passes.push(program("fuse", in_place(fuse::fuse)));
     }
@@ -102,7 +112,11 @@ pub fn compile(
 /// Runs passes in order. Each one's result is verified, and the pass named that broke something.
 ///
 /// The passes must lead from graphs over one lowering to programs; a list that does not is refused.
-pub fn run(passes: &[Pass], graph: &Graph, observe: &mut dyn FnMut(&str, Stage)) -> Result<Program, PassError> {
+pub fn run(
+    passes: &[Pass],
+    graph: &Graph,
+    observe: &mut dyn FnMut(&str, Stage),
+) -> Result<Program, PassError> {
     let mut graph = graph.clone();
     let mut program: Option<Program> = None;
     for pass in passes {
@@ -119,14 +133,19 @@ pub fn run(passes: &[Pass], graph: &Graph, observe: &mut dyn FnMut(&str, Stage))
                 return Err(broken(name, "runs on the wrong side of the lowering to programs"));
             }
         };
-        next.verify().and_then(|()| schedule::verify(&next)).map_err(|fault| broken(name, fault))?;
+        next.verify()
+            .and_then(|()| schedule::verify(&next))
+            .map_err(|fault| broken(name, fault))?;
         observe(name, Stage::Program(program.insert(next)));
     }
     program.ok_or_else(|| broken("lower", "is missing from the pipeline"))
 }
 
 fn broken(pass: &'static str, fault: impl Into<String>) -> PassError {
-    PassError::Broken { pass, faults: vec![fault.into()] }
+    PassError::Broken {
+        pass,
+        faults: vec![fault.into()],
+    }
 }
 
 fn graph<'a>(name: &'static str, change: impl Fn(&Graph) -> Result<Graph, PassError> + 'a) -> Pass<'a> {
