@@ -5,7 +5,8 @@
 //! | `samples` | random instances of every operation: a new one needs a line there |
 //! | `differentiate` | the chain rule over a graph, and central differences |
 //! | `attributes` | printed attributes are read back; every element is written once |
-//! | `shapes` | shape rules and their errors |
+//! | `shapes` | shape rules |
+//! | `refusals` | their errors, and those of attributes |
 //! | `meaning` | the nests, against loops written by hand |
 //! | `extremes` | NaN, infinities, ties, labels out of range, random masks |
 //! | `gradients` | every gradient, against central differences |
@@ -16,6 +17,7 @@ mod differentiate;
 mod extremes;
 mod gradients;
 mod meaning;
+mod refusals;
 mod samples;
 mod shapes;
 mod torch;

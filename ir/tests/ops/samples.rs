@@ -356,7 +356,8 @@ fn statements(mnemonic: &str, rng: &mut Rng) -> String {
         "pad" => {
             let shape = any(rng);
             let (mut before, mut after) = (rng.list(shape.len(), 0, 2), rng.list(shape.len(), 0, 2));
-            (before.insert(0, 0), after.insert(0, 0));
+            before.insert(0, 0);
+            after.insert(0, 0);
             let value = rng.real(-1.0, 1.0);
             format!(
                 "{}y = pad(x) before={before:?} after={after:?} value={value}",
