@@ -11,6 +11,7 @@
 //! | `extremes` | NaN, infinities, ties, labels out of range, random masks |
 //! | `gradients` | every gradient, against central differences |
 //! | `torch` | values and gradients, against tensors recorded from PyTorch |
+//! | `training` | twenty steps of training, against PyTorch's |
 
 mod attributes;
 mod differentiate;
@@ -21,3 +22,4 @@ mod refusals;
 mod samples;
 mod shapes;
 mod torch;
+mod training;

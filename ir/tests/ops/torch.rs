@@ -14,11 +14,11 @@ fn path(file: &str) -> String {
     format!("{}/../tests/torch/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(file: &str) -> Vec<u8> {
+pub fn read(file: &str) -> Vec<u8> {
     std::fs::read(path(file)).unwrap_or_else(|error| panic!("{}: {error}", path(file)))
 }
 
-fn tensor(file: &SafeTensors, name: &str) -> Tensor {
+pub fn tensor(file: &SafeTensors, name: &str) -> Tensor {
     let view = file
         .tensor(name)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -76,7 +76,7 @@ fn statement(op: &str, inputs: &[String], attributes: &Value) -> String {
     }
 }
 
-fn check_close(what: &str, found: &Tensor, expected: &Tensor) {
+pub fn check_close(what: &str, found: &Tensor, expected: &Tensor) {
     assert_eq!(found.extents, expected.extents, "{what}");
     for (i, (found, expected)) in found.data.iter().zip(&expected.data).enumerate() {
         // Recordings are rounded to f32 once; a sum that cancels is only good to the size of its terms.
