@@ -121,6 +121,16 @@ fn divisors_and_guards_decide_what_is_inside() {
     assert_eq!(found[0].data, [-1.0, -1.0, 11.0, -1.0, 10.0, -1.0, -1.0, -1.0]);
 }
 
+/// `y[i] = x[5 − i]`, outside at both ends: the first index beyond the tensor is its extent.
+#[test]
+fn a_falling_read_enters_and_leaves_its_tensor() {
+    let mut nest = Nest::copy(DType::F32, &[8]);
+    nest.reads[0].index[0].map = Affine::constant(5).plus_loop(Loop(0), -1);
+    nest.reads[0].outside = -1.0;
+    let found = evaluate_nest(&nest, &[&tensor(&[10.0, 11.0, 12.0])]).unwrap();
+    assert_eq!(found[0].data, [-1.0, -1.0, -1.0, 12.0, 11.0, 10.0, -1.0, -1.0]);
+}
+
 #[test]
 fn coverage_notices_elements_written_twice_and_never() {
     let mut nest = Nest::copy(DType::F32, &[2, 3]);
