@@ -7,7 +7,8 @@
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out |
 //! | [`weights`] | parameters in safetensors files, and how they start |
 //! | [`mod@run`], [`mod@bench`], [`mod@check`] | one run, warm timing, conformance cases |
-//! | [`mod@train`], [`mod@eval`], [`feed`] | the training driver, error rates, where both get images from |
+//! | [`mod@train`], [`mod@eval`], [`mod@predict`] | the training driver, error rates, classes of single images |
+//! | [`feed`] | where training and evaluation get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
 //! | [`checkpoint`], [`preparation`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
@@ -25,6 +26,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod console;
+pub mod data;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod error;
@@ -35,6 +37,7 @@ pub mod files;
 pub mod interface;
 pub mod interrupt;
 pub mod metrics;
+pub mod predict;
 pub mod preparation;
 pub mod recipe;
 pub mod run;

@@ -1,0 +1,195 @@
+//! A data set: images with classes in two splits, whatever the files they are in.
+
+use super::picture::Picture;
+use super::{cifar, folder, idx, tensors};
+use crate::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To evaluate on.
+    Val,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(match self {
+            Split::Train => "training",
+            Split::Val => "validation",
+        })
+    }
+}
+
+/// Where images come from. Everything is by number, so that threads may ask in any order.
+pub(crate) trait Source: Send + Sync {
+    /// Images of a split.
+    fn len(&self, split: Split) -> usize;
+
+    /// An image and its class. `index` is below `len(split)`.
+    fn sample(&self, split: Split, index: usize) -> Result<(Picture<'_>, i64), Error>;
+
+    /// What to call an image in messages.
+    fn name(&self, split: Split, index: usize) -> String;
+
+    /// Channels, height and width, where they are the same for all images.
+    fn shape(&self) -> Option<[usize; 3]>;
+
+    /// The largest value that images are meant to have: 255 for bytes.
+    fn range(&self) -> f32 {
+        255.0
+    }
+}
+
+/// Images with classes, for training and validation.
+#[derive(Clone)]
+pub struct Dataset {
+    source: Arc<dyn Source>,
+    class_names: Arc<[String]>,
+    path: PathBuf,
+}
+
+/// What `Dataset::open` understands, for messages.
+const KINDS: &str = "a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, a CIFAR-10 binary folder \
+                     (data_batch_1.bin), an IDX folder (train-images-idx3-ubyte), or a .safetensors file with images \
+                     and labels";
+
+impl Dataset {
+    /// Opens a data set; what kind it is shows in the files. Headers are checked against the files' sizes and labels
+    /// against the classes; image files are looked at when they are read.
+    ///
+    /// Errors: nothing there, no kind that is known, no images, files that contradict themselves or each other.
+    pub fn open(path: &Path) -> Result<Dataset, Error> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::reading(path, &error))?;
+        if metadata.is_dir() {
+            if path.join("train").is_dir() || path.join("val").is_dir() {
+                return folder::open(path);
+            }
+            if let Some(folder) = cifar::find(path) {
+                return cifar::open(&folder);
+            }
+            if idx::is_here(path) {
+                return idx::open(path);
+            }
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
+            return tensors::open(path);
+        }
+        let hint = match looks_like(path) {
+            Some(hint) => format!("; {hint}"),
+            None => String::new(),
+        };
+        Err(Error::input(format!(
+            "{}: is no data set that is known{hint}; expected {KINDS}",
+            path.display()
+        )))
+    }
+
+    pub(crate) fn new(source: impl Source + 'static, class_names: Vec<String>, path: &Path) -> Dataset {
+        Dataset {
+            source: Arc::new(source),
+            class_names: class_names.into(),
+            path: path.to_path_buf(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// The classes' names, by class index.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The number of images in a split.
+    pub fn len(&self, split: Split) -> usize {
+        self.source.len(split)
+    }
+
+    /// Whether a split has no images.
+    pub fn is_empty(&self, split: Split) -> bool {
+        self.len(split) == 0
+    }
+
+    /// Channels, height and width, where they are the same for all images.
+    pub fn sample_shape(&self) -> Option<[usize; 3]> {
+        self.source.shape()
+    }
+
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.debug_struct("Dataset")
+            .field("path", &self.path)
+            .field("classes", &self.classes())
+            .field("train", &self.len(Split::Train))
+            .field("val", &self.len(Split::Val))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a path that is no data set may have been meant to be.
+fn looks_like(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_str()?;
+    if path.is_dir() {
+        if ["train", "val"].contains(&name) {
+            return Some("name the folder above it");
+        }
+        let has = |file: &str| path.join(file).exists();
+        if has("train-images-idx3-ubyte.gz") {
+            return Some("its files are compressed: gunzip them");
+        }
+        if has("data_batch_1") || has("batches.meta") {
+            return Some("it is CIFAR-10 for Python: get the binary version");
+        }
+        return None;
+    }
+    let archive = [".gz", ".tgz", ".tar", ".zip"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    archive.then_some("unpack it first")
+}
+
+/// The position of the largest label with its check: labels are classes, so they count from 0.
+pub(crate) fn classes_of(labels: &[i64], place: &Path) -> Result<usize, Error> {
+    const MOST: i64 = 1 << 20;
+    for (index, &label) in labels.iter().enumerate() {
+        if !(0..MOST).contains(&label) {
+            return Err(Error::input(format!(
+                "{}: label {index} is {label}; classes are numbered from 0 to at most {}",
+                place.display(),
+                MOST - 1
+            )));
+        }
+    }
+    Ok(labels.iter().max().map_or(0, |&label| label as usize + 1))
+}
+
+/// How many images a data set may have: they are numbered with 32 bits.
+pub(crate) fn check_count(count: usize, place: &Path) -> Result<(), Error> {
+    if count > u32::MAX as usize {
+        return Err(Error::input(format!(
+            "{}: {count} images are more than {}",
+            place.display(),
+            u32::MAX
+        )));
+    }
+    Ok(())
+}
