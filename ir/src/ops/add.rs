@@ -13,7 +13,8 @@ pub struct Add;
 
 impl Operation for Add {
     const MNEMONIC: &'static str = "add";
-    const EXAMPLE: &'static str = "a = input() shape=[N, 4]\nb = input() shape=[N, 4]\ny = add(a, b)\noutput y = y";
+    const EXAMPLE: &'static str =
+        "a = input() shape=[N, 4]\nb = input() shape=[N, 4]\ny = add(a, b)\noutput y = y";
 
     fn parse(_: &mut Attributes) -> Result<Add, OpError> {
         Ok(Add)

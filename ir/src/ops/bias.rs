@@ -4,7 +4,9 @@ use super::ReduceSum;
 use super::build::{loops, map, read};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `y = bias(x, b)`: b `[C]` is added along axis 1 of x, which has two or more dimensions.
@@ -46,7 +48,9 @@ output y = y";
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
-        let axes = (0..context.operand_type(0).rank()).filter(|&axis| axis != 1).collect();
+        let axes = (0..context.operand_type(0).rank())
+            .filter(|&axis| axis != 1)
+            .collect();
         let upstream = context.upstream;
         let for_bias = context.wanted[1].then(|| context.add("grad_bias", ReduceSum { axes }, &[upstream]));
         vec![Some(upstream), for_bias]

@@ -31,11 +31,17 @@ impl Operation for Broadcast {
         let mut axes = attributes.list("axes", 0)?;
         axes.sort_unstable();
         axes.dedup();
-        Ok(Broadcast { shape: attributes.dims("shape")?, axes })
+        Ok(Broadcast {
+            shape: attributes.dims("shape")?,
+            axes,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        vec![("shape", Attribute::Dims(self.shape.clone())), ("axes", ints(&self.axes))]
+        vec![
+            ("shape", Attribute::Dims(self.shape.clone())),
+            ("axes", ints(&self.axes)),
+        ]
     }
 
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
@@ -50,11 +56,21 @@ impl Operation for Broadcast {
     }
 
     fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
-        vec![map(result, vec![read(0, self.kept().map(|d| Affine::of(Loop(d))))], Expr::Read(0))]
+        vec![map(
+            result,
+            vec![read(0, self.kept().map(|d| Affine::of(Loop(d))))],
+            Expr::Read(0),
+        )]
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let upstream = context.upstream;
-        vec![Some(context.add("grad", ReduceSum { axes: self.axes.clone() }, &[upstream]))]
+        vec![Some(context.add(
+            "grad",
+            ReduceSum {
+                axes: self.axes.clone(),
+            },
+            &[upstream],
+        ))]
     }
 }

@@ -20,11 +20,17 @@ impl Operation for Constant {
     const EXAMPLE: &'static str = "x = constant() shape=[2, 3] value=0.5\noutput x = x";
 
     fn parse(attributes: &mut Attributes) -> Result<Constant, OpError> {
-        Ok(Constant { shape: attributes.dims("shape")?, value: attributes.real("value", None)? })
+        Ok(Constant {
+            shape: attributes.dims("shape")?,
+            value: attributes.real("value", None)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        vec![("shape", Attribute::Dims(self.shape.clone())), ("value", Attribute::Real(self.value.0))]
+        vec![
+            ("shape", Attribute::Dims(self.shape.clone())),
+            ("value", Attribute::Real(self.value.0)),
+        ]
     }
 
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {

@@ -4,7 +4,9 @@ use super::window::output_extent;
 use super::{Conv2dGradInput, Conv2dGradWeight};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Dim, Type};
 
 /// `y = conv2d(x, w) stride=[4, 4] pad=[0, 0, 3, 3]`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, y `[N, O, H', W']`.
@@ -94,11 +96,28 @@ output y = y";
         let (x, w) = (operands[0], operands[1]);
         self.check_channels(x, w)?;
         let extent = |axis: usize| {
-            let kernel = w.shape[2 + axis].fixed().expect("a weight whose channels are checked is not symbolic");
+            let kernel = w.shape[2 + axis]
+                .fixed()
+                .expect("a weight whose channels are checked is not symbolic");
             let pad = (self.pad[axis], self.pad[axis + 2]);
-            output_extent(x.shape[2 + axis], kernel, self.stride[axis], self.dilation[axis], pad, false)
+            output_extent(
+                x.shape[2 + axis],
+                kernel,
+                self.stride[axis],
+                self.dilation[axis],
+                pad,
+                false,
+            )
         };
-        Ok(Type::new(DType::F32, [x.shape[0], w.shape[0], Dim::Fixed(extent(0)?), Dim::Fixed(extent(1)?)]))
+        Ok(Type::new(
+            DType::F32,
+            [
+                x.shape[0],
+                w.shape[0],
+                Dim::Fixed(extent(0)?),
+                Dim::Fixed(extent(1)?),
+            ],
+        ))
     }
 
     /// Parallel loops n, g, o (within the group), y, x; reduction loops c (within the group), ky, kx.
@@ -126,14 +145,27 @@ output y = y";
                         self.position(1, x, kx),
                     ],
                 ),
-                read(1, vec![channel(o, per_group_out), Affine::of(c), Affine::of(ky), Affine::of(kx)]),
+                read(
+                    1,
+                    vec![
+                        channel(o, per_group_out),
+                        Affine::of(c),
+                        Affine::of(ky),
+                        Affine::of(kx),
+                    ],
+                ),
             ],
             combine: Combine::Sum,
             body: Expr::Read(0) * Expr::Read(1),
             outputs: vec![Output {
                 dtype: DType::F32,
                 extents: out,
-                index: vec![Affine::of(n), channel(o, per_group_out), Affine::of(y), Affine::of(x)],
+                index: vec![
+                    Affine::of(n),
+                    channel(o, per_group_out),
+                    Affine::of(y),
+                    Affine::of(x),
+                ],
                 value: Expr::Reduced,
             }],
         }]
@@ -145,10 +177,25 @@ output y = y";
         let input_size = [size(context.operand_type(0), 2), size(context.operand_type(0), 3)];
         let kernel = [size(context.operand_type(1), 2), size(context.operand_type(1), 3)];
         let dx = context.wanted[0].then(|| {
-            context.add("grad_input", Conv2dGradInput { window: self.clone(), size: input_size }, &[upstream, w])
+            context.add(
+                "grad_input",
+                Conv2dGradInput {
+                    window: self.clone(),
+                    size: input_size,
+                },
+                &[upstream, w],
+            )
         });
-        let dw = context.wanted[1]
-            .then(|| context.add("grad_weight", Conv2dGradWeight { window: self.clone(), kernel }, &[upstream, x]));
+        let dw = context.wanted[1].then(|| {
+            context.add(
+                "grad_weight",
+                Conv2dGradWeight {
+                    window: self.clone(),
+                    kernel,
+                },
+                &[upstream, x],
+            )
+        });
         vec![dx, dw]
     }
 }

@@ -3,7 +3,9 @@
 use super::Conv2d;
 use crate::graph::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Dim, Type};
 
 /// `dx = conv2d_grad_input(dy, w) size=[H, W]` with the convolution's attributes.
@@ -24,7 +26,10 @@ dx = conv2d_grad_input(dy, w) size=[7, 7] stride=[2, 2] pad=[1, 1, 1, 1] groups=
 output dx = dx";
 
     fn parse(attributes: &mut Attributes) -> Result<Conv2dGradInput, OpError> {
-        Ok(Conv2dGradInput { size: attributes.ints("size", None, 1)?, window: Conv2d::parse_window(attributes)? })
+        Ok(Conv2dGradInput {
+            size: attributes.ints("size", None, 1)?,
+            window: Conv2d::parse_window(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -40,7 +45,15 @@ output dx = dx";
         let (dy, w) = (operands[0], operands[1]);
         let per_group = w.shape[1].fixed().unwrap_or(0);
         let channels = Dim::Fixed(per_group * self.window.groups);
-        let dx = Type::new(DType::F32, [dy.shape[0], channels, Dim::Fixed(self.size[0]), Dim::Fixed(self.size[1])]);
+        let dx = Type::new(
+            DType::F32,
+            [
+                dy.shape[0],
+                channels,
+                Dim::Fixed(self.size[0]),
+                Dim::Fixed(self.size[1]),
+            ],
+        );
         let forward = self.window.infer(&[&dx, w])?;
         if forward != *dy {
             let error = OpError::new(
@@ -80,7 +93,12 @@ output dx = dx";
         };
         let weight = Read {
             source: Source::Operand(1),
-            index: vec![Index::new(channel(o, per_group_out)), Index::of(c), Index::of(ky), Index::of(kx)],
+            index: vec![
+                Index::new(channel(o, per_group_out)),
+                Index::of(c),
+                Index::of(ky),
+                Index::of(kx),
+            ],
             guards: vec![],
             outside: 0.0,
         };
@@ -93,7 +111,12 @@ output dx = dx";
             outputs: vec![Output {
                 dtype: DType::F32,
                 extents: out,
-                index: vec![Affine::of(n), channel(c, per_group_in), Affine::of(y), Affine::of(x)],
+                index: vec![
+                    Affine::of(n),
+                    channel(c, per_group_in),
+                    Affine::of(y),
+                    Affine::of(x),
+                ],
                 value: Expr::Reduced,
             }],
         }]
@@ -101,9 +124,16 @@ output dx = dx";
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (dy, w, upstream) = (context.operands[0], context.operands[1], context.upstream);
-        let kernel = [2, 3].map(|d| context.operand_type(1).shape[d].fixed().expect("only the batch is symbolic"));
+        let kernel = [2, 3].map(|d| {
+            context.operand_type(1).shape[d]
+                .fixed()
+                .expect("only the batch is symbolic")
+        });
         let for_dy = context.wanted[0].then(|| context.add("grad_dy", self.window.clone(), &[upstream, w]));
-        let op = super::Conv2dGradWeight { window: self.window.clone(), kernel };
+        let op = super::Conv2dGradWeight {
+            window: self.window.clone(),
+            kernel,
+        };
         let for_w = context.wanted[1].then(|| context.add("grad_weight", op, &[dy, upstream]));
         vec![for_dy, for_w]
     }

@@ -3,7 +3,9 @@
 use super::{Conv2d, Conv2dGradInput};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Dim, Type};
 
 /// `dw = conv2d_grad_weight(dy, x) kernel=[KH, KW]` with the convolution's attributes.
@@ -44,7 +46,12 @@ output dw = dw";
         let per_group = x.shape[1].fixed().map(|c| c / self.window.groups).unwrap_or(0);
         let w = Type::new(
             DType::F32,
-            [dy.shape[1], Dim::Fixed(per_group), Dim::Fixed(self.kernel[0]), Dim::Fixed(self.kernel[1])],
+            [
+                dy.shape[1],
+                Dim::Fixed(per_group),
+                Dim::Fixed(self.kernel[0]),
+                Dim::Fixed(self.kernel[1]),
+            ],
         );
         let forward = self.window.infer(&[x, &w])?;
         if forward != *dy {
@@ -74,7 +81,15 @@ output dw = dw";
             parallel: vec![self.window.groups, per_group_out, per_group_in, w[2], w[3]],
             reduction: vec![dy[0], dy[2], dy[3]],
             reads: vec![
-                read(0, vec![Affine::of(n), channel(o, per_group_out), Affine::of(y), Affine::of(x)]),
+                read(
+                    0,
+                    vec![
+                        Affine::of(n),
+                        channel(o, per_group_out),
+                        Affine::of(y),
+                        Affine::of(x),
+                    ],
+                ),
                 read(
                     1,
                     vec![
@@ -90,7 +105,12 @@ output dw = dw";
             outputs: vec![Output {
                 dtype: DType::F32,
                 extents: w,
-                index: vec![channel(o, per_group_out), Affine::of(c), Affine::of(ky), Affine::of(kx)],
+                index: vec![
+                    channel(o, per_group_out),
+                    Affine::of(c),
+                    Affine::of(ky),
+                    Affine::of(kx),
+                ],
                 value: Expr::Reduced,
             }],
         }]
@@ -98,9 +118,16 @@ output dw = dw";
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (dy, x, upstream) = (context.operands[0], context.operands[1], context.upstream);
-        let size = [2, 3].map(|d| context.operand_type(1).shape[d].fixed().expect("only the batch is symbolic"));
+        let size = [2, 3].map(|d| {
+            context.operand_type(1).shape[d]
+                .fixed()
+                .expect("only the batch is symbolic")
+        });
         let for_dy = context.wanted[0].then(|| context.add("grad_dy", self.window.clone(), &[x, upstream]));
-        let op = Conv2dGradInput { window: self.window.clone(), size };
+        let op = Conv2dGradInput {
+            window: self.window.clone(),
+            size,
+        };
         let for_x = context.wanted[1].then(|| context.add("grad_x", op, &[dy, upstream]));
         vec![for_dy, for_x]
     }

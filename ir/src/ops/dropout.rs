@@ -48,12 +48,17 @@ impl Dropout {
 
 impl Operation for Dropout {
     const MNEMONIC: &'static str = "dropout";
-    const EXAMPLE: &'static str = "x = input() shape=[N, 4]\ny = dropout(x) rate=0.5 scale=inference\noutput y = y";
+    const EXAMPLE: &'static str =
+        "x = input() shape=[N, 4]\ny = dropout(x) rate=0.5 scale=inference\noutput y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<Dropout, OpError> {
         let rate = attributes.real("rate", Some(0.5))?;
         if !(0.0..1.0).contains(&rate.0) {
-            let error = OpError::new(format!("rate={rate}"), "a probability below 1", "Use 0 <= rate < 1.");
+            let error = OpError::new(
+                format!("rate={rate}"),
+                "a probability below 1",
+                "Use 0 <= rate < 1.",
+            );
             return Err(error.attribute("rate"));
         }
         let scale = match attributes.word("scale", &["training", "inference"])? {
@@ -82,6 +87,12 @@ impl Operation for Dropout {
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let upstream = context.upstream;
-        vec![Some(context.add("grad", Scale { factor: Real(self.factor()) }, &[upstream]))]
+        vec![Some(context.add(
+            "grad",
+            Scale {
+                factor: Real(self.factor()),
+            },
+            &[upstream],
+        ))]
     }
 }

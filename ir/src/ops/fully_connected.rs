@@ -3,14 +3,19 @@
 use super::Matmul;
 use crate::graph::NodeId;
 use crate::nest::Nest;
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `y = fully_connected(x, w)`: x `[N, in]`, w `[out, in]` as PyTorch lays it out, y `[N, out]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FullyConnected;
 
-const PRODUCT: Matmul = Matmul { transpose_a: false, transpose_b: true };
+const PRODUCT: Matmul = Matmul {
+    transpose_a: false,
+    transpose_b: true,
+};
 
 impl Operation for FullyConnected {
     const MNEMONIC: &'static str = "fully_connected";

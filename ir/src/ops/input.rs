@@ -37,7 +37,11 @@ impl Operation for Input {
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &[])?;
         if self.shape.iter().skip(1).any(|d| *d == Dim::Batch) {
-            let error = OpError::new("N after the first dimension", "N first", "Move the batch to the front.");
+            let error = OpError::new(
+                "N after the first dimension",
+                "N first",
+                "Move the batch to the front.",
+            );
             return Err(error.attribute("shape"));
         }
         Ok(Type::new(self.dtype, self.shape.clone()))

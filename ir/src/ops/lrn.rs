@@ -4,7 +4,9 @@ use super::build::output;
 use super::{LrnGrad, LrnScale};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Guard, Index, Loop, Nest, Read, Source};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Real, Type};
 
 /// `y = lrn(x) size=5 alpha=0.0001 beta=0.75 k=2.0`: `y = x / (k + α'·Σ x²)^β` over a window of `size` channels.
@@ -38,9 +40,16 @@ impl Lrn {
             divide: attributes.bool("divide", true)?,
             groups: attributes.int("groups", Some(1), 1)?,
         };
-        for (name, value, fits) in [("k", lrn.k, lrn.k.0 > 0.0), ("alpha", lrn.alpha, lrn.alpha.0 >= 0.0)] {
+        for (name, value, fits) in [
+            ("k", lrn.k, lrn.k.0 > 0.0),
+            ("alpha", lrn.alpha, lrn.alpha.0 >= 0.0),
+        ] {
             if !fits {
-                let error = OpError::new(format!("{name}={value}"), "k > 0 and alpha >= 0", "Use a larger value.");
+                let error = OpError::new(
+                    format!("{name}={value}"),
+                    "k > 0 and alpha >= 0",
+                    "Use a larger value.",
+                );
                 return Err(error.attribute(name));
             }
         }
@@ -66,7 +75,11 @@ impl Lrn {
 
     /// α, divided by the size if so wanted.
     pub(super) fn effective_alpha(&self) -> f64 {
-        if self.divide { self.alpha.0 / self.size as f64 } else { self.alpha.0 }
+        if self.divide {
+            self.alpha.0 / self.size as f64
+        } else {
+            self.alpha.0
+        }
     }
 
     /// Checks that operands are equal f32 images whose channels the groups divide.
@@ -87,7 +100,12 @@ impl Lrn {
     /// A read at the point itself: loops n, g, c (within the group), y, x.
     pub(super) fn here(&self, operand: usize, channels: usize) -> Read {
         let channel = self.channel(channels);
-        let index = [Affine::of(Loop(0)), channel, Affine::of(Loop(3)), Affine::of(Loop(4))];
+        let index = [
+            Affine::of(Loop(0)),
+            channel,
+            Affine::of(Loop(3)),
+            Affine::of(Loop(4)),
+        ];
         super::build::read(operand, index)
     }
 
@@ -98,12 +116,21 @@ impl Lrn {
     /// A read at the window's element j (loop 5), which lies `before` channels back; 0 beyond the group.
     pub(super) fn neighbour(&self, operand: usize, channels: usize, before: usize) -> Read {
         let shift = |map: Affine| map.plus_loop(Loop(5), 1).plus_constant(-(before as i64));
-        let index = [Affine::of(Loop(0)), shift(self.channel(channels)), Affine::of(Loop(3)), Affine::of(Loop(4))];
+        let index = [
+            Affine::of(Loop(0)),
+            shift(self.channel(channels)),
+            Affine::of(Loop(3)),
+            Affine::of(Loop(4)),
+        ];
         let high = (channels / self.groups) as i64;
         Read {
             source: Source::Operand(operand),
             index: index.into_iter().map(Index::new).collect(),
-            guards: vec![Guard { map: shift(Affine::of(Loop(2))), low: 0, high }],
+            guards: vec![Guard {
+                map: shift(Affine::of(Loop(2))),
+                low: 0,
+                high,
+            }],
             outside: 0.0,
         }
     }
@@ -112,9 +139,20 @@ impl Lrn {
     pub(super) fn nest(&self, result: &Type, reads: Vec<Read>, body: Expr, value: Expr) -> Vec<Nest> {
         let extents = result.extents();
         let channels = extents[1];
-        let index = [Affine::of(Loop(0)), self.channel(channels), Affine::of(Loop(3)), Affine::of(Loop(4))];
+        let index = [
+            Affine::of(Loop(0)),
+            self.channel(channels),
+            Affine::of(Loop(3)),
+            Affine::of(Loop(4)),
+        ];
         vec![Nest {
-            parallel: vec![extents[0], self.groups, channels / self.groups, extents[2], extents[3]],
+            parallel: vec![
+                extents[0],
+                self.groups,
+                channels / self.groups,
+                extents[2],
+                extents[3],
+            ],
             reduction: vec![self.size],
             reads,
             combine: Combine::Sum,
@@ -152,12 +190,21 @@ output y = y";
         let channels = operands[0].extents()[1];
         let reads = vec![self.neighbour(0, channels, self.size / 2), self.here(0, channels)];
         let power = self.scale().binary(Binary::Power, Expr::Constant(-self.beta.0));
-        self.nest(result, reads, Expr::Read(0) * Expr::Read(0), Expr::Read(1) * power)
+        self.nest(
+            result,
+            reads,
+            Expr::Read(0) * Expr::Read(0),
+            Expr::Read(1) * power,
+        )
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (x, upstream) = (context.operands[0], context.upstream);
         let scale = context.add("scale", LrnScale { window: self.clone() }, &[x]);
-        vec![Some(context.add("grad", LrnGrad { window: self.clone() }, &[upstream, x, scale]))]
+        vec![Some(context.add(
+            "grad",
+            LrnGrad { window: self.clone() },
+            &[upstream, x, scale],
+        ))]
     }
 }

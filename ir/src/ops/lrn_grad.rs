@@ -24,7 +24,9 @@ dx = lrn_grad(dy, x, s) size=5 alpha=0.0001 beta=0.75 k=2.0
 output dx = dx";
 
     fn parse(attributes: &mut Attributes) -> Result<LrnGrad, OpError> {
-        Ok(LrnGrad { window: Lrn::parse_window(attributes)? })
+        Ok(LrnGrad {
+            window: Lrn::parse_window(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -42,7 +44,8 @@ output dx = dx";
         let mut reads: Vec<_> = (0..3).map(|i| lrn.neighbour(i, channels, before)).collect();
         reads[2].outside = 1.0;
         reads.extend((0..3).map(|i| lrn.here(i, channels)));
-        let power = |scale: usize, exponent: f64| Expr::Read(scale).binary(Binary::Power, Expr::Constant(exponent));
+        let power =
+            |scale: usize, exponent: f64| Expr::Read(scale).binary(Binary::Power, Expr::Constant(exponent));
         let body = Expr::Read(0) * Expr::Read(1) * power(2, -lrn.beta.0 - 1.0);
         let factor = Expr::Constant(-2.0 * lrn.effective_alpha() * lrn.beta.0);
         let value = Expr::Read(3) * power(5, -lrn.beta.0) + factor * Expr::Read(4) * Expr::Reduced;

@@ -21,7 +21,9 @@ s = lrn_scale(x) size=5 alpha=0.0001 beta=0.75 k=2.0
 output s = s";
 
     fn parse(attributes: &mut Attributes) -> Result<LrnScale, OpError> {
-        Ok(LrnScale { window: Lrn::parse_window(attributes)? })
+        Ok(LrnScale {
+            window: Lrn::parse_window(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -35,7 +37,8 @@ output s = s";
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let channels = operands[0].extents()[1];
         let reads = vec![self.window.neighbour(0, channels, self.window.size / 2)];
-        self.window.nest(result, reads, Expr::Read(0) * Expr::Read(0), self.window.scale())
+        self.window
+            .nest(result, reads, Expr::Read(0) * Expr::Read(0), self.window.scale())
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -3,7 +3,9 @@
 use super::build::{loops, read};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Combine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `y = matmul(x, w) transpose_b=true`: x `[N, in]`, w `[out, in]`, y `[N, out]`.
@@ -25,12 +27,21 @@ output y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<Matmul, OpError> {
         let transpose_a = attributes.bool("transpose_a", false)?;
-        Ok(Matmul { transpose_a, transpose_b: attributes.bool("transpose_b", false)? })
+        Ok(Matmul {
+            transpose_a,
+            transpose_b: attributes.bool("transpose_b", false)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        let both = [("transpose_a", self.transpose_a), ("transpose_b", self.transpose_b)];
-        both.into_iter().filter(|a| a.1).map(|(name, value)| (name, Attribute::Bool(value))).collect()
+        let both = [
+            ("transpose_a", self.transpose_a),
+            ("transpose_b", self.transpose_b),
+        ];
+        both.into_iter()
+            .filter(|a| a.1)
+            .map(|(name, value)| (name, Attribute::Bool(value)))
+            .collect()
     }
 
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
@@ -38,8 +49,16 @@ output y = y";
         expect_operand(operands, 0, DType::F32, 2)?;
         expect_operand(operands, 1, DType::F32, 2)?;
         let (a, b) = (&operands[0].shape, &operands[1].shape);
-        let (rows, inner_a) = if self.transpose_a { (a[1], a[0]) } else { (a[0], a[1]) };
-        let (inner_b, columns) = if self.transpose_b { (b[1], b[0]) } else { (b[0], b[1]) };
+        let (rows, inner_a) = if self.transpose_a {
+            (a[1], a[0])
+        } else {
+            (a[0], a[1])
+        };
+        let (inner_b, columns) = if self.transpose_b {
+            (b[1], b[0])
+        } else {
+            (b[0], b[1])
+        };
         if inner_a != inner_b {
             return Err(OpError::new(
                 format!("a product over {inner_a} and {inner_b} elements"),
@@ -54,8 +73,16 @@ output y = y";
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let inner = operands[0].extents()[if self.transpose_a { 0 } else { 1 }];
         let [row, column, k] = std::array::from_fn(|l| Affine::of(Loop(l)));
-        let a = if self.transpose_a { [k.clone(), row] } else { [row, k.clone()] };
-        let b = if self.transpose_b { [column, k] } else { [k, column] };
+        let a = if self.transpose_a {
+            [k.clone(), row]
+        } else {
+            [row, k.clone()]
+        };
+        let b = if self.transpose_b {
+            [column, k]
+        } else {
+            [k, column]
+        };
         vec![Nest {
             parallel: result.extents(),
             reduction: vec![inner],
@@ -70,7 +97,10 @@ output y = y";
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (a, b, dy) = (context.operands[0], context.operands[1], context.upstream);
         let (ta, tb) = (self.transpose_a, self.transpose_b);
-        let product = |transpose_a, transpose_b| Matmul { transpose_a, transpose_b };
+        let product = |transpose_a, transpose_b| Matmul {
+            transpose_a,
+            transpose_b,
+        };
         let for_a = context.wanted[0].then(|| match ta {
             false => context.add("grad_a", product(false, !tb), &[dy, b]),
             true => context.add("grad_a", product(tb, true), &[b, dy]),

@@ -17,10 +17,13 @@ pub struct MaxPool {
 
 impl Operation for MaxPool {
     const MNEMONIC: &'static str = "max_pool";
-    const EXAMPLE: &'static str = "x = input() shape=[N, 3, 7, 7]\ny = max_pool(x) kernel=3 stride=2\noutput y = y";
+    const EXAMPLE: &'static str =
+        "x = input() shape=[N, 3, 7, 7]\ny = max_pool(x) kernel=3 stride=2\noutput y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<MaxPool, OpError> {
-        Ok(MaxPool { pool: Pool::parse(attributes)? })
+        Ok(MaxPool {
+            pool: Pool::parse(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -44,9 +47,22 @@ impl Operation for MaxPool {
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (x, upstream) = (context.operands[0], context.upstream);
-        let size = [2, 3].map(|d| context.operand_type(0).shape[d].fixed().expect("only the batch is symbolic"));
-        let index = context.add("index", MaxPoolIndex { pool: self.pool.clone() }, &[x]);
-        let op = MaxPoolGrad { pool: self.pool.clone(), size };
+        let size = [2, 3].map(|d| {
+            context.operand_type(0).shape[d]
+                .fixed()
+                .expect("only the batch is symbolic")
+        });
+        let index = context.add(
+            "index",
+            MaxPoolIndex {
+                pool: self.pool.clone(),
+            },
+            &[x],
+        );
+        let op = MaxPoolGrad {
+            pool: self.pool.clone(),
+            size,
+        };
         vec![Some(context.add("grad", op, &[upstream, index]))]
     }
 }

@@ -4,7 +4,9 @@ use super::build::reduce;
 use super::window::Pool;
 use crate::graph::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `dx = max_pool_grad(dy, index) size=[H, W]` with the pooling's attributes.
@@ -25,11 +27,18 @@ dx = max_pool_grad(dy, i) size=[7, 7] kernel=3 stride=2
 output dx = dx";
 
     fn parse(attributes: &mut Attributes) -> Result<MaxPoolGrad, OpError> {
-        Ok(MaxPoolGrad { size: attributes.ints("size", None, 1)?, pool: Pool::parse(attributes)? })
+        Ok(MaxPoolGrad {
+            size: attributes.ints("size", None, 1)?,
+            pool: Pool::parse(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
-        [vec![("size", Attribute::ints(&self.size))], self.pool.attributes()].concat()
+        [
+            vec![("size", Attribute::ints(&self.size))],
+            self.pool.attributes(),
+        ]
+        .concat()
     }
 
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
@@ -40,19 +49,32 @@ output dx = dx";
         let result = self.pool.infer_gradient(operands[0], self.size)?;
         if operands[1].shape != operands[0].shape {
             let found = format!("an index of type {}", operands[1]);
-            return Err(OpError::new(found, format!("the shape of {}", operands[0]), "Pass its own index.").operand(1));
+            return Err(OpError::new(
+                found,
+                format!("the shape of {}", operands[0]),
+                "Pass its own index.",
+            )
+            .operand(1));
         }
         Ok(result)
     }
 
     fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let [ky, kx] = [4, 5].map(crate::nest::Loop);
-        let place = Affine::default().plus_loop(ky, self.pool.kernel[1] as i64).plus_loop(kx, 1);
+        let place = Affine::default()
+            .plus_loop(ky, self.pool.kernel[1] as i64)
+            .plus_loop(kx, 1);
         let won = Expr::Read(1).binary(Binary::Equal, Expr::Index(place));
         // A window that does not exist has no winner.
         let reads = vec![self.pool.read_windows(0, 0.0), self.pool.read_windows(1, 255.0)];
         let body = won.select(Expr::Read(0), Expr::Constant(0.0));
-        vec![reduce(result, self.pool.kernel.to_vec(), reads, Combine::Sum, body)]
+        vec![reduce(
+            result,
+            self.pool.kernel.to_vec(),
+            reads,
+            Combine::Sum,
+            body,
+        )]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -20,7 +20,9 @@ impl Operation for MaxPoolIndex {
         "x = input() shape=[N, 3, 7, 7]\ni = max_pool_index(x) kernel=3 stride=2\noutput i = i";
 
     fn parse(attributes: &mut Attributes) -> Result<MaxPoolIndex, OpError> {
-        Ok(MaxPoolIndex { pool: Pool::parse(attributes)? })
+        Ok(MaxPoolIndex {
+            pool: Pool::parse(attributes)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {

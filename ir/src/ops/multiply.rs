@@ -13,7 +13,8 @@ pub struct Multiply;
 
 impl Operation for Multiply {
     const MNEMONIC: &'static str = "multiply";
-    const EXAMPLE: &'static str = "a = input() shape=[N, 4]\nb = input() shape=[N, 4]\ny = multiply(a, b)\noutput y = y";
+    const EXAMPLE: &'static str =
+        "a = input() shape=[N, 4]\nb = input() shape=[N, 4]\ny = multiply(a, b)\noutput y = y";
 
     fn parse(_: &mut Attributes) -> Result<Multiply, OpError> {
         Ok(Multiply)

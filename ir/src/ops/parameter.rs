@@ -32,7 +32,10 @@ impl Operation for Parameter {
             "normal" => Init::Normal(attributes.real("std", None)?),
             _ => Init::Constant(attributes.real("value", Some(0.0))?),
         };
-        Ok(Parameter { shape: attributes.dims("shape")?, init })
+        Ok(Parameter {
+            shape: attributes.dims("shape")?,
+            init,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
@@ -41,7 +44,10 @@ impl Operation for Parameter {
             Init::Constant(Real(0.0)) => {}
             Init::Constant(Real(value)) => attributes.push(("value", Attribute::Real(value))),
             Init::Normal(Real(std)) => {
-                attributes.extend([("init", Attribute::Word("normal".into())), ("std", Attribute::Real(std))]);
+                attributes.extend([
+                    ("init", Attribute::Word("normal".into())),
+                    ("std", Attribute::Real(std)),
+                ]);
             }
         }
         attributes
@@ -50,7 +56,11 @@ impl Operation for Parameter {
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &[])?;
         if self.shape.contains(&Dim::Batch) {
-            let error = OpError::new("N in a parameter's shape", "numbers", "Parameters do not depend on the batch.");
+            let error = OpError::new(
+                "N in a parameter's shape",
+                "numbers",
+                "Parameters do not depend on the batch.",
+            );
             return Err(error.attribute("shape"));
         }
         Ok(Type::new(DType::F32, self.shape.clone()))

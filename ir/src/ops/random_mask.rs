@@ -3,7 +3,9 @@
 use super::build::{map, read};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Binary, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Dim, Real, Shape, Type};
 
 /// `m = random_mask(state) shape=[N, 4096] keep=0.5 value=2.0 stream=1`: `value` with probability `keep`, else 0.
@@ -63,10 +65,19 @@ output mask = mask";
             element = element.plus_loop(Loop(d), stride);
             stride *= extent as i64;
         }
-        let uniform = Expr::Uniform { seed: 0, step: 1, stream: self.stream as u32, element };
+        let uniform = Expr::Uniform {
+            seed: 0,
+            step: 1,
+            stream: self.stream as u32,
+            element,
+        };
         let kept = Expr::Constant(self.keep.0).binary(Binary::Greater, uniform);
         let reads = [0, 1].map(|i| read(0, [Affine::constant(i)])).to_vec();
-        vec![map(result, reads, kept.select(Expr::Constant(self.value.0), Expr::Constant(0.0)))]
+        vec![map(
+            result,
+            reads,
+            kept.select(Expr::Constant(self.value.0), Expr::Constant(0.0)),
+        )]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -16,7 +16,8 @@ pub struct ReduceSum {
 
 impl Operation for ReduceSum {
     const MNEMONIC: &'static str = "reduce_sum";
-    const EXAMPLE: &'static str = "x = input() shape=[N, 3, 2, 2]\ny = reduce_sum(x) axes=[0, 2, 3]\noutput y = y";
+    const EXAMPLE: &'static str =
+        "x = input() shape=[N, 3, 2, 2]\ny = reduce_sum(x) axes=[0, 2, 3]\noutput y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<ReduceSum, OpError> {
         let mut axes = attributes.list("axes", 0)?;
@@ -37,7 +38,10 @@ impl Operation for ReduceSum {
             let expected = format!("dimensions of an f32 value, below {}", x.rank());
             return Err(OpError::new(found, expected, "Name existing dimensions.").attribute("axes"));
         }
-        let kept: Vec<Dim> = (0..x.rank()).filter(|d| !self.axes.contains(d)).map(|d| x.shape[d]).collect();
+        let kept: Vec<Dim> = (0..x.rank())
+            .filter(|d| !self.axes.contains(d))
+            .map(|d| x.shape[d])
+            .collect();
         Ok(Type::new(DType::F32, kept))
     }
 
@@ -46,18 +50,31 @@ impl Operation for ReduceSum {
         let (mut kept, mut summed) = (0, result.rank());
         let index: Vec<Affine> = (0..x.len())
             .map(|d| {
-                let next = if self.axes.contains(&d) { &mut summed } else { &mut kept };
+                let next = if self.axes.contains(&d) {
+                    &mut summed
+                } else {
+                    &mut kept
+                };
                 *next += 1;
                 Affine::of(Loop(*next - 1))
             })
             .collect();
         let reduction = self.axes.iter().map(|&axis| x[axis]).collect();
-        vec![reduce(result, reduction, vec![read(0, index)], Combine::Sum, Expr::Read(0))]
+        vec![reduce(
+            result,
+            reduction,
+            vec![read(0, index)],
+            Combine::Sum,
+            Expr::Read(0),
+        )]
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (shape, upstream) = (context.operand_type(0).shape.clone(), context.upstream);
-        let op = Broadcast { shape, axes: self.axes.clone() };
+        let op = Broadcast {
+            shape,
+            axes: self.axes.clone(),
+        };
         vec![Some(context.add("grad", op, &[upstream]))]
     }
 }

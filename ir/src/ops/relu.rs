@@ -1,7 +1,7 @@
 //! The rectifier.
 
-use super::build::{elementwise, same_types};
 use super::ReluGrad;
+use super::build::{elementwise, same_types};
 use crate::graph::NodeId;
 use crate::nest::{Binary, Expr, Nest};
 use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
@@ -29,7 +29,11 @@ impl Operation for Relu {
     }
 
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        elementwise(operands.len(), result, Expr::Read(0).binary(Binary::Max, Expr::Constant(0.0)))
+        elementwise(
+            operands.len(),
+            result,
+            Expr::Read(0).binary(Binary::Max, Expr::Constant(0.0)),
+        )
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

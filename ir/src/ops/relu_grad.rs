@@ -13,7 +13,8 @@ pub struct ReluGrad;
 
 impl Operation for ReluGrad {
     const MNEMONIC: &'static str = "relu_grad";
-    const EXAMPLE: &'static str = "dy = input() shape=[N, 4]\ny = input() shape=[N, 4]\ndx = relu_grad(dy, y)\noutput dx = dx";
+    const EXAMPLE: &'static str =
+        "dy = input() shape=[N, 4]\ny = input() shape=[N, 4]\ndx = relu_grad(dy, y)\noutput dx = dx";
 
     fn parse(_: &mut Attributes) -> Result<ReluGrad, OpError> {
         Ok(ReluGrad)
@@ -29,7 +30,13 @@ impl Operation for ReluGrad {
     }
 
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        elementwise(operands.len(), result, Expr::Read(1).binary(Binary::Greater, Expr::Constant(0.0)).select(Expr::Read(0), Expr::Constant(0.0)))
+        elementwise(
+            operands.len(),
+            result,
+            Expr::Read(1)
+                .binary(Binary::Greater, Expr::Constant(0.0))
+                .select(Expr::Read(0), Expr::Constant(0.0)),
+        )
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

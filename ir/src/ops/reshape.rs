@@ -65,10 +65,13 @@ fn indices(extents: &[usize], parts: &[usize]) -> Vec<Affine> {
 
 impl Operation for Reshape {
     const MNEMONIC: &'static str = "reshape";
-    const EXAMPLE: &'static str = "x = input() shape=[N, 3, 2, 2]\ny = reshape(x) shape=[N, 12]\noutput y = y";
+    const EXAMPLE: &'static str =
+        "x = input() shape=[N, 3, 2, 2]\ny = reshape(x) shape=[N, 12]\noutput y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<Reshape, OpError> {
-        Ok(Reshape { shape: attributes.dims("shape")? })
+        Ok(Reshape {
+            shape: attributes.dims("shape")?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {

@@ -18,7 +18,9 @@ impl Operation for Scale {
     const EXAMPLE: &'static str = "x = input() shape=[N, 4]\ny = scale(x) factor=0.5\noutput y = y";
 
     fn parse(attributes: &mut Attributes) -> Result<Scale, OpError> {
-        Ok(Scale { factor: attributes.real("factor", None)? })
+        Ok(Scale {
+            factor: attributes.real("factor", None)?,
+        })
     }
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {

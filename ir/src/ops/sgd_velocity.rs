@@ -3,7 +3,9 @@
 use super::build::{loops, map, read, same_types};
 use crate::graph::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Real, Type};
 
 /// `v' = sgd_velocity(v, w, g, lr) momentum=0.9 decay=0.0005 factor=1.0`, as in the paper of 2012:
@@ -64,7 +66,11 @@ update w = w.next";
         if self.decay.0 != 0.0 {
             pull = Expr::Constant(self.decay.0) * Expr::Read(1) + pull;
         }
-        vec![map(result, reads, Expr::Constant(self.momentum.0) * Expr::Read(0) - rate * pull)]
+        vec![map(
+            result,
+            reads,
+            Expr::Constant(self.momentum.0) * Expr::Read(0) - rate * pull,
+        )]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -4,7 +4,9 @@ use super::build::{loops, map, read};
 use super::{SoftmaxGrad, log_sum_exp};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest, Read, Source, Unary};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `y = softmax(x)`: x and y `[N, K]`, rows of y sum to 1.
@@ -13,7 +15,10 @@ pub struct Softmax;
 
 /// A read of a row's number from an earlier stage.
 pub(super) fn row(stage: usize) -> Read {
-    Read { source: Source::Stage(stage), ..read(0, [Affine::of(Loop(0))]) }
+    Read {
+        source: Source::Stage(stage),
+        ..read(0, [Affine::of(Loop(0))])
+    }
 }
 
 impl Operation for Softmax {
@@ -36,7 +41,10 @@ impl Operation for Softmax {
 
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let value = (Expr::Read(0) - Expr::Read(1)).unary(Unary::Exp);
-        vec![log_sum_exp::rows(operands[0], 0), map(result, vec![read(0, loops(0, 2)), row(0)], value)]
+        vec![
+            log_sum_exp::rows(operands[0], 0),
+            map(result, vec![read(0, loops(0, 2)), row(0)], value),
+        ]
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

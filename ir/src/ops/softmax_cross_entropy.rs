@@ -5,7 +5,9 @@ use super::softmax::row;
 use super::{SoftmaxCrossEntropyGrad, log_sum_exp};
 use crate::graph::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `loss = softmax_cross_entropy(x, labels)`: x `[N, K]`, labels i64 `[N]`; the mean over the batch, a scalar.
@@ -60,7 +62,11 @@ output loss = loss";
         let picked = is_label(1).select(Expr::Read(0), Expr::Constant(0.0));
         let row_type = Type::new(DType::F32, [operands[0].shape[0]]);
         let logit = reduce(&row_type, vec![columns], reads, Combine::Sum, picked);
-        let mut mean = map(result, vec![row(0), row(1)], Expr::Reduced * Expr::Constant(1.0 / rows as f64));
+        let mut mean = map(
+            result,
+            vec![row(0), row(1)],
+            Expr::Reduced * Expr::Constant(1.0 / rows as f64),
+        );
         mean.reduction = vec![rows];
         mean.combine = Combine::Sum;
         mean.body = Expr::Read(0) - Expr::Read(1);
@@ -69,6 +75,9 @@ output loss = loss";
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let operands = [context.upstream, context.operands[0], context.operands[1]];
-        vec![Some(context.add("grad", SoftmaxCrossEntropyGrad, &operands)), None]
+        vec![
+            Some(context.add("grad", SoftmaxCrossEntropyGrad, &operands)),
+            None,
+        ]
     }
 }

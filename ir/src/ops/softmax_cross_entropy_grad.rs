@@ -1,12 +1,14 @@
 //! The gradient of the mean cross-entropy with respect to the logits.
 
 use super::build::{loops, map, read};
+use super::log_sum_exp;
 use super::softmax::row;
 use super::softmax_cross_entropy::{check, is_label};
-use super::log_sum_exp;
 use crate::graph::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest, Unary};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `dx = softmax_cross_entropy_grad(dloss, x, labels)`: `(softmax(x) − onehot(labels))·dloss/N`.
@@ -43,8 +45,16 @@ output dx = dx";
         let probability = (Expr::Read(0) - Expr::Read(1)).unary(Unary::Exp);
         let target = is_label(2).select(Expr::Constant(1.0), Expr::Constant(0.0));
         let factor = Expr::Read(3) * Expr::Constant(1.0 / operands[1].extents()[0] as f64);
-        let reads = vec![read(1, loops(0, 2)), row(0), read(2, [Affine::of(Loop(0))]), read(0, [])];
-        vec![log_sum_exp::rows(operands[1], 1), map(result, reads, (probability - target) * factor)]
+        let reads = vec![
+            read(1, loops(0, 2)),
+            row(0),
+            read(2, [Affine::of(Loop(0))]),
+            read(0, []),
+        ];
+        vec![
+            log_sum_exp::rows(operands[1], 1),
+            map(result, reads, (probability - target) * factor),
+        ]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

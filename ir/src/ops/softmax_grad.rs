@@ -4,7 +4,9 @@ use super::build::{loops, map, read, reduce, same_types};
 use super::softmax::row;
 use crate::graph::NodeId;
 use crate::nest::{Combine, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands};
+use crate::op::{
+    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
+};
 use crate::types::{DType, Type};
 
 /// `dx = softmax_grad(dy, y)`: `y·(dy − Σ dy·y)`, the sum over a row.
@@ -37,9 +39,18 @@ output dx = dx";
         let both = || vec![read(0, loops(0, 2)), read(1, loops(0, 2))];
         let rows = Type::new(DType::F32, [operands[0].shape[0]]);
         let columns = vec![operands[0].extents()[1]];
-        let sum = reduce(&rows, columns, both(), Combine::Sum, Expr::Read(0) * Expr::Read(1));
+        let sum = reduce(
+            &rows,
+            columns,
+            both(),
+            Combine::Sum,
+            Expr::Read(0) * Expr::Read(1),
+        );
         let reads = [both(), vec![row(0)]].concat();
-        vec![sum, map(result, reads, Expr::Read(1) * (Expr::Read(0) - Expr::Read(2)))]
+        vec![
+            sum,
+            map(result, reads, Expr::Read(1) * (Expr::Read(0) - Expr::Read(2))),
+        ]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -1,7 +1,7 @@
 //! The hyperbolic tangent.
 
-use super::build::{elementwise, same_types};
 use super::TanhGrad;
+use super::build::{elementwise, same_types};
 use crate::graph::NodeId;
 use crate::nest::{Expr, Nest, Unary};
 use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};

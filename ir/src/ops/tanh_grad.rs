@@ -13,7 +13,8 @@ pub struct TanhGrad;
 
 impl Operation for TanhGrad {
     const MNEMONIC: &'static str = "tanh_grad";
-    const EXAMPLE: &'static str = "dy = input() shape=[N, 4]\ny = input() shape=[N, 4]\ndx = tanh_grad(dy, y)\noutput dx = dx";
+    const EXAMPLE: &'static str =
+        "dy = input() shape=[N, 4]\ny = input() shape=[N, 4]\ndx = tanh_grad(dy, y)\noutput dx = dx";
 
     fn parse(_: &mut Attributes) -> Result<TanhGrad, OpError> {
         Ok(TanhGrad)
@@ -29,7 +30,11 @@ impl Operation for TanhGrad {
     }
 
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        elementwise(operands.len(), result, Expr::Read(0) * (Expr::Constant(1.0) - Expr::Read(1) * Expr::Read(1)))
+        elementwise(
+            operands.len(),
+            result,
+            Expr::Read(0) * (Expr::Constant(1.0) - Expr::Read(1) * Expr::Read(1)),
+        )
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
