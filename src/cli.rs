@@ -1,84 +1,167 @@
-//! The command line of `alexc`.
+//! The command line of `alexc`: the compiler's own commands, and those it shares with `alexrun`, on artifacts that
+//! were just compiled.
 
-use crate::compile::{Emit, EmitTo, Model, Request, compile};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::compile::{EmitTo, Emitted, Model, Request, compile};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use codegen::bridge::HostTarget;
 use ir::plan::Mode;
+use runtime::cli::{BenchArgs, DeviceArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
+use runtime::data::{SynthOptions, synth};
 use runtime::recipe::Recipe;
-use runtime::{Artifact, DeviceSpec, Error, TensorFile};
+use runtime::{Artifact, Error, TensorFile};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Compiles and trains convolutional networks: one text file to kernels for the machine at hand.
+///
+/// Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 stopped by Ctrl-C with everything saved.
 #[derive(Parser)]
 #[command(name = "alexc", version, arg_required_else_help = true)]
-struct Cli {
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compiles a model ahead of time to one artifact.
-    #[command(
-        after_help = "Example:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx"
-    )]
+    /// Compile a model ahead of time to one artifact
+    #[command(after_help = "Examples:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx\n  \
+                            alexc compile models/alexnet.ir --emit program --emit mlir=kernels.mlir")]
     Compile(CompileArgs),
-    /// Parses and verifies a model; prints every error.
+    /// Parse and verify a model, and print every error
     #[command(after_help = "Example:\n  alexc check models/alexnet.ir")]
     Check {
-        /// The model.
+        /// The model (.ir)
         model: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Prints the canonical text of a model; comments stay.
+    /// Print the canonical text of a model; comments stay
     #[command(after_help = "Example:\n  alexc fmt models/alexnet.ir")]
     Fmt {
-        /// The model.
+        /// The model (.ir)
         model: PathBuf,
     },
-    /// Writes initial parameters.
+    /// Write initial parameters
     #[command(after_help = "Example:\n  alexc init models/alexnet.ir --seed 1 -o weights.safetensors")]
     Init {
-        /// The model.
+        /// The model (.ir)
         model: PathBuf,
-        /// Of the random draws.
+        /// Of the random draws
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// The file to write.
-        #[arg(short = 'o', long = "output")]
+        /// The file to write
+        #[arg(short = 'o', long = "output", value_name = "W.safetensors")]
         output: PathBuf,
     },
-    /// Runs a model on given weights and inputs: tensors in, tensors out.
-    #[command(
-        after_help = "Example:\n  alexc run models/alexnet-owt.ir --weights w.safetensors --inputs x.safetensors --out y.safetensors"
-    )]
-    Run(RunArgs),
-    /// Times a model, warm.
+    /// Tensors in, tensors out, by the model's own names
+    #[command(after_help = "Example:\n  alexc run models/alexnet-owt.ir --weights w.safetensors --inputs \
+                            x.safetensors --out y.safetensors --grads")]
+    Run {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        args: RunArgs,
+        /// With --grads: keep dropout on
+        #[arg(long, requires = "grads")]
+        dropout: bool,
+    },
+    /// Train
+    #[command(after_help = "Examples:\n  alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes\n  \
+                            alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes --resume")]
+    Train {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        args: TrainArgs,
+    },
+    /// Top-1 and top-5 error over validation images
+    #[command(after_help = "Example:\n  alexc eval models/alexnet-cifar.ir --weights runs/shapes --data data/shapes")]
+    Eval {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        args: EvalArgs,
+    },
+    /// Classes of images, with probabilities
+    #[command(after_help = "Example:\n  alexc predict models/alexnet-cifar.ir --weights runs/shapes --top 3 cat.jpg")]
+    Predict {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        args: PredictArgs,
+    },
+    /// Time runs, warm
     #[command(after_help = "Example:\n  alexc bench models/alexnet.ir --mode train --batch 128 --json")]
-    Bench(BenchArgs),
+    Bench {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        #[command(flatten)]
+        args: BenchArgs,
+    },
+    /// Make data sets
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// What is here to run on
+    #[command(after_help = "Example:\n  alexc devices --json")]
+    Devices(OutputArgs),
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  alexc completions bash > ~/.local/share/bash-completion/completions/alexc")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Write a folder tree of JPEG files of drawn classes, `train/` and `val/`
+    #[command(after_help = "Example:\n  alexc data synth data/shapes --classes 10 --per-class 400 --size 40")]
+    Synth {
+        /// The folder to make
+        dir: PathBuf,
+        /// Classes, which differ in shape and texture
+        #[arg(long, default_value_t = 10)]
+        classes: usize,
+        /// Training images a class
+        #[arg(long, default_value_t = 400)]
+        per_class: usize,
+        /// Validation images a class; a quarter of the training images if not given
+        #[arg(long)]
+        val_per_class: Option<usize>,
+        /// Height and width in pixels
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+        /// Of everything that varies
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
 }
 
 /// The model and how it is compiled.
 #[derive(Args, Clone)]
 struct ModelArgs {
-    /// The model's text.
+    /// The model (.ir)
     model: PathBuf,
-    /// Samples of one run.
-    #[arg(long)]
-    batch: Option<usize>,
-    /// Where it runs: `cpu`, `cpu:K`, `cpu:A-B`.
-    #[arg(long, default_value = "cpu")]
-    devices: String,
-    /// How far the program is optimised.
+    /// Samples of one run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch: Option<u64>,
+    /// The recipe (.toml); without, the one beside the model
+    #[arg(long, value_name = "R.toml")]
+    recipe: Option<PathBuf>,
+    /// How far to optimise: 0 is one kernel an operation
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
     opt_level: u8,
-    /// The arithmetic of contractions.
+    /// The arithmetic of contractions
     #[arg(long, default_value = "f32", value_parser = ["f32"])]
     precision: String,
-    /// The recipe; the model's own (`MODEL.toml`) if there is one.
-    #[arg(long)]
-    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -100,169 +183,148 @@ impl From<ModeArg> for Mode {
 struct CompileArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// What one run does.
+    /// What one run does; `train` also compiles the program to evaluate with
     #[arg(long, value_enum, default_value = "infer")]
     mode: ModeArg,
-    /// The artifact to write; the model's name with `.alx` if nothing is emitted.
-    #[arg(short = 'o', long = "output")]
+    /// The artifact to write; without, the model's name with .alx, or none if stages are shown
+    #[arg(short = 'o', long = "output", value_name = "OUT.alx")]
     output: Option<PathBuf>,
-    /// The processor: `cpu` is this machine's, `avx2` any x86-64 one with AVX2, `avx512` any with AVX-512.
+    /// The processor: this one, or any x86-64 with AVX2 or AVX-512
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "avx2", "avx512"])]
     target: String,
-    /// Shows a stage, on standard output or in a file: graph, optimized, dot, program, mlir, llvm, asm, plan, costs.
+    /// Show a stage, on stdout or in a file: graph, optimized, dot, program, mlir, llvm, asm, plan, costs
     #[arg(long, value_name = "STAGE[=FILE]")]
     emit: Vec<EmitTo>,
 }
 
-#[derive(Args)]
-struct RunArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Parameters: a safetensors file, a checkpoint or a run folder.
-    #[arg(long)]
-    weights: PathBuf,
-    /// Inputs by name.
-    #[arg(long)]
-    inputs: PathBuf,
-    /// The file to write.
-    #[arg(long)]
-    out: PathBuf,
-    /// Writes the loss and the gradient of every parameter; the inputs hold `labels`.
-    #[arg(long)]
-    grads: bool,
-    /// Keeps dropout on while computing gradients.
-    #[arg(long)]
-    dropout: bool,
-}
-
-#[derive(Args)]
-struct BenchArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// What one run does.
-    #[arg(long, value_enum, default_value = "infer")]
-    mode: ModeArg,
-    /// Runs to time; without, as many as a few seconds hold.
-    #[arg(long)]
-    iters: Option<usize>,
-    /// Prints one JSON object.
-    #[arg(long)]
-    json: bool,
-    /// Times every launch in one more run.
-    #[arg(long)]
-    launches: bool,
-}
+/// Samples of one run where nothing says otherwise and images are many.
+const EVALUATION_BATCH: usize = 64;
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    runtime::cli::exit(run(Arguments::parse().command))
 }
 
 fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Compile(args) => run_compile(&args),
-        Command::Check { model } => Model::read(&model, colour()).map(drop),
+        Command::Check { model, output } => run_check(&model, output),
         Command::Fmt { model } => {
-            let text = runtime::files::read_text(&model, 16 << 20)?;
+            let text = runtime::files::read_text(&model, crate::compile::MODEL_BYTES)?;
             let formatted = ir::text::format(&text, &model.display().to_string())
                 .map_err(|mistakes| Error::input(ir::text::render(&mistakes, &text, colour())))?;
-            print!("{formatted}");
-            Ok(())
+            print(formatted.trim_end())
         }
         Command::Init { model, seed, output } => run_init(&model, seed, &output),
-        Command::Run(args) => run_run(&args),
-        Command::Bench(args) => run_bench(&args),
+        Command::Run { model, args, dropout } => run_run(&model, &args, dropout),
+        Command::Train { model, args } => {
+            let recipe = args.recipe(model.recipe.as_deref(), model.batch(), || model.own_recipe())?;
+            let batch = recipe.train.batch;
+            let output = model.compile(&[Mode::Infer, Mode::Train], batch, recipe.clone())?;
+            args.run(output.artifact, recipe, model.devices.parse()?)
+        }
+        Command::Eval { model, args } => {
+            let recipe = model.recipe()?;
+            let batch = model.batch().unwrap_or(EVALUATION_BATCH);
+            let output = model.compile(&[Mode::Infer], batch, recipe.clone())?;
+            args.run(&output.artifact, &recipe.data, &model.devices.parse()?)
+        }
+        Command::Predict { model, args } => {
+            let recipe = model.recipe()?;
+            let output = model.compile(&[Mode::Infer], model.batch().unwrap_or(1), recipe.clone())?;
+            args.run(&output.artifact, &recipe.data, &model.devices.parse()?)
+        }
+        Command::Bench { model, mode, args } => {
+            let (mode, recipe) = (Mode::from(mode), model.recipe()?);
+            let usual = if mode == Mode::Train { recipe.train.batch } else { 1 };
+            let output = model.compile(&[mode], model.batch().unwrap_or(usual), recipe)?;
+            args.run(&output.artifact, &model.devices.parse()?, mode, Some(output.milliseconds))
+        }
+        Command::Data(DataCommand::Synth { dir, classes, per_class, val_per_class, size, seed }) => {
+            let val_per_class = val_per_class.unwrap_or(per_class.div_ceil(4));
+            synth(&dir, &SynthOptions { classes, per_class, val_per_class, size, seed, ..SynthOptions::default() })?;
+            Ok(())
+        }
+        Command::Devices(output) => run_devices(output),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut std::io::stdout());
+            Ok(())
+        }
     }
 }
 
 /// Whether messages may be coloured.
 fn colour() -> bool {
-    use std::io::IsTerminal;
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal()
 }
 
+/// What a model was compiled to.
+struct Output {
+    artifact: Artifact,
+    emitted: Emitted,
+    milliseconds: f64,
+}
+
 impl ModelArgs {
+    fn batch(&self) -> Option<usize> {
+        self.batch.map(|batch| batch as usize)
+    }
+
+    /// The recipe that was named, or the model's own.
     fn recipe(&self) -> Result<Recipe, Error> {
-        match self.recipe.clone().or_else(|| Recipe::beside(&self.model)) {
-            Some(path) => Recipe::read(&path),
-            None => Ok(Recipe::default()),
+        match &self.recipe {
+            Some(path) => Recipe::read(path),
+            None => self.own_recipe(),
         }
     }
 
-    fn compile(
-        &self,
-        modes: &[Mode],
-        dropout: bool,
-        emit: &[Emit],
-        target: HostTarget,
-    ) -> Result<Output, Error> {
-        let model = Model::read(&self.model, colour())?;
-        let recipe = self.recipe()?;
-        let batch = self.batch.unwrap_or(if modes.contains(&Mode::Train) {
-            recipe.train.batch
-        } else {
-            1
-        });
-        if !(1..=1 << 20).contains(&batch) {
-            return Err(Error::input(format!(
-                "--batch {batch}: expected 1 to 1048576; choose a smaller batch"
-            )));
-        }
-        let begin = Instant::now();
+    /// The recipe beside the model, or the usual one.
+    fn own_recipe(&self) -> Result<Recipe, Error> {
+        Recipe::beside(&self.model).map_or_else(|| Ok(Recipe::default()), |path| Recipe::read(&path))
+    }
+
+    fn compile(&self, modes: &[Mode], batch: usize, recipe: Recipe) -> Result<Output, Error> {
         let request = Request {
             modes: modes.to_vec(),
             batch,
             recipe,
-            dropout,
+            dropout: false,
             opt_level: self.opt_level,
-            target,
-            emit: emit.to_vec(),
+            target: HostTarget::native(),
+            emit: vec![],
         };
-        let (artifact, emitted) = compile(&model, &request)?;
-        Ok(Output {
-            artifact,
-            emitted,
-            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
-        })
+        self.compile_as(&request)
     }
 
-    fn devices(&self) -> Result<Vec<DeviceSpec>, Error> {
-        DeviceSpec::parse_list(&self.devices)
+    fn compile_as(&self, request: &Request) -> Result<Output, Error> {
+        let begin = Instant::now();
+        let model = Model::read(&self.model, colour())?;
+        let (artifact, emitted) = compile(&model, request)?;
+        Ok(Output { artifact, emitted, milliseconds: begin.elapsed().as_secs_f64() * 1e3 })
     }
-}
-
-struct Output {
-    artifact: Artifact,
-    emitted: crate::compile::Emitted,
-    milliseconds: f64,
 }
 
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
-    let mode: Mode = args.mode.into();
-    // A training artifact also holds the program to evaluate with.
-    let modes = if mode == Mode::Train {
-        vec![Mode::Infer, Mode::Train]
-    } else {
-        vec![mode]
+    let (mode, recipe) = (Mode::from(args.mode), args.model.recipe()?);
+    let usual = if mode == Mode::Train { recipe.train.batch } else { 1 };
+    let request = Request {
+        modes: if mode == Mode::Train { vec![Mode::Infer, Mode::Train] } else { vec![mode] },
+        batch: args.model.batch().unwrap_or(usual),
+        recipe,
+        dropout: false,
+        opt_level: args.model.opt_level,
+        target: match &args.target[..] {
+            "avx2" => HostTarget::avx2(),
+            "avx512" => HostTarget::avx512(),
+            _ => HostTarget::native(),
+        },
+        emit: args.emit.iter().map(|e| e.stage).collect(),
     };
-    let stages: Vec<Emit> = args.emit.iter().map(|e| e.stage).collect();
-    let target = match &args.target[..] {
-        "avx2" => HostTarget::avx2(),
-        "avx512" => HostTarget::avx512(),
-        _ => HostTarget::native(),
-    };
-    let output = args.model.compile(&modes, false, &stages, target)?;
+    let output = args.model.compile_as(&request)?;
     for emit in &args.emit {
         let text = &output.emitted[&emit.stage];
         match &emit.file {
-            None => print!("{text}"),
+            None => print(text.trim_end())?,
             Some(path) => runtime::files::write_bytes(path, text.as_bytes())?,
         }
     }
@@ -276,53 +338,54 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
     Ok(())
 }
 
+fn run_check(path: &Path, output: OutputArgs) -> Result<(), Error> {
+    let model = Model::read(path, colour())?;
+    let layers = ir::count::layers(&model.graph).map_err(|error| Error::input(error.to_string()))?;
+    let parameters: u64 = layers.iter().map(|l| l.parameters).sum();
+    let multiply_adds: u64 = layers.iter().map(|l| l.multiply_adds).sum();
+    let report = serde_json::json!({
+        "model": model.graph.name(), "nodes": model.graph.len(),
+        "parameters": parameters, "multiply_adds": multiply_adds,
+    });
+    let name = path.display();
+    output.print(&report, || format!("{name}: sound; {parameters} parameters, {multiply_adds} multiply-adds a sample"))
+}
+
 fn run_init(path: &Path, seed: u64, output: &Path) -> Result<(), Error> {
     let model = Model::read(path, colour())?;
     let tensors = runtime::weights::initial(&crate::compile::initial_values(&model.graph), seed)?;
-    let file = TensorFile {
-        tensors: tensors.into_iter().collect(),
-        ..TensorFile::default()
-    };
-    file.write(output)
+    TensorFile { tensors: tensors.into_iter().collect(), ..TensorFile::default() }.write(output)
 }
 
-fn run_run(args: &RunArgs) -> Result<(), Error> {
-    let mode = if args.grads { Mode::Gradients } else { Mode::Infer };
+fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error> {
     let inputs = TensorFile::read(&args.inputs)?;
-    let batch = inputs
-        .tensors
-        .values()
-        .find_map(|tensor| tensor.shape().first().copied());
-    let model = ModelArgs {
-        batch: args.model.batch.or(batch),
-        ..args.model.clone()
+    let first = inputs.tensors.values().find_map(|tensor| tensor.shape().first().copied());
+    let batch = model.batch().or(first).unwrap_or(1).max(1);
+    let request = Request {
+        modes: vec![if args.grads { Mode::Gradients } else { Mode::Infer }],
+        batch,
+        recipe: model.recipe()?,
+        dropout,
+        opt_level: model.opt_level,
+        target: HostTarget::native(),
+        emit: vec![],
     };
-    let output = model.compile(&[mode], args.dropout, &[], HostTarget::native())?;
-    let request = runtime::run::RunRequest {
-        weights: &args.weights,
-        inputs: &args.inputs,
-        grads: args.grads,
-        seed: 0,
-    };
-    runtime::run::run(&output.artifact, &args.model.devices()?, &request)?.write(&args.out)
+    args.run(&model.compile_as(&request)?.artifact, &model.devices.parse()?)
 }
 
-fn run_bench(args: &BenchArgs) -> Result<(), Error> {
-    let mode = Mode::from(args.mode);
-    let output = args.model.compile(&[mode], true, &[], HostTarget::native())?;
-    let options = runtime::bench::BenchOptions {
-        iters: args.iters,
-        compile_ms: Some(output.milliseconds),
-        launches: args.launches,
-    };
-    let report = runtime::bench::bench(output.artifact.require(mode)?, &args.model.devices()?, &options)?;
-    if args.json {
-        println!(
-            "{}",
-            serde_json::to_string(&report).expect("reports are plain data")
-        );
-    } else {
-        print!("{report}");
-    }
-    Ok(())
+fn run_devices(output: OutputArgs) -> Result<(), Error> {
+    let target = HostTarget::native();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let peak = crate::peak::measure(&target)?;
+    let report = serde_json::json!({ "devices": [{
+        "name": "cpu", "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
+        "peak_gflops": peak.gflops, "peak_gflops_one_core": peak.gflops_one_core,
+        "copy_gb_per_s": peak.copy_gb_per_s,
+    }] });
+    output.print(&report, || {
+        format!(
+            "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
+            target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
+        )
+    })
 }

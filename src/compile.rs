@@ -97,7 +97,7 @@ impl Model {
 }
 
 /// The largest model file accepted.
-const MODEL_BYTES: u64 = 16 << 20;
+pub const MODEL_BYTES: u64 = 16 << 20;
 
 /// Compiles a model to an artifact with one program a mode.
 pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), Error> {

@@ -2,6 +2,7 @@
 
 mod cli;
 mod compile;
+mod peak;
 mod show;
 
 fn main() -> std::process::ExitCode {

@@ -129,7 +129,7 @@ impl Schedule {
             let most = if inner.is_empty() || scalars_staged {
                 limit / points
             } else {
-                limit / 2 / points
+                (limit / 2).min(STAGED_POINTS) / points
             };
             let part = (2..=most.min(extent)).rev().find(|&d| extent % d == 0);
             let part = part.unwrap_or(if inner.is_empty() { extent } else { 1 });
