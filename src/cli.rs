@@ -27,8 +27,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Compile a model ahead of time to one artifact
-    #[command(after_help = "Examples:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx\n  \
-                            alexc compile models/alexnet.ir --emit program --emit mlir=kernels.mlir")]
+    #[command(
+        after_help = "Examples:\n  alexc compile models/alexnet.ir --mode train --batch 128 -o alexnet.alx\n  \
+                            alexc compile models/alexnet.ir --emit program --emit mlir=kernels.mlir"
+    )]
     Compile(CompileArgs),
     /// Parse and verify a model, and print every error
     #[command(after_help = "Example:\n  alexc check models/alexnet.ir")]
@@ -57,8 +59,10 @@ enum Command {
         output: PathBuf,
     },
     /// Tensors in, tensors out, by the model's own names
-    #[command(after_help = "Example:\n  alexc run models/alexnet-owt.ir --weights w.safetensors --inputs \
-                            x.safetensors --out y.safetensors --grads")]
+    #[command(
+        after_help = "Example:\n  alexc run models/alexnet-owt.ir --weights w.safetensors --inputs \
+                            x.safetensors --out y.safetensors --grads"
+    )]
     Run {
         #[command(flatten)]
         model: ModelArgs,
@@ -69,8 +73,10 @@ enum Command {
         dropout: bool,
     },
     /// Train
-    #[command(after_help = "Examples:\n  alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes\n  \
-                            alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes --resume")]
+    #[command(
+        after_help = "Examples:\n  alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes\n  \
+                            alexc train models/alexnet-cifar.ir --data data/shapes --out runs/shapes --resume"
+    )]
     Train {
         #[command(flatten)]
         model: ModelArgs,
@@ -78,7 +84,9 @@ enum Command {
         args: TrainArgs,
     },
     /// Top-1 and top-5 error over validation images
-    #[command(after_help = "Example:\n  alexc eval models/alexnet-cifar.ir --weights runs/shapes --data data/shapes")]
+    #[command(
+        after_help = "Example:\n  alexc eval models/alexnet-cifar.ir --weights runs/shapes --data data/shapes"
+    )]
     Eval {
         #[command(flatten)]
         model: ModelArgs,
@@ -86,7 +94,9 @@ enum Command {
         args: EvalArgs,
     },
     /// Classes of images, with probabilities
-    #[command(after_help = "Example:\n  alexc predict models/alexnet-cifar.ir --weights runs/shapes --top 3 cat.jpg")]
+    #[command(
+        after_help = "Example:\n  alexc predict models/alexnet-cifar.ir --weights runs/shapes --top 3 cat.jpg"
+    )]
     Predict {
         #[command(flatten)]
         model: ModelArgs,
@@ -111,7 +121,9 @@ enum Command {
     #[command(after_help = "Example:\n  alexc devices --json")]
     Devices(OutputArgs),
     /// Print the completions of a shell
-    #[command(after_help = "Example:\n  alexc completions bash > ~/.local/share/bash-completion/completions/alexc")]
+    #[command(
+        after_help = "Example:\n  alexc completions bash > ~/.local/share/bash-completion/completions/alexc"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -236,13 +248,39 @@ fn run(command: Command) -> Result<(), Error> {
         }
         Command::Bench { model, mode, args } => {
             let (mode, recipe) = (Mode::from(mode), model.recipe()?);
-            let usual = if mode == Mode::Train { recipe.train.batch } else { 1 };
+            let usual = if mode == Mode::Train {
+                recipe.train.batch
+            } else {
+                1
+            };
             let output = model.compile(&[mode], model.batch().unwrap_or(usual), recipe)?;
-            args.run(&output.artifact, &model.devices.parse()?, mode, Some(output.milliseconds))
+            args.run(
+                &output.artifact,
+                &model.devices.parse()?,
+                mode,
+                Some(output.milliseconds),
+            )
         }
-        Command::Data(DataCommand::Synth { dir, classes, per_class, val_per_class, size, seed }) => {
+        Command::Data(DataCommand::Synth {
+            dir,
+            classes,
+            per_class,
+            val_per_class,
+            size,
+            seed,
+        }) => {
             let val_per_class = val_per_class.unwrap_or(per_class.div_ceil(4));
-            synth(&dir, &SynthOptions { classes, per_class, val_per_class, size, seed, ..SynthOptions::default() })?;
+            synth(
+                &dir,
+                &SynthOptions {
+                    classes,
+                    per_class,
+                    val_per_class,
+                    size,
+                    seed,
+                    ..SynthOptions::default()
+                },
+            )?;
             Ok(())
         }
         Command::Devices(output) => run_devices(output),
@@ -300,15 +338,27 @@ impl ModelArgs {
         let begin = Instant::now();
         let model = Model::read(&self.model, colour())?;
         let (artifact, emitted) = compile(&model, request)?;
-        Ok(Output { artifact, emitted, milliseconds: begin.elapsed().as_secs_f64() * 1e3 })
+        Ok(Output {
+            artifact,
+            emitted,
+            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+        })
     }
 }
 
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
     let (mode, recipe) = (Mode::from(args.mode), args.model.recipe()?);
-    let usual = if mode == Mode::Train { recipe.train.batch } else { 1 };
+    let usual = if mode == Mode::Train {
+        recipe.train.batch
+    } else {
+        1
+    };
     let request = Request {
-        modes: if mode == Mode::Train { vec![Mode::Infer, Mode::Train] } else { vec![mode] },
+        modes: if mode == Mode::Train {
+            vec![Mode::Infer, Mode::Train]
+        } else {
+            vec![mode]
+        },
         batch: args.model.batch().unwrap_or(usual),
         recipe,
         dropout: false,
@@ -348,18 +398,27 @@ fn run_check(path: &Path, output: OutputArgs) -> Result<(), Error> {
         "parameters": parameters, "multiply_adds": multiply_adds,
     });
     let name = path.display();
-    output.print(&report, || format!("{name}: sound; {parameters} parameters, {multiply_adds} multiply-adds a sample"))
+    output.print(&report, || {
+        format!("{name}: sound; {parameters} parameters, {multiply_adds} multiply-adds a sample")
+    })
 }
 
 fn run_init(path: &Path, seed: u64, output: &Path) -> Result<(), Error> {
     let model = Model::read(path, colour())?;
     let tensors = runtime::weights::initial(&crate::compile::initial_values(&model.graph), seed)?;
-    TensorFile { tensors: tensors.into_iter().collect(), ..TensorFile::default() }.write(output)
+    TensorFile {
+        tensors: tensors.into_iter().collect(),
+        ..TensorFile::default()
+    }
+    .write(output)
 }
 
 fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error> {
     let inputs = TensorFile::read(&args.inputs)?;
-    let first = inputs.tensors.values().find_map(|tensor| tensor.shape().first().copied());
+    let first = inputs
+        .tensors
+        .values()
+        .find_map(|tensor| tensor.shape().first().copied());
     let batch = model.batch().or(first).unwrap_or(1).max(1);
     let request = Request {
         modes: vec![if args.grads { Mode::Gradients } else { Mode::Infer }],

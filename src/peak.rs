@@ -59,7 +59,11 @@ fn multiply_add_text(width: usize) -> String {
         .collect();
     let total: Vec<String> = (1..SUMS)
         .map(|i| {
-            let before = if i == 1 { "%r#0".to_string() } else { format!("%t{}", i - 1) };
+            let before = if i == 1 {
+                "%r#0".to_string()
+            } else {
+                format!("%t{}", i - 1)
+            };
             format!("    %t{i} = arith.addf {before}, %r#{i} : {ty}\n")
         })
         .collect();
@@ -139,7 +143,12 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
             bytes: 2 * bytes,
         }],
         prepare: vec![],
-        step: vec![Launch { label: "peak".into(), kernel: 0, device: 0, arguments: vec![0, 1] }],
+        step: vec![Launch {
+            label: "peak".into(),
+            kernel: 0,
+            device: 0,
+            arguments: vec![0, 1],
+        }],
         flops: 0,
     };
     let program = Compiled {

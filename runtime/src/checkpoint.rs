@@ -115,17 +115,21 @@ impl Checkpoint {
             mut preparation,
         } = serde_json::from_str(&envelope.record)
             .map_err(|error| fail(format!("the checkpoint's record is damaged: {error}")))?;
-        let (mut parameters, mut state) = (BTreeMap::new(), BTreeMap::new());
+        let (mut parameters, mut state, mut of_preparation) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in file.tensors {
             if let Some(name) = name.strip_prefix(STATE_PREFIX) {
                 state.insert(name.to_string(), tensor);
-            } else if let (Some(name), Some(preparation)) =
-                (name.strip_prefix(PREPARATION_PREFIX), &mut preparation)
-            {
-                preparation.tensors.insert(name.to_string(), tensor);
+            } else if let Some(name) = name.strip_prefix(PREPARATION_PREFIX) {
+                of_preparation.insert(name.to_string(), tensor);
             } else {
                 parameters.insert(name, tensor);
             }
+        }
+        if let Some(preparation) = &mut preparation {
+            preparation
+                .put_tensors(of_preparation)
+                .map_err(|error| error.at(path.display()))?;
         }
         Ok(Checkpoint {
             progress,
@@ -164,11 +168,10 @@ impl Checkpoint {
     }
 
     fn into_file(mut self) -> Result<TensorFile, Error> {
-        let of_preparation = self
-            .preparation
-            .as_mut()
-            .map(|p| std::mem::take(&mut p.tensors))
-            .unwrap_or_default();
+        let of_preparation = match &mut self.preparation {
+            Some(preparation) => preparation.take_tensors()?,
+            None => BTreeMap::new(),
+        };
         let record = to_json(&Record {
             progress: self.progress,
             preparation: self.preparation,
@@ -267,6 +270,14 @@ fn checksum(record: &str, tensors: &BTreeMap<String, Tensor>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Preprocess;
+
+    fn preparation() -> Preparation {
+        let mut preparation = Preparation::unmeasured(&Preprocess::as_is(), [3, 2, 2]).unwrap();
+        preparation.classes = vec!["cat".into(), "dog \"x\"".into()];
+        preparation.statistics.pixel_mean = Some((0..12).map(|i| i as f32 / 7.0).collect());
+        preparation
+    }
 
     fn checkpoint(step: u64) -> Checkpoint {
         let tensor = |value: f32| Tensor::f32([2, 2], vec![value, 1.0, -2.0, f32::MIN_POSITIVE]).unwrap();
@@ -285,11 +296,7 @@ mod tests {
             },
             parameters: [("fc.weight".to_string(), tensor(step as f32))].into(),
             state: [("fc.weight.momentum".to_string(), tensor(0.5))].into(),
-            preparation: Some(Preparation {
-                classes: vec!["cat".into(), "dog \"x\"".into()],
-                settings: serde_json::json!({"crop": 32, "scale": 0.1}),
-                tensors: [("mean".to_string(), tensor(7.0))].into(),
-            }),
+            preparation: Some(preparation()),
         }
     }
 

@@ -1,17 +1,18 @@
 //! What a person sees of a long run: on stderr, with a progress bar on a terminal and plain lines elsewhere, so
 //! that a log file holds no control characters and stdout holds results only.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Where messages go.
+/// Where messages go. Clones share the bar.
 #[derive(Clone, Debug)]
 pub struct Console {
     terminal: bool,
     colour: bool,
     silent: bool,
-    bar: Option<ProgressBar>,
+    bar: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Console {
@@ -23,7 +24,7 @@ impl Console {
             terminal,
             colour: terminal && !refused,
             silent: false,
-            bar: None,
+            bar: Arc::default(),
         }
     }
 
@@ -33,17 +34,18 @@ impl Console {
             terminal: false,
             colour: false,
             silent: true,
-            bar: None,
+            bar: Arc::default(),
         }
     }
 
     /// Starts a bar over `total` things, `done` of them done; the one before ends.
-    pub fn start(&mut self, what: &str, done: u64, total: u64) {
+    pub fn start(&self, what: &str, done: u64, total: u64) {
         self.finish();
         if !self.terminal {
             return;
         }
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5))
+            .with_finish(ProgressFinish::AndClear);
         let template = if self.colour {
             "{prefix} {bar:30.cyan/blue} {pos}/{len} {msg} {eta} left"
         } else {
@@ -57,20 +59,20 @@ impl Console {
         bar.set_position(done);
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_millis(500));
-        self.bar = Some(bar);
+        *self.bar() = Some(bar);
     }
 
     /// Moves the bar on, with a message behind it.
     pub fn advance(&self, done: u64, message: &str) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &*self.bar() {
             bar.set_position(done);
             bar.set_message(message.to_string());
         }
     }
 
     /// Removes the bar.
-    pub fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
+    pub fn finish(&self) {
+        if let Some(bar) = self.bar().take() {
             bar.finish_and_clear();
         }
     }
@@ -89,7 +91,7 @@ impl Console {
             // Nobody is left to tell when stderr is closed.
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         };
-        match &self.bar {
+        match &*self.bar() {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
@@ -112,10 +114,8 @@ impl Console {
             self.say(&format!("error: {line}"));
         }
     }
-}
 
-impl Drop for Console {
-    fn drop(&mut self) {
-        self.finish();
+    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

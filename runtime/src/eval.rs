@@ -77,7 +77,7 @@ pub fn evaluate(
     classifier: &mut Classifier,
     feed: &mut dyn EvaluationFeed,
     views: usize,
-    console: &mut Console,
+    console: &Console,
     interrupt: &Interrupt,
 ) -> Result<Errors, Error> {
     let classes = classifier.interface().classes;

@@ -1,28 +1,76 @@
-//! How the images of a run were prepared and what its classes are called. It travels in checkpoints, so that
-//! `eval` and `predict` treat images as training did: subtracting another mean gives wrong classes, not an error.
+//! How the images of a run were prepared and what its classes are called. It travels in checkpoints, so that a
+//! resumed run, `eval` and `predict` treat images as training did: subtracting another mean gives wrong classes, not
+//! an error.
 
+use crate::Error;
+use crate::data::{Dataset, Preprocess, Split, Statistics};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Begins the names of a checkpoint's tensors that belong to the preparation.
 pub const PREPARATION_PREFIX: &str = "preparation/";
 
+const PIXEL_MEAN: &str = "pixel_mean";
+
 /// How images were prepared.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preparation {
-    /// The classes' names, in the order of their labels; empty when they have none.
+    /// The classes' names, in the order of their labels.
     pub classes: Vec<String>,
-    /// The loader's settings, in its own form.
-    pub settings: Value,
-    /// The loader's statistics, as the mean image.
-    #[serde(skip)]
-    pub tensors: BTreeMap<String, Tensor>,
+    /// The recipe's `[data]` table.
+    pub preprocess: Preprocess,
+    /// What was measured over the training images.
+    pub statistics: Statistics,
 }
 
 impl Preparation {
+    /// Measures what `preprocess` needs over the training images of `dataset`, for images of `shape` (channels,
+    /// height, width).
+    pub fn measure(
+        dataset: &Dataset,
+        preprocess: &Preprocess,
+        shape: [usize; 3],
+    ) -> Result<Preparation, Error> {
+        Ok(Preparation {
+            classes: dataset.class_names().to_vec(),
+            preprocess: preprocess.clone(),
+            statistics: Statistics::measure(dataset, preprocess, shape)?,
+        })
+    }
+
+    /// Without a data set: for recipes that need no measurement.
+    pub fn unmeasured(preprocess: &Preprocess, shape: [usize; 3]) -> Result<Preparation, Error> {
+        let statistics = Statistics::unmeasured(preprocess, shape)?;
+        Ok(Preparation {
+            classes: Vec::new(),
+            preprocess: preprocess.clone(),
+            statistics,
+        })
+    }
+
+    /// Whether `dataset` has the classes that this was measured with, in the same order.
+    pub fn check_classes(&self, dataset: &Dataset) -> Result<(), Error> {
+        if self.classes == dataset.class_names() {
+            return Ok(());
+        }
+        let show = |names: &[String]| {
+            let few = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            format!(
+                "{} ({few}{})",
+                names.len(),
+                if names.len() > 5 { ", …" } else { "" }
+            )
+        };
+        Err(Error::input(format!(
+            "{}: its classes are {} and the weights were trained on {}; use data with these classes",
+            dataset.path().display(),
+            show(dataset.class_names()),
+            show(&self.classes)
+        )))
+    }
+
     /// The name of a class, or its number.
     pub fn class_name(&self, class: usize) -> String {
         self.classes
@@ -30,4 +78,45 @@ impl Preparation {
             .cloned()
             .unwrap_or_else(|| class.to_string())
     }
+
+    /// Takes out what is large, to be kept as tensors; [`Preparation::put_tensors`] puts it back.
+    pub(crate) fn take_tensors(&mut self) -> Result<BTreeMap<String, Tensor>, Error> {
+        let Some(mean) = self.statistics.pixel_mean.take() else {
+            return Ok(BTreeMap::new());
+        };
+        let [h, w] = self.statistics.frame;
+        let channels = mean.len() / (h * w).max(1);
+        Ok([(PIXEL_MEAN.to_string(), Tensor::f32([channels, h, w], mean)?)].into())
+    }
+
+    /// The inverse of [`Preparation::take_tensors`].
+    pub(crate) fn put_tensors(&mut self, mut tensors: BTreeMap<String, Tensor>) -> Result<(), Error> {
+        let Some(mean) = tensors.remove(PIXEL_MEAN) else {
+            return Ok(());
+        };
+        let [h, w] = self.statistics.frame;
+        match (mean.as_f32(), mean.shape()) {
+            (Some(values), &[_, mean_h, mean_w]) if (mean_h, mean_w) == (h, w) => {
+                self.statistics.pixel_mean = Some(values.to_vec());
+                Ok(())
+            }
+            _ => {
+                let found = mean.type_name();
+                Err(Error::input(format!(
+                    "the mean image is {found}, expected f32 of {h}x{w} pixels"
+                )))
+            }
+        }
+    }
+}
+
+/// The splits of a data set with how many images they have, for people.
+pub fn describe(dataset: &Dataset) -> String {
+    format!(
+        "{}: {} training and {} validation images in {} classes",
+        dataset.path().display(),
+        dataset.len(Split::Train),
+        dataset.len(Split::Val),
+        dataset.classes()
+    )
 }

@@ -1,6 +1,7 @@
 //! Recipes: how a model is trained, as TOML. Every key is optional, flags win over the file, and a key that is not
 //! known is an error with its place and the nearest name that is: a misspelt `momentum` must not train without it.
 
+use crate::data::Preprocess;
 use crate::schedule::Schedule;
 use crate::{Error, files};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub struct Recipe {
     /// The rate over time.
     pub schedule: Schedule,
     /// What is done to images.
-    pub data: Data,
+    pub data: Preprocess,
 }
 
 /// The run.
@@ -80,46 +81,6 @@ impl Default for Sgd {
     }
 }
 
-/// What is done to images. A part that is not given follows from `augment`, and sizes from the model's input.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Data {
-    /// Whether training images come in a new random order every epoch.
-    pub shuffle: bool,
-    /// Whether training images vary at random: crops, mirror images, colours.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub augment: Option<bool>,
-    /// The shorter side after resizing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resize: Option<usize>,
-    /// The side of the square that is cut out: at random in training, the centre otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crop: Option<usize>,
-    /// Whether half of the training images are mirrored.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub flip: Option<bool>,
-    /// Whether the training set's mean is subtracted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<bool>,
-    /// Whether colours vary along their principal components.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub color_pca: Option<bool>,
-}
-
-impl Default for Data {
-    fn default() -> Data {
-        Data {
-            shuffle: true,
-            augment: None,
-            resize: None,
-            crop: None,
-            flip: None,
-            mean: None,
-            color_pca: None,
-        }
-    }
-}
-
 impl Recipe {
     /// Reads a recipe; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Recipe, Error> {
@@ -156,8 +117,6 @@ impl Recipe {
             ("[train] batch", train.batch as u64),
             ("[train] epochs", train.epochs),
             ("[train] checkpoint_every", train.checkpoint_every.unwrap_or(1)),
-            ("[data] resize", data.resize.unwrap_or(1) as u64),
-            ("[data] crop", data.crop.unwrap_or(1) as u64),
         ];
         if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Some(format!("{key} = 0: expected at least 1"));
@@ -177,13 +136,6 @@ impl Recipe {
                 sgd.momentum
             ));
         }
-        if let (Some(resize), Some(crop)) = (data.resize, data.crop)
-            && crop > resize
-        {
-            return Some(format!(
-                "[data] crop = {crop} is larger than resize = {resize}; resize to at least {crop}"
-            ));
-        }
         if i64::try_from(train.seed).is_err() {
             return Some(format!(
                 "[train] seed = {}: expected at most {}",
@@ -191,9 +143,11 @@ impl Recipe {
                 i64::MAX
             ));
         }
-        self.schedule
+        let schedule = self
+            .schedule
             .problem()
-            .map(|problem| format!("[schedule] {problem}"))
+            .map(|problem| format!("[schedule] {problem}"));
+        schedule.or_else(|| data.problem().map(|problem| format!("[data] {problem}")))
     }
 }
 

@@ -88,7 +88,7 @@ fn artifact(folder: &Path, broken: bool) -> PathBuf {
 fn every_command_has_help_with_an_example() {
     let output = alexrun(&["--help"]);
     assert!(output.status.success() && stdout(&output).contains("Exit codes"));
-    for command in ["run", "bench", "check"] {
+    for command in ["run", "train", "eval", "predict", "bench", "check"] {
         let output = alexrun(&[command, "--help"]);
         assert!(output.status.success());
         assert!(

@@ -122,7 +122,7 @@ fn go<'a>(
         training: &mut training,
         evaluation: Some(&mut evaluation),
     };
-    train(job, feeds, &mut Console::silent(), interrupt)
+    train(job, feeds, &Console::silent(), interrupt)
 }
 
 fn plainly(job: &TrainJob) -> Result<TrainSummary, Error> {
@@ -403,7 +403,7 @@ fn a_job_that_cannot_work_is_refused_before_a_folder_is_made() {
         training: &mut training,
         evaluation: None,
     };
-    let error = train(&plateau, feeds, &mut Console::silent(), &Interrupt::never()).unwrap_err();
+    let error = train(&plateau, feeds, &Console::silent(), &Interrupt::never()).unwrap_err();
     assert!(error.to_string().contains("no validation images"), "{error}");
 }
 

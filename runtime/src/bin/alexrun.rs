@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use ir::plan::Mode;
-use runtime::cli::{BenchArgs, CheckArgs, DeviceArgs, RunArgs, exit};
+use runtime::cli::{BenchArgs, CheckArgs, DeviceArgs, EvalArgs, PredictArgs, RunArgs, TrainArgs, exit};
+use runtime::recipe::Recipe;
 use runtime::{Artifact, Error};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Runs artifacts that alexc compiled: trains, evaluates, predicts, times and checks them.
@@ -25,6 +26,38 @@ enum Command {
         after_help = "Example:\n  alexrun run m.alx --weights w.safetensors --inputs x.safetensors --out y.safetensors"
     )]
     Run(On<RunArgs>),
+    /// Train; the artifact was compiled with --mode train
+    #[command(
+        after_help = "Example:\n  alexrun train m.alx --data data/shapes --out runs/a\n  alexrun train m.alx --data data/shapes --out runs/a --resume"
+    )]
+    Train {
+        /// The recipe (.toml); without, the one the artifact was compiled with
+        #[arg(long, value_name = "R.toml")]
+        recipe: Option<PathBuf>,
+        /// What and where.
+        #[command(flatten)]
+        on: On<TrainArgs>,
+    },
+    /// Top-1 and top-5 error over validation images
+    #[command(after_help = "Example:\n  alexrun eval m.alx --weights runs/a --data data/shapes --views 10")]
+    Eval {
+        /// How to prepare images for weights that do not record it; without, as the artifact's recipe says
+        #[arg(long, value_name = "R.toml")]
+        recipe: Option<PathBuf>,
+        /// What and where.
+        #[command(flatten)]
+        on: On<EvalArgs>,
+    },
+    /// Classes of images, with probabilities
+    #[command(after_help = "Example:\n  alexrun predict m.alx --weights runs/a --top 3 cat.jpg dog.png")]
+    Predict {
+        /// How to prepare images for weights that do not record it; without, as the artifact's recipe says
+        #[arg(long, value_name = "R.toml")]
+        recipe: Option<PathBuf>,
+        /// What and where.
+        #[command(flatten)]
+        on: On<PredictArgs>,
+    },
     /// Time runs, warm
     #[command(after_help = "Example:\n  alexrun bench m.alx --mode infer --iters 20 --json")]
     Bench {
@@ -58,6 +91,32 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Run(on) => on.args.run(&Artifact::read(&on.artifact)?, &on.devices.parse()?),
+        Command::Train { recipe, on } => {
+            let artifact = Artifact::read(&on.artifact)?;
+            let compiled = artifact_recipe(&artifact, &on.artifact)?;
+            let batch = artifact.require(Mode::Train)?.plan.batch;
+            let recipe = on
+                .args
+                .recipe(recipe.as_deref(), Some(batch), || Ok(compiled.clone()))?;
+            check_compiled_in(&compiled, &recipe)?;
+            on.args.run(artifact, recipe, on.devices.parse()?)
+        }
+        Command::Eval { recipe, on } => {
+            let artifact = Artifact::read(&on.artifact)?;
+            let recipe = recipe.map_or_else(
+                || artifact_recipe(&artifact, &on.artifact),
+                |path| Recipe::read(&path),
+            )?;
+            on.args.run(&artifact, &recipe.data, &on.devices.parse()?)
+        }
+        Command::Predict { recipe, on } => {
+            let artifact = Artifact::read(&on.artifact)?;
+            let recipe = recipe.map_or_else(
+                || artifact_recipe(&artifact, &on.artifact),
+                |path| Recipe::read(&path),
+            )?;
+            on.args.run(&artifact, &recipe.data, &on.devices.parse()?)
+        }
         Command::Bench { mode, on } => {
             let artifact = Artifact::read(&on.artifact)?;
             let mode = chosen_mode(&artifact, mode.as_deref());
@@ -65,6 +124,31 @@ fn run(command: Command) -> Result<(), Error> {
         }
         Command::Check(on) => on.args.run(&Artifact::read(&on.artifact)?, &on.devices.parse()?),
     }
+}
+
+/// The recipe that an artifact was compiled with.
+fn artifact_recipe(artifact: &Artifact, path: &Path) -> Result<Recipe, Error> {
+    match &artifact.recipe {
+        Some(text) => Recipe::parse(text, &path.join("recipe.toml")),
+        None => Ok(Recipe::default()),
+    }
+}
+
+/// The update and dropout are compiled into the training step; a recipe that asks for others would not get them.
+fn check_compiled_in(compiled: &Recipe, recipe: &Recipe) -> Result<(), Error> {
+    let mut same_rate = recipe.sgd.clone();
+    same_rate.lr = compiled.sgd.lr;
+    let differs = if same_rate != compiled.sgd {
+        "[sgd] (but for lr)"
+    } else if recipe.train.dropout != compiled.train.dropout {
+        "[train] dropout"
+    } else {
+        return Ok(());
+    };
+    Err(Error::input(format!(
+        "the recipe differs in {differs} from the one the artifact was compiled with, which decides; compile the \
+         model with this recipe"
+    )))
 }
 
 /// The mode that was asked for, or the artifact's main one.

@@ -3,11 +3,17 @@
 
 mod bench;
 mod check;
+mod eval;
+mod predict;
 mod run;
+mod train;
 
 pub use bench::BenchArgs;
 pub use check::CheckArgs;
+pub use eval::EvalArgs;
+pub use predict::PredictArgs;
 pub use run::RunArgs;
+pub use train::TrainArgs;
 
 use crate::console::Console;
 use crate::{DeviceSpec, Error};

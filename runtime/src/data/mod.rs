@@ -2,7 +2,7 @@
 //!
 //! [`Dataset`] knows where images and their classes are, [`Preprocess`] is the recipe's `[data]` table,
 //! [`Statistics`] are what must be measured over the training images once, and [`Loader`] brings the three together in
-//! background threads. [`load_image`] is the same for one file.
+//! background threads. [`load_image`] is the same for one file; [`synth()`] draws a data set.
 //!
 //! An image goes through these steps, in this order:
 //! 1. decoded; one channel or three as the model takes;
@@ -28,6 +28,7 @@ mod pipeline;
 mod preprocess;
 mod random;
 mod statistics;
+mod synth;
 mod tensors;
 mod workers;
 
@@ -37,3 +38,4 @@ pub use loader::{Batch, Loader, LoaderOptions};
 pub use pipeline::load_image;
 pub use preprocess::{Mean, Preprocess};
 pub use statistics::{ColorPca, Statistics};
+pub use synth::{MAX_CLASSES, SynthOptions, synth};

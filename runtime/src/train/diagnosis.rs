@@ -21,7 +21,7 @@ impl Session<'_> {
         &mut self,
         loss: f32,
         batch: &FeedBatch,
-        console: &mut Console,
+        console: &Console,
         interrupt: &Interrupt,
     ) -> Error {
         let step = self.progress.step + 1;

@@ -66,7 +66,6 @@ pub struct TrainSummary {
     /// The loss of the last step of this process, if it made one.
     pub loss: Option<f32>,
     /// The last evaluation of this process, if there was one.
-    #[serde(flatten)]
     pub evaluation: Option<Errors>,
     /// Images a second over this process's steps, waiting for data included.
     pub images_per_s: f64,
@@ -76,7 +75,7 @@ pub struct TrainSummary {
 pub fn train<'a>(
     job: &'a TrainJob,
     feeds: Feeds<'a>,
-    console: &mut Console,
+    console: &Console,
     interrupt: &Interrupt,
 ) -> Result<TrainSummary, Error> {
     let mut session = Session::open(job, feeds, console)?;

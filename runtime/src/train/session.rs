@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
     }
 
     /// Trains to the end.
-    pub(super) fn go(&mut self, console: &mut Console, interrupt: &Interrupt) -> Result<(), Error> {
+    pub(super) fn go(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         if self.finished() {
             console.say(&format!(
                 "nothing is left to do: {} steps are done",
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
             .unwrap_or_else(|| epochs.saturating_mul(self.feeds.training.batches_per_epoch()))
     }
 
-    fn end_epoch(&mut self, console: &mut Console, interrupt: &Interrupt) -> Result<(), Error> {
+    fn end_epoch(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         let errors = match self.evaluate(console, interrupt) {
             // Saved with the epoch's end still to come: a run that resumes evaluates first.
             Err(Error::Interrupted(_)) => {
@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
         self.stop_if_asked(interrupt)
     }
 
-    fn evaluate(&mut self, console: &mut Console, interrupt: &Interrupt) -> Result<Option<Errors>, Error> {
+    fn evaluate(&mut self, console: &Console, interrupt: &Interrupt) -> Result<Option<Errors>, Error> {
         let Some(feed) = self.feeds.evaluation.as_deref_mut() else {
             return Ok(None);
         };
@@ -300,7 +300,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn start_bar(&self, console: &mut Console) {
+    fn start_bar(&self, console: &Console) {
         let epochs = match self.job.steps {
             Some(_) => String::new(),
             None => format!("/{}", self.job.recipe.train.epochs),

@@ -1,0 +1,115 @@
+//! `eval`: error rates over the validation images of a data set.
+
+use super::OutputArgs;
+use super::train::warning;
+use crate::checkpoint::Checkpoint;
+use crate::console::Console;
+use crate::data::{Dataset, Loader, LoaderOptions, Preprocess, Split};
+use crate::eval::{Classifier, evaluate};
+use crate::interrupt::Interrupt;
+use crate::preparation::Preparation;
+use crate::scores::Errors;
+use crate::{Artifact, DeviceSpec, Error, weights};
+use ir::plan::Mode;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Flags of `eval`, but for model, recipe, batch and devices.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EvalArgs {
+    /// Parameters: a safetensors file, a checkpoint or a run folder
+    #[arg(long, value_name = "W")]
+    pub weights: PathBuf,
+    /// Images: a folder with val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Views an image: 1, or 10 (corners, centre and their mirrors), whose probabilities are averaged
+    #[arg(long, default_value = "1", value_parser = ["1", "10"])]
+    pub views: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    views: usize,
+    #[serde(flatten)]
+    errors: Errors,
+    unusable_images: usize,
+}
+
+impl EvalArgs {
+    /// Evaluates with the inference program of `artifact` and prints the error rates. Images are prepared as the
+    /// weights' run did; weights that do not record that, as `preprocess` says.
+    pub fn run(
+        &self,
+        artifact: &Artifact,
+        preprocess: &Preprocess,
+        devices: &[DeviceSpec],
+    ) -> Result<(), Error> {
+        let console = Console::stderr();
+        let interrupt = Interrupt::on_signals()?;
+        let mut classifier = open_classifier(artifact, &self.weights, devices)?;
+        let (shape, batch) = (classifier.interface().image_shape, classifier.batch());
+        let dataset = Dataset::open(&self.data)?;
+        let preparation = match Checkpoint::preparation_of(&self.weights)? {
+            Some(preparation) => {
+                preparation.check_classes(&dataset)?;
+                preparation
+            }
+            None => Preparation::measure(&dataset, preprocess, shape)?,
+        };
+        let views = if self.views == "10" { 10 } else { 1 };
+        let options = LoaderOptions {
+            views,
+            ..LoaderOptions::new(batch, shape)
+        };
+        let Preparation {
+            preprocess,
+            statistics,
+            ..
+        } = &preparation;
+        let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
+        let mut loader = warning(loader, &console);
+        let outcome = evaluate(&mut classifier, &mut loader, views, &console, &interrupt);
+        console.finish();
+        let errors = outcome?;
+        let unusable_images = loader.unusable();
+        let report = Report {
+            model: &artifact.name,
+            views,
+            errors,
+            unusable_images,
+        };
+        self.output.print(&report, || text(&errors))
+    }
+}
+
+/// The inference program of an artifact with weights from a file.
+pub(super) fn open_classifier(
+    artifact: &Artifact,
+    path: &std::path::Path,
+    devices: &[DeviceSpec],
+) -> Result<Classifier, Error> {
+    let program = artifact.require(Mode::Infer)?;
+    let parameters = weights::read(path, &weights::parameters(&program.plan))?;
+    let mut classifier = Classifier::open(program, devices)?;
+    for (name, tensor) in &parameters {
+        classifier.executor().set(name, tensor)?;
+    }
+    Ok(classifier)
+}
+
+/// Error rates for people.
+pub(super) fn text(errors: &Errors) -> String {
+    let Errors {
+        images,
+        loss,
+        top1_error,
+        top5_error,
+    } = errors;
+    let (top1, top5) = (top1_error * 100.0, top5_error * 100.0);
+    format!("{images} images: top-1 error {top1:.2} %, top-5 error {top5:.2} %, loss {loss:.4}")
+}

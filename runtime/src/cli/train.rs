@@ -1,0 +1,186 @@
+//! `train`: the training driver on a data set.
+
+use super::OutputArgs;
+use crate::checkpoint::Checkpoint;
+use crate::console::Console;
+use crate::data::{Dataset, Loader, LoaderOptions, Split};
+use crate::feed::EvaluationFeed;
+use crate::interface::Interface;
+use crate::interrupt::Interrupt;
+use crate::preparation::{Preparation, describe};
+use crate::recipe::Recipe;
+use crate::train::{Feeds, RunFolder, TrainJob, TrainSummary, train};
+use crate::{Artifact, DeviceSpec, Error};
+use ir::plan::Mode;
+use std::path::{Path, PathBuf};
+
+/// Flags of `train`, but for model, recipe, batch and devices.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrainArgs {
+    /// Images: a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// The run folder: metrics and checkpoints go there
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+    /// Passes over the training images
+    #[arg(long, value_name = "E", conflicts_with = "steps")]
+    pub epochs: Option<u64>,
+    /// Stop after so many steps in all, however many epochs that is
+    #[arg(long, value_name = "S")]
+    pub steps: Option<u64>,
+    /// Start from these weights instead of random ones
+    #[arg(long, value_name = "W", conflicts_with = "resume")]
+    pub weights: Option<PathBuf>,
+    /// Of initial weights, dropout, order and augmentation
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Go on with the run in --out, bit for bit as if it had not stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl TrainArgs {
+    /// The recipe with the flags merged in. It is read from `given`; without, from the run that is to go on; else it
+    /// is `otherwise`.
+    pub fn recipe(
+        &self,
+        given: Option<&Path>,
+        batch: Option<usize>,
+        otherwise: impl FnOnce() -> Result<Recipe, Error>,
+    ) -> Result<Recipe, Error> {
+        let of_run = || {
+            if self.resume {
+                RunFolder::recipe(&self.out)
+            } else {
+                None
+            }
+        };
+        let mut recipe = match given.map(Path::to_path_buf).or_else(of_run) {
+            Some(path) => Recipe::read(&path)?,
+            None => otherwise()?,
+        };
+        recipe.train.batch = batch.unwrap_or(recipe.train.batch);
+        recipe.train.epochs = self.epochs.unwrap_or(recipe.train.epochs);
+        recipe.train.seed = self.seed.unwrap_or(recipe.train.seed);
+        match recipe.problem() {
+            Some(problem) => Err(Error::input(problem)),
+            None => Ok(recipe),
+        }
+    }
+
+    /// Trains with the programs of `artifact`, which were compiled for `recipe`, and prints what came of it.
+    pub fn run(&self, artifact: Artifact, recipe: Recipe, devices: Vec<DeviceSpec>) -> Result<(), Error> {
+        let console = Console::stderr();
+        let interrupt = Interrupt::on_signals()?;
+        let dataset = Dataset::open(&self.data)?;
+        console.say(&describe(&dataset));
+        let plan = &artifact.require(Mode::Train)?.plan;
+        let interface = Interface::of(plan)?;
+        if dataset.classes() > interface.classes {
+            return Err(Error::input(format!(
+                "{}: has {} classes and the model has {}; use fewer classes or change the model's last layer",
+                self.data.display(),
+                dataset.classes(),
+                interface.classes
+            )));
+        }
+        let preparation = self.preparation(&dataset, &recipe, interface.image_shape, &console)?;
+        let options = |batch: usize| LoaderOptions {
+            seed: recipe.train.seed,
+            ..LoaderOptions::new(batch, interface.image_shape)
+        };
+        let Preparation {
+            preprocess,
+            statistics,
+            ..
+        } = &preparation;
+        let training = Loader::training(&dataset, preprocess, statistics, &options(plan.batch))?;
+        let mut training = warning(training, &console);
+        let mut evaluation = match artifact.program(Mode::Infer) {
+            Some(infer) if !dataset.is_empty(Split::Val) => {
+                let options = options(infer.plan.batch);
+                let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
+                Some(warning(loader, &console))
+            }
+            _ => None,
+        };
+        let feeds = Feeds {
+            training: &mut training,
+            evaluation: evaluation
+                .as_mut()
+                .map(|loader| loader as &mut dyn EvaluationFeed),
+        };
+        let job = TrainJob {
+            artifact,
+            recipe,
+            run: self.out.clone(),
+            devices,
+            weights: self.weights.clone(),
+            steps: self.steps,
+            resume: self.resume,
+            preparation: Some(preparation),
+        };
+        let summary = train(&job, feeds, &console, &interrupt)?;
+        self.output.print(&summary, || text(&summary))
+    }
+
+    /// That of the run that goes on, or measured now.
+    fn preparation(
+        &self,
+        dataset: &Dataset,
+        recipe: &Recipe,
+        shape: [usize; 3],
+        console: &Console,
+    ) -> Result<Preparation, Error> {
+        let recorded = if self.resume {
+            Checkpoint::newest(&self.out, |_| ())?
+        } else {
+            None
+        };
+        match recorded.and_then(|checkpoint| checkpoint.preparation) {
+            Some(preparation) => {
+                preparation.check_classes(dataset)?;
+                Ok(preparation)
+            }
+            None => {
+                let preparation = Preparation::measure(dataset, &recipe.data, shape)?;
+                if preparation.statistics.samples > 0 {
+                    console.say(&format!(
+                        "measured {} training images",
+                        preparation.statistics.samples
+                    ));
+                }
+                Ok(preparation)
+            }
+        }
+    }
+}
+
+/// The loader, with images that cannot be used told on the console.
+pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
+    let console = console.clone();
+    loader.on_unusable(move |message| console.warn(message))
+}
+
+fn text(summary: &TrainSummary) -> String {
+    let TrainSummary {
+        run,
+        steps,
+        epochs,
+        loss,
+        evaluation,
+        images_per_s,
+    } = summary;
+    let mut text = format!("{}: {steps} steps, {epochs} epochs", run.display());
+    if let Some(loss) = loss {
+        text += &format!(", loss {loss:.4}, {images_per_s} images/s");
+    }
+    if let Some(errors) = evaluation {
+        text += &format!("\n{}", super::eval::text(errors));
+    }
+    text
+}
