@@ -75,7 +75,7 @@ test: setup ## everything CI runs: format, lints, docs, dependency audit, tests
 	@LLVM_SYS_221_PREFIX=/no-llvm MLIR_SYS_220_PREFIX=/no-llvm TABLEGEN_220_PREFIX=/no-llvm \
 	  cargo build --release $(addprefix -p ,$(WITHOUT_LLVM))
 	$(call say,documentation)
-	@RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps
+	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --release --workspace --no-deps
 	$(call say,tests)
 	@cargo test --release --workspace
 

@@ -278,7 +278,6 @@ fn run(command: Command) -> Result<(), Error> {
                     val_per_class,
                     size,
                     seed,
-                    ..SynthOptions::default()
                 },
             )?;
             Ok(())

@@ -131,7 +131,7 @@ impl Schedule {
             } else {
                 (limit / 2).min(STAGED_POINTS) / points
             };
-            let part = (2..=most.min(extent)).rev().find(|&d| extent % d == 0);
+            let part = (2..=most.min(extent)).rev().find(|&d| extent.is_multiple_of(d));
             let part = part.unwrap_or(if inner.is_empty() { extent } else { 1 });
             if part == extent {
                 reduction.pop();

@@ -270,7 +270,7 @@ impl Math<'_> {
         }
         let mut left = quarters.abs() as u32;
         let mut factors = vec![];
-        let root = (left % 4 != 0).then(|| self.sqrt(x));
+        let root = (!left.is_multiple_of(4)).then(|| self.sqrt(x));
         for _ in 0..left / 4 {
             factors.push(x);
         }
