@@ -2,7 +2,8 @@
 //!
 //! One operand is read a vector at a time along the *vector loop* (contiguous in it, constant in the other
 //! operand); of the other one scalar a row is broadcast, for a tile of rows along the *tile loop*. The tile's
-//! sums stay in registers over the inner reduction loops; outer reduction loops accumulate in the result.
+//! sums stay in registers over the inner reduction loops; outer reduction loops accumulate in the first result, or
+//! in scratch memory where a result takes the place of an operand that the epilogue reads.
 //! Nothing is copied for that, apart from a small staged panel where rows of the vector operand lie far apart:
 //! layouts, halos and packed weights were arranged by `passes` so that plain strides find every element.
 
@@ -11,6 +12,7 @@ use crate::emit::{Point, Scope, argument_name, argument_type};
 use crate::kernel::{KernelText, Resolved, decode, frame};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
+use ir::layout::Layout;
 use ir::nest::{Loop, Nest};
 
 /// The tile of sums held in registers, and the vector registers of the machine.
@@ -42,22 +44,40 @@ const TASKS: usize = 16;
 /// The same where every task reads an operand as a whole.
 const FEW_TASKS: usize = 6;
 
-/// Lowers a contraction, or returns `None` where its operands are not arranged for it.
-pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usize) -> Option<KernelText> {
+/// Lowers a contraction, or returns `None` where its operands are not arranged for it. `in_place` says whether a
+/// result shares the memory of an operand.
+pub fn lower(
+    nest: &Nest,
+    operands: &[Operand],
+    results: &[Operand],
+    in_place: bool,
+    width: usize,
+) -> Option<KernelText> {
     let (a, b) = nest.contraction()?;
     let resolved = Resolved::new(nest, operands, results);
     if !resolved.reads[a].is_affine() || !resolved.reads[b].is_affine() {
         return None;
     }
-    let schedule = Schedule::new(resolved, a, b, width)?;
-    let arguments = [operands, results].concat();
-    Some(frame(&arguments, schedule.task_count(), |body, task| {
+    let mut schedule = Schedule::new(resolved, a, b, width)?;
+    let mut arguments = [operands, results].concat();
+    let scratch = (in_place && !schedule.outer.is_empty()).then(|| Operand {
+        layout: Layout::row_major(results[0].extents.len()),
+        ..results[0].clone()
+    });
+    if let Some(scratch) = &scratch {
+        schedule.partial = Access::of_output(&nest.outputs[0], arguments.len(), scratch);
+        arguments.push(scratch.clone());
+    }
+    let text = frame(&arguments, schedule.task_count(), |body, task| {
         schedule.write(body, task)
-    }))
+    });
+    Some(KernelText { scratch, ..text })
 }
 
 struct Schedule {
     nest: Resolved,
+    /// Where partial sums are kept between iterations of the outer reduction.
+    partial: Access,
     /// The read broadcast from, and the read taken in vectors.
     scalar: usize,
     panel: usize,
@@ -187,6 +207,7 @@ impl Schedule {
         scalars_staged &=
             !reduction.is_empty() && used_again > 1 && after.iter().all(|&l| reuses(&nest, scalar, l));
         Some(Schedule {
+            partial: nest.outputs[0].0.clone(),
             nest,
             scalar,
             panel,
@@ -634,7 +655,7 @@ impl Schedule {
         }
     }
 
-    /// Loads the partial sums from the first output, or stores them there.
+    /// Loads the partial sums, or stores them.
     fn partial_sums(
         &self,
         body: &mut Body,
@@ -643,7 +664,7 @@ impl Schedule {
         mask: Option<Value>,
         sums: Option<&[Value]>,
     ) -> Vec<Value> {
-        let access = &self.nest.outputs[0].0;
+        let access = &self.partial;
         let mut loaded = vec![];
         self.each_vector(body, loops, tile, mask, &mut |math, point, i| match sums {
             None => loaded.push(point.read(math, access)),

@@ -12,6 +12,8 @@ pub struct KernelText {
     pub text: String,
     /// The number of independent tasks.
     pub tasks: u64,
+    /// One more argument after operands and results: memory for partial sums, of no meaning between launches.
+    pub scratch: Option<Operand>,
 }
 
 /// A nest with its reads and outputs resolved to offsets in buffers, and loops merged where memory allows.
@@ -188,7 +190,11 @@ pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Val
         parameters.join(", "),
         body.finish()
     );
-    KernelText { text, tasks }
+    KernelText {
+        text,
+        tasks,
+        scratch: None,
+    }
 }
 
 /// Splits a task number into the iterations of loops with these extents, the last one fastest.

@@ -27,7 +27,7 @@ pub mod scalar;
 
 use access::Operand;
 use bridge::{BridgeError, HostTarget};
-use ir::plan::{Buffer, Kernel, Launch, Plan};
+use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
 use std::collections::HashMap;
@@ -87,6 +87,7 @@ pub fn compile(
             plan.step.extend(launches)
         }
     }
+    library.add_scratch(&mut plan);
     let objects = library.build(target, assembly)?;
     plan.kernels = library.kernels;
     let code: Vec<&[u8]> = objects.iter().map(|o| &o.object[..]).collect();
@@ -134,6 +135,8 @@ fn buffers(program: &Program) -> Vec<Buffer> {
 struct Library {
     kernels: Vec<Kernel>,
     texts: Vec<String>,
+    /// Bytes of the scratch memory that kernels share, one after the other.
+    scratch_bytes: u64,
     known: HashMap<String, usize>,
 }
 
@@ -141,7 +144,9 @@ impl Library {
     fn add_call(&mut self, program: &Program, call: &KernelCall, width: usize) -> Vec<Launch> {
         let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
         let results: Vec<Operand> = call.results.iter().map(|&id| operand(program, id)).collect();
-        let text = contraction::lower(&call.nest, &operands, &results, width)
+        let owners: Vec<ValueId> = call.operands.iter().map(|&id| program.owner(id)).collect();
+        let in_place = call.results.iter().any(|&id| owners.contains(&program.owner(id)));
+        let text = contraction::lower(&call.nest, &operands, &results, in_place, width)
             .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, width));
         let arguments: Vec<Operand> = operands.iter().chain(&results).cloned().collect();
         let values = call
@@ -174,11 +179,13 @@ impl Library {
         values: &[ValueId],
         flops: u64,
     ) -> Launch {
+        let scratch = text.scratch.as_ref().map(Operand::bytes);
+        self.scratch_bytes = self.scratch_bytes.max(scratch.unwrap_or(0));
         let kernel = *self.known.entry(text.text.clone()).or_insert_with(|| {
             let symbol = format!("k{}", self.kernels.len());
             self.texts
                 .push(text.text.replace("@KERNEL", &format!("@{symbol}")));
-            let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).collect();
+            let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).chain(scratch).collect();
             let bytes = argument_bytes.iter().sum();
             self.kernels.push(Kernel {
                 symbol,
@@ -189,12 +196,32 @@ impl Library {
             });
             self.kernels.len() - 1
         });
-        let arguments = values.iter().map(|&id| buffer_of(program, id)).collect();
+        let arguments = values
+            .iter()
+            .map(|&id| buffer_of(program, id))
+            .chain(scratch.map(|_| scratch_buffer(program)))
+            .collect();
         Launch {
             label: label.to_string(),
             kernel,
             device: 0,
             arguments,
+        }
+    }
+
+    /// Adds the scratch memory to the plan, if a kernel needs it: at the arena's end.
+    fn add_scratch(&self, plan: &mut Plan) {
+        if self.scratch_bytes > 0 {
+            let end = plan.arena_bytes[0].next_multiple_of(64);
+            plan.buffers.push(Buffer {
+                name: "scratch".to_string(),
+                dtype: ir::DType::F32,
+                bytes: self.scratch_bytes,
+                device: 0,
+                role: Role::Temporary,
+                place: Place::Arena(end),
+            });
+            plan.arena_bytes[0] = end + self.scratch_bytes;
         }
     }
 
@@ -225,6 +252,12 @@ impl Library {
                 .collect()
         })
     }
+}
+
+/// The buffer of scratch memory: it comes after those of values.
+fn scratch_buffer(program: &Program) -> usize {
+    let values = (0..program.values.len()).map(ValueId);
+    values.filter(|&id| program.owner(id) == id).count()
 }
 
 /// The buffer of a value: its position among the values that are not aliases.

@@ -5,7 +5,7 @@ use crate::device::DeviceSpec;
 use crate::executor::Executor;
 use crate::tensor_file::TensorFile;
 use crate::{Error, Tensor, weights};
-use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
+use ir::plan::{LABELS, LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct RunRequest<'a> {
     /// Parameters: a safetensors file, a checkpoint or a run folder.
     pub weights: &'a Path,
-    /// Inputs by name, `labels` among them for gradients.
+    /// Inputs by name, `labels` among them for gradients (and allowed without).
     pub inputs: &'a Path,
     /// Whether loss and gradients are wanted rather than the model's outputs.
     pub grads: bool,
@@ -55,7 +55,9 @@ fn set_inputs(
     request: &RunRequest,
 ) -> Result<(), Error> {
     let names = executor.names(|role| matches!(role, Role::Input { .. }));
-    if let Some(name) = inputs.keys().find(|name| !names.contains(name)) {
+    // One file serves both ways to run: classes are of no use to inference, and no mistake.
+    let known = |name: &String| names.contains(name) || name == LABELS;
+    if let Some(name) = inputs.keys().find(|name| !known(name)) {
         let (mode, names) = (mode_name(executor.plan().mode), names.join(", "));
         return Err(Error::input(format!(
             "{name} is no input of the model ({mode}), which has: {names}"
