@@ -39,6 +39,9 @@ const STAGED_ROWS: usize = 256;
 const STAGED_BYTES: usize = 320 * 1024;
 /// Points of the reduction whose scalars are staged: a tile's should stay in the L1 cache.
 const STAGED_POINTS: usize = 288;
+/// Products that one chain of additions may sum: chains are summed apart and then added, as the rounding error of a
+/// chain grows with the square root of its length.
+const CHAIN: usize = 384;
 /// Tasks to make at least, where the loops allow it.
 const TASKS: usize = 16;
 /// The same where every task reads an operand as a whole.
@@ -93,8 +96,9 @@ struct Schedule {
     before: Vec<Loop>,
     outer: Vec<Loop>,
     after: Vec<Loop>,
-    /// Reduction loops inside the tile, outermost first.
+    /// Reduction loops inside the tile, outermost first; the last ones, from `chain` on, are one chain of additions.
     inner: Vec<Loop>,
+    chain: usize,
     staged: bool,
     /// Whether a tile's scalars are staged: worth it if loops after the panel use them again.
     scalars_staged: bool,
@@ -164,6 +168,11 @@ impl Schedule {
             inner = reduction.drain(..).chain(inner).collect();
         }
         let staged = stage && inner.len() == 1;
+        let chain = if staged {
+            0
+        } else {
+            split_chain(&mut nest, &mut inner)
+        };
 
         // Everything else is a task, or a loop within one.
         let mut others: Vec<Loop> = nest.parallel_loops();
@@ -221,6 +230,7 @@ impl Schedule {
             outer: reduction,
             after,
             inner,
+            chain,
             staged,
             scalars_staged,
         })
@@ -514,20 +524,26 @@ impl Schedule {
     fn write_tile(&self, body: &mut Body, loops: &[Value], tile: Tile, mask: Option<Value>, staged: Staged) {
         let count = tile.rows * tile.vectors;
         let types = vec![format!("vector<{}xf32>", tile.width); count];
-        let zeros = |body: &mut Body| {
-            let zero = body.op(format_args!(
-                "arith.constant dense<0.0> : vector<{}xf32>",
-                tile.width
-            ));
-            vec![zero; count]
+        let (chains, chain) = self.inner.split_at(self.chain);
+        let sums = if chains.is_empty() {
+            let zeros = zeros(body, tile);
+            self.sum(body, loops, tile, mask, staged, chain, zeros, &types)
+        } else {
+            let totals = zeros(body, tile);
+            self.sum_chains(body, loops, tile, mask, staged, chains, totals, &types)
         };
-        let start = match self.at_edge(body, loops, false) {
-            None => zeros(body),
-            Some(first) => body.if_else(first, &types, zeros, |body| {
-                self.partial_sums(body, loops, tile, mask, None)
-            }),
+        let sums = match self.at_edge(body, loops, false) {
+            None => sums,
+            Some(first) => body.if_else(
+                first,
+                &types,
+                |_| sums.clone(),
+                |body| {
+                    let partial = self.partial_sums(body, loops, tile, mask, None);
+                    add(body, tile, &partial, &sums)
+                },
+            ),
         };
-        let sums = self.sum(body, loops, tile, mask, staged, &self.inner, start, &types);
         match self.at_edge(body, loops, true) {
             None => self.finish(body, loops, tile, mask, &sums),
             Some(last) => {
@@ -539,6 +555,32 @@ impl Schedule {
                 });
             }
         }
+    }
+
+    /// The sums over the loops around chains, each chain summed apart from the totals.
+    #[allow(clippy::too_many_arguments)]
+    fn sum_chains(
+        &self,
+        body: &mut Body,
+        loops: &[Value],
+        tile: Tile,
+        mask: Option<Value>,
+        staged: Staged,
+        rest: &[Loop],
+        totals: Vec<Value>,
+        types: &[String],
+    ) -> Vec<Value> {
+        let Some((&l, rest)) = rest.split_first() else {
+            let (zeros, chain) = (zeros(body, tile), &self.inner[self.chain..]);
+            let sums = self.sum(body, loops, tile, mask, staged, chain, zeros, types);
+            return add(body, tile, &totals, &sums);
+        };
+        let (low, high) = (body.index(0), body.index(self.nest.extent(l) as i64));
+        body.for_carry(low, high, 1, &totals, types, |body, i, totals| {
+            let mut loops = loops.to_vec();
+            loops[l.0] = i;
+            self.sum_chains(body, &loops, tile, mask, staged, rest, totals.to_vec(), types)
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -684,6 +726,47 @@ impl Schedule {
             }
         });
     }
+}
+
+/// Sums of a tile that start at zero.
+fn zeros(body: &mut Body, tile: Tile) -> Vec<Value> {
+    let zero = body.op(format_args!(
+        "arith.constant dense<0.0> : vector<{}xf32>",
+        tile.width
+    ));
+    vec![zero; tile.rows * tile.vectors]
+}
+
+/// Sums of a tile, vector by vector.
+fn add(body: &mut Body, tile: Tile, left: &[Value], right: &[Value]) -> Vec<Value> {
+    let ty = format!("vector<{}xf32>", tile.width);
+    let pairs = left.iter().zip(right);
+    pairs
+        .map(|(left, right)| body.op(format_args!("arith.addf {left}, {right} : {ty}")))
+        .collect()
+}
+
+/// Where in `inner` the loops of one chain of at most [`CHAIN`] additions begin; the loop at that border is split
+/// if its divisors allow it.
+fn split_chain(nest: &mut Resolved, inner: &mut Vec<Loop>) -> usize {
+    let mut points = 1;
+    for at in (0..inner.len()).rev() {
+        let l = inner[at];
+        let extent = nest.extent(l);
+        if points * extent > CHAIN {
+            let parts = (2..=CHAIN / points).rev().filter(|&d| extent.is_multiple_of(d));
+            return match parts.max() {
+                Some(part) if part > 2 || points > 1 => {
+                    inner.insert(at + 1, nest.split(l, part));
+                    at + 1
+                }
+                _ if points > 1 => at + 1,
+                _ => at,
+            };
+        }
+        points *= extent;
+    }
+    0
 }
 
 /// Whether the scalar operand is the same at every iteration of a loop.

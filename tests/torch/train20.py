@@ -28,7 +28,7 @@ RECIPE = """\
 batch = {batch}
 dropout = false
 [sgd]
-lr = 0.001
+lr = 0.0001
 momentum = 0.9
 weight_decay = 0.0005
 bias_lr_factor = 1.0
