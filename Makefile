@@ -46,7 +46,7 @@ train: build data/shapes data/shapes256 ## from nothing to a trained network, th
 	@$(ALEXC) train models/alexnet.ir --data data/shapes256 --steps 10 --batch 32 --out runs/alexnet-2012
 
 # Drawn once; a folder of which only a part was written keeps its temporary name.
-data/shapes: SIZE := --classes 10 --per-class 300 --size 32
+data/shapes: SIZE := --classes 10 --per-class 1000 --size 32
 data/shapes256: SIZE := --classes 10 --per-class 40 --size 256
 data/shapes data/shapes256: | build
 	$(call say,drawing the images of $@)
