@@ -43,7 +43,9 @@ train: build data/shapes data/shapes256 ## from nothing to a trained network, th
 	$(ALEXC) predict models/alexnet-cifar.ir --weights runs/shapes/last "$${images[@]}"
 	$(call say,ten steps of the 2012 network)
 	@rm -rf runs/alexnet-2012
-	@$(ALEXC) train models/alexnet.ir --data data/shapes256 --steps 10 --batch 32 --out runs/alexnet-2012
+	@$(ALEXC) train models/alexnet.ir --recipe models/alexnet-batch32.toml --data data/shapes256 --steps 10 \
+	  --out runs/alexnet-2012
+	@sed -E 's/.*"step":([0-9]+).*"loss":([0-9.]+).*/step \1: loss \2/' runs/alexnet-2012/metrics.jsonl
 
 # Drawn once; a folder of which only a part was written keeps its temporary name.
 data/shapes: SIZE := --classes 10 --per-class 1000 --size 32
