@@ -3,7 +3,7 @@
 //! One operand is read a vector at a time along the *vector loop* (contiguous in it, constant in the other
 //! operand); of the other one scalar a row is broadcast, for a tile of rows along the *tile loop*. The tile's
 //! sums stay in registers over the inner reduction loops; outer reduction loops accumulate in the first result, or
-//! in scratch memory where a result takes the place of an operand that the epilogue reads.
+//! in scratch memory where that takes the place of an operand that the epilogue reads, or is not contiguous.
 //! Nothing is copied for that, apart from a small staged panel where rows of the vector operand lie far apart:
 //! layouts, halos and packed weights were arranged by `passes` so that plain strides find every element.
 
@@ -13,7 +13,7 @@ use crate::kernel::{KernelText, Resolved, decode, frame};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use ir::layout::Layout;
-use ir::nest::{Loop, Nest};
+use ir::nest::{Loop, Nest, Output};
 
 /// The tile of sums held in registers, and the vector registers of the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +42,8 @@ const STAGED_POINTS: usize = 288;
 /// Products that one chain of additions may sum: chains are summed apart and then added, as the rounding error of a
 /// chain grows with the square root of its length.
 const CHAIN: usize = 384;
+/// Cycles that storing an element costs where neighbours in a vector lie apart.
+const SCATTER: f64 = 1.5;
 /// Tasks to make at least, where the loops allow it.
 const TASKS: usize = 16;
 /// The same where every task reads an operand as a whole.
@@ -63,8 +65,9 @@ pub fn lower(
     }
     let mut schedule = Schedule::new(resolved, a, b, width)?;
     let mut arguments = [operands, results].concat();
-    let scratch = (in_place && !schedule.outer.is_empty()).then(|| Operand {
-        layout: Layout::row_major(results[0].extents.len()),
+    let scattered = schedule.partial.step(schedule.vector) != Some(1);
+    let scratch = (!schedule.outer.is_empty() && (in_place || scattered)).then(|| Operand {
+        layout: Layout::ordered(vector_last(&nest.outputs[0], schedule.vector)),
         ..results[0].clone()
     });
     if let Some(scratch) = &scratch {
@@ -728,6 +731,13 @@ impl Schedule {
     }
 }
 
+/// The dimensions of an output, the one along which the vector loop runs innermost.
+fn vector_last(output: &Output, vector: Loop) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..output.index.len()).collect();
+    order.sort_by_key(|&d| output.index[d].coefficient(vector) != 0);
+    order
+}
+
 /// Sums of a tile that start at zero.
 fn zeros(body: &mut Body, tile: Tile) -> Vec<Value> {
     let zero = body.op(format_args!(
@@ -774,19 +784,28 @@ fn reuses(nest: &Resolved, scalar: usize, l: Loop) -> bool {
     nest.reads[scalar].step(l) == Some(0)
 }
 
-/// The loop to vectorise, with the operand broadcast and the operand read in vectors.
+/// The loop to vectorise, with the operand broadcast and the operand read in vectors: the one that wastes the fewest
+/// lanes, unless the sums are so short that storing scattered results would cost more.
 fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(Loop, usize, usize)> {
-    type Best = ((usize, usize, usize), Loop, usize, usize);
-    let mut best: Option<Best> = None;
+    let products: usize = nest.reduction_loops().iter().map(|&l| nest.extent(l)).product();
+    // Cycles of an element of the result.
+    let cost = |l: Loop| {
+        let scattered = nest.outputs.iter().filter(|o| o.0.step(l) != Some(1)).count();
+        let lanes = nest.extent(l) as f64 / nest.extent(l).div_ceil(width) as f64;
+        products as f64 / lanes + scattered as f64 * SCATTER
+    };
+    let mut best: Option<(f64, Loop, usize, usize)> = None;
     for (scalar, panel) in [(a, b), (b, a)] {
         for l in nest.parallel_loops() {
             if nest.reads[panel].step(l) != Some(1) || nest.reads[scalar].step(l) != Some(0) {
                 continue;
             }
-            let contiguous = nest.outputs.iter().filter(|o| o.0.step(l) == Some(1)).count();
-            let key = (contiguous, nest.extent(l).min(2 * width), nest.extent(l));
-            if best.is_none_or(|(other, ..)| key > other) {
-                best = Some((key, l, scalar, panel));
+            let cost = cost(l);
+            let better = best.is_none_or(|(least, other, ..)| {
+                cost < least * 0.99 || (cost < least * 1.01 && nest.extent(l) > nest.extent(other))
+            });
+            if better {
+                best = Some((cost, l, scalar, panel));
             }
         }
     }
