@@ -224,7 +224,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Fmt { model } => {
             let text = runtime::files::read_text(&model, crate::compile::MODEL_BYTES)?;
             let formatted = ir::text::format(&text, &model.display().to_string())
-                .map_err(|mistakes| Error::input(ir::text::render(&mistakes, &text, colour())))?;
+                .map_err(|mistakes| Error::Report(ir::text::render(&mistakes, &text, colour())))?;
             print(formatted.trim_end())
         }
         Command::Init { model, seed, output } => run_init(&model, seed, &output),
@@ -346,6 +346,8 @@ impl ModelArgs {
 }
 
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
+    // Kernels do not depend on which cores will run them, but a device that is not here is better told now.
+    args.model.devices.parse()?;
     let (mode, recipe) = (Mode::from(args.mode), args.model.recipe()?);
     let usual = if mode == Mode::Train {
         recipe.train.batch

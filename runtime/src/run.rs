@@ -2,7 +2,9 @@
 
 use crate::artifact::{Artifact, mode_name};
 use crate::device::DeviceSpec;
+use crate::eval::class_of;
 use crate::executor::Executor;
+use crate::interface::Interface;
 use crate::tensor_file::TensorFile;
 use crate::{Error, Tensor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, Mode, RANDOM_STATE, Role};
@@ -62,6 +64,11 @@ fn set_inputs(
         return Err(Error::input(format!(
             "{name} is no input of the model ({mode}), which has: {names}"
         )));
+    }
+    if let (Some(labels), Some(classes)) = (inputs.get(LABELS), Interface::classes_of(executor.plan())) {
+        for &label in labels.as_i64().unwrap_or_default() {
+            class_of(label, classes)?;
+        }
     }
     for name in names {
         match (inputs.get(&name), name.as_str()) {

@@ -168,7 +168,8 @@ fn run_writes_outputs_by_name() {
         [1., 2., 1., 2.]
     );
     assert_eq!(run(Path::new("/no/such/folder/y")).status.code(), Some(2));
-    assert_eq!(run(Path::new("/dev/full/y")).status.code(), Some(1));
+    assert_eq!(run(Path::new("/dev/full/y")).status.code(), Some(2));
+    assert_eq!(run(Path::new("/dev/full")).status.code(), Some(1));
     fails(
         &[
             "run",

@@ -76,6 +76,7 @@ impl TrainArgs {
     pub fn run(&self, artifact: Artifact, recipe: Recipe, devices: Vec<DeviceSpec>) -> Result<(), Error> {
         let console = Console::stderr();
         let interrupt = Interrupt::on_signals()?;
+        RunFolder::check(&self.out, self.resume)?;
         let dataset = Dataset::open(&self.data)?;
         console.say(&describe(&dataset));
         let plan = &artifact.require(Mode::Train)?.plan;
