@@ -248,3 +248,14 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn it_links_neither_llvm_nor_mlir() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_alexrun")).unwrap();
+    for library in ["libLLVM", "libMLIR"] {
+        let found = program
+            .windows(library.len())
+            .any(|window| window == library.as_bytes());
+        assert!(!found, "alexrun names {library}");
+    }
+}
