@@ -284,8 +284,9 @@ fn run(command: Command) -> Result<(), Error> {
         }
         Command::Devices(output) => run_devices(output),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end())
         }
     }
 }
@@ -346,7 +347,7 @@ impl ModelArgs {
 }
 
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
-    // Kernels do not depend on which cores will run them, but a device that is not here is better told now.
+    // Any core can run the kernels, maybe of another machine; a device of no known kind is a mistake all the same.
     args.model.devices.parse()?;
     let (mode, recipe) = (Mode::from(args.mode), args.model.recipe()?);
     let usual = if mode == Mode::Train {

@@ -213,14 +213,13 @@ fn licence(package: &Value) -> String {
         .as_str()
         .expect("a package has a manifest");
     let text = std::fs::read_to_string(Path::new(manifest).with_file_name(file)).unwrap_or_default();
-    let words: Vec<&str> = text.split_whitespace().take(20).collect();
-    let begin = words.join(" ");
-    if begin.starts_with("MIT License") {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.contains("Permission is hereby granted, free of charge, to any person obtaining a copy") {
         "MIT".to_string()
-    } else if begin.starts_with("Apache License Version 2.0") {
+    } else if text.starts_with("Apache License Version 2.0") {
         "Apache-2.0".to_string()
     } else {
-        begin
+        format!("as in {file}")
     }
 }
 
@@ -254,8 +253,8 @@ fn dependencies_are_permissive_and_come_from_crates_io() {
     let workspace = Workspace::read();
     let mut problems = Vec::new();
     for (id, package) in &workspace.packages {
-        let licence = package["license"].as_str().unwrap_or_default();
-        if !is_permissive(licence) {
+        let licence = licence(package);
+        if !is_permissive(&licence) {
             problems.push(format!(
                 "{id}: the licence {licence:?} is not known as permissive"
             ));

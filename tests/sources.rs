@@ -213,7 +213,7 @@ const WHY_LONG: [(&str, &str); 5] = [
     ),
     (
         "runtime/tests/training.rs",
-        "one feed and one job, and every way in which a run ends",
+        "one feed, one job, and every way in which a run ends",
     ),
 ];
 

@@ -65,8 +65,11 @@ fn set_inputs(
             "{name} is no input of the model ({mode}), which has: {names}"
         )));
     }
-    if let (Some(labels), Some(classes)) = (inputs.get(LABELS), Interface::classes_of(executor.plan())) {
-        for &label in labels.as_i64().unwrap_or_default() {
+    let labels = inputs.get(LABELS).and_then(Tensor::as_i64).unwrap_or_default();
+    if let Some(classes) = Interface::classes_of(executor.plan())
+        && names.iter().any(|name| name == LABELS)
+    {
+        for &label in labels {
             class_of(label, classes)?;
         }
     }
