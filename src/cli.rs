@@ -6,6 +6,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use codegen::bridge::HostTarget;
 use ir::plan::Mode;
 use runtime::cli::{BenchArgs, DeviceArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
+use runtime::console::Console;
+
 use runtime::data::{SynthOptions, synth};
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Error, TensorFile};
@@ -214,6 +216,7 @@ const EVALUATION_BATCH: usize = 64;
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    runtime::files::let_limits_be_errors();
     runtime::cli::exit(run(Arguments::parse().command))
 }
 
@@ -386,7 +389,8 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         (None, false) => return Ok(()),
     };
     output.artifact.write(&path)?;
-    eprintln!("wrote {} ({:.1} s)", path.display(), output.milliseconds / 1e3);
+    let seconds = output.milliseconds / 1e3;
+    Console::stderr().say(&format!("wrote {} ({seconds:.1} s)", path.display()));
     Ok(())
 }
 

@@ -69,6 +69,10 @@ impl Error {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Work(format!(
                 "{path}: the disk is full ({error}); nothing that was there is lost. Free some space and go on"
             )),
+            std::io::ErrorKind::FileTooLarge => Error::Work(format!(
+                "{path}: the limit on the size of files is reached ({error}); nothing that was there is lost. Raise it \
+                 (ulimit -f) and go on"
+            )),
             std::io::ErrorKind::NotFound => Error::Input(format!(
                 "{path}: cannot be written: {error}; make its folder first"
             )),

@@ -6,9 +6,18 @@ use crate::Error;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// The end of every temporary name, so that leftovers can be told and removed.
 pub const TEMPORARY_SUFFIX: &str = ".part";
+
+/// For the beginning of a program. A write beyond the limit on the size of files (`ulimit -f`) sends a signal that ends
+/// the process at once, its temporary files left behind; with the signal handled, the write is an error like any other.
+pub fn let_limits_be_errors() {
+    static REACHED: AtomicBool = AtomicBool::new(false);
+    // Where that is not granted, things stay as they are.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, &REACHED);
+}
 
 /// Writes `path` through `write`, atomically. On any failure the old file stays and the temporary one goes.
 pub fn write_atomically(
