@@ -47,6 +47,7 @@ impl std::str::FromStr for EmitTo {
 
     fn from_str(text: &str) -> Result<EmitTo, String> {
         let (stage, file) = match text.split_once('=') {
+            Some((_, "")) => return Err("no file is named after =".to_string()),
             Some((stage, file)) => (stage, Some(PathBuf::from(file))),
             None => (text, None),
         };

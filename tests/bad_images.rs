@@ -148,6 +148,65 @@ fn a_single_image() {
 }
 
 #[test]
+fn files_that_have_the_name_of_an_image_only() {
+    let place = Place::with_images();
+    let inside = |name: &str| place.path("data/train/disc-solid").join(name);
+    // Whoever opened the pipe would wait for ever.
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(inside("pipe.jpg"))
+        .status()
+        .unwrap();
+    assert!(pipe.success());
+    std::os::unix::fs::symlink("/dev/zero", inside("zeros.jpg")).unwrap();
+    std::os::unix::fs::symlink("nowhere.jpg", inside("dangling.jpg")).unwrap();
+    std::fs::create_dir(inside("folder.jpg")).unwrap();
+    let output = place.run("train tiny.ir --data data --out run --epochs 1 --json");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    for (name, why) in [
+        ("pipe.jpg", "is no regular file"),
+        ("zeros.jpg", "is no regular file"),
+        ("folder.jpg", "is no regular file"),
+        ("dangling.jpg", "cannot be read"),
+    ] {
+        assert!(
+            stderr.contains(&format!("disc-solid/{name}: {why}")),
+            "{name}: {stderr}"
+        );
+    }
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["unusable_images"], 4);
+}
+
+#[test]
+fn names_that_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::with_images();
+    place.succeeds("train tiny.ir --data data --out run --steps 1");
+    let strange = std::ffi::OsStr::from_bytes(b"\xff.jpg");
+    let images = jpegs(&place, "data/val/");
+    std::fs::copy(place.path(&images[0]), place.path(".").join(strange)).unwrap();
+    let mut predict = place.command("predict tiny.ir --weights run --json");
+    let output = predict.arg(strange).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["predictions"][0]["image"], "\u{fffd}.jpg");
+    std::fs::copy(
+        place.path(&images[0]),
+        place.path("data/train/disc-solid").join(strange),
+    )
+    .unwrap();
+    place.refused(
+        "train tiny.ir --data data --out new",
+        &["data/train/disc-solid/", "the name is not UTF-8; rename it"],
+    );
+}
+
+#[test]
 fn data_sets_that_are_none() {
     let place = Place::with_images();
     place.write("file", "text");

@@ -99,6 +99,11 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// A path in JSON, as it is shown: a name that is not UTF-8 is no error.
+pub(crate) fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
 /// The text of a file, refused when it is larger than `limit` bytes or not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
     String::from_utf8(read_bounded(path, limit)?).map_err(|error| {
