@@ -6,6 +6,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use codegen::bridge::HostTarget;
 use ir::plan::Mode;
 use runtime::cli::{BenchArgs, DeviceArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
+use runtime::console::Console;
+
 use runtime::data::{SynthOptions, synth};
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Error, TensorFile};
@@ -214,6 +216,7 @@ const EVALUATION_BATCH: usize = 64;
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    runtime::files::let_limits_be_errors();
     runtime::cli::exit(run(Arguments::parse().command))
 }
 
@@ -224,7 +227,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Fmt { model } => {
             let text = runtime::files::read_text(&model, crate::compile::MODEL_BYTES)?;
             let formatted = ir::text::format(&text, &model.display().to_string())
-                .map_err(|mistakes| Error::input(ir::text::render(&mistakes, &text, colour())))?;
+                .map_err(|mistakes| Error::Report(ir::text::render(&mistakes, &text, colour())))?;
             print(formatted.trim_end())
         }
         Command::Init { model, seed, output } => run_init(&model, seed, &output),
@@ -284,8 +287,9 @@ fn run(command: Command) -> Result<(), Error> {
         }
         Command::Devices(output) => run_devices(output),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end())
         }
     }
 }
@@ -346,6 +350,8 @@ impl ModelArgs {
 }
 
 fn run_compile(args: &CompileArgs) -> Result<(), Error> {
+    // Any core can run the kernels, maybe of another machine; a device of no known kind is a mistake all the same.
+    args.model.devices.parse()?;
     let (mode, recipe) = (Mode::from(args.mode), args.model.recipe()?);
     let usual = if mode == Mode::Train {
         recipe.train.batch
@@ -383,7 +389,8 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         (None, false) => return Ok(()),
     };
     output.artifact.write(&path)?;
-    eprintln!("wrote {} ({:.1} s)", path.display(), output.milliseconds / 1e3);
+    let seconds = output.milliseconds / 1e3;
+    Console::stderr().say(&format!("wrote {} ({seconds:.1} s)", path.display()));
     Ok(())
 }
 

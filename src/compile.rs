@@ -1,5 +1,6 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
+use clap::ValueEnum;
 use codegen::bridge::HostTarget;
 use ir::Graph;
 use ir::plan::Mode;
@@ -46,11 +47,21 @@ impl std::str::FromStr for EmitTo {
 
     fn from_str(text: &str) -> Result<EmitTo, String> {
         let (stage, file) = match text.split_once('=') {
+            Some((_, "")) => return Err("no file is named after =".to_string()),
             Some((stage, file)) => (stage, Some(PathBuf::from(file))),
             None => (text, None),
         };
         Ok(EmitTo {
-            stage: clap::ValueEnum::from_str(stage, false)?,
+            stage: clap::ValueEnum::from_str(stage, false).map_err(|_| {
+                let known = Emit::value_variants()
+                    .iter()
+                    .filter_map(clap::ValueEnum::to_possible_value);
+                let known: Vec<String> = known.map(|value| value.get_name().to_string()).collect();
+                format!(
+                    "no stage is named {stage:?}; expected one of {}",
+                    known.join(", ")
+                )
+            })?,
             file,
         })
     }
@@ -91,7 +102,7 @@ impl Model {
     pub fn read(path: &Path, colour: bool) -> Result<Model, Error> {
         let text = runtime::files::read_text(path, MODEL_BYTES)?;
         let graph = ir::text::parse(&text, &path.display().to_string())
-            .map_err(|mistakes| Error::input(ir::text::render(&mistakes, &text, colour)))?;
+            .map_err(|mistakes| Error::Report(ir::text::render(&mistakes, &text, colour)))?;
         Ok(Model { text, graph })
     }
 }

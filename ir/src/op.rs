@@ -297,7 +297,7 @@ impl Attributes {
 
     /// A list of dimensions.
     pub fn dims(&mut self, name: &str) -> Result<Vec<Dim>, OpError> {
-        let expected = "a list of dimensions such as [N, 9216], each at least 1";
+        let expected = &format!("a list of dimensions such as [N, 9216], each from 1 up to {MAX_EXTENT}");
         let fits = |n: i64| n >= 1 && n <= MAX_EXTENT as i64;
         match self.take(name) {
             Some(Attribute::Dims(dims)) if dims.iter().all(|d| d.fixed().is_none_or(|n| fits(n as i64))) => {

@@ -9,6 +9,9 @@ pub enum Error {
     /// Bad usage or bad input: a file, a flag, a name, a shape. Exit code 2.
     #[error("{0}")]
     Input(String),
+    /// Bad input, in a report that was laid out for a person: every mistake with its place. Exit code 2.
+    #[error("{0}")]
+    Report(String),
     /// The input was sound and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
     #[error("{0}")]
     Work(String),
@@ -32,7 +35,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Work(_) => 1,
-            Error::Input(_) => 2,
+            Error::Input(_) | Error::Report(_) => 2,
             Error::Interrupted(_) => 130,
         }
     }
@@ -41,6 +44,7 @@ impl Error {
     pub fn at(self, place: impl std::fmt::Display) -> Error {
         match self {
             Error::Input(message) => Error::Input(format!("{place}: {message}")),
+            Error::Report(message) => Error::Report(format!("{place}: {message}")),
             Error::Work(message) => Error::Work(format!("{place}: {message}")),
             Error::Interrupted(message) => Error::Interrupted(format!("{place}: {message}")),
         }
@@ -52,6 +56,7 @@ impl Error {
             std::io::ErrorKind::NotFound => "; check the path",
             std::io::ErrorKind::PermissionDenied => "; allow this user to read it",
             std::io::ErrorKind::IsADirectory => "; name a file, not a folder",
+            std::io::ErrorKind::NotADirectory => "; a part of the path is a file, not a folder",
             _ => "",
         };
         Error::Input(format!("{}: cannot be read: {error}{remedy}", path.display()))
@@ -64,12 +69,21 @@ impl Error {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Work(format!(
                 "{path}: the disk is full ({error}); nothing that was there is lost. Free some space and go on"
             )),
+            std::io::ErrorKind::FileTooLarge => Error::Work(format!(
+                "{path}: the limit on the size of files is reached ({error}); nothing that was there is lost. Raise it \
+                 (ulimit -f) and go on"
+            )),
             std::io::ErrorKind::NotFound => Error::Input(format!(
                 "{path}: cannot be written: {error}; make its folder first"
             )),
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::Input(
                 format!("{path}: cannot be written: {error}; choose a place this user may write"),
             ),
+            std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::NotADirectory
+            | std::io::ErrorKind::AlreadyExists => Error::Input(format!(
+                "{path}: cannot be written: {error}; something else is there, so choose another place"
+            )),
             _ => Error::Work(format!("{path}: cannot be written: {error}")),
         }
     }

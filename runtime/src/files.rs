@@ -1,13 +1,23 @@
 //! Files are written whole or not at all: to a temporary name in the same folder, flushed to the disk, renamed.
 //! A process killed at any moment leaves either the old file or the new one, and at worst a `.part` beside it.
+//! What is no regular file, such as `/dev/stdout` or `/dev/null`, is written to and never replaced.
 
 use crate::Error;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// The end of every temporary name, so that leftovers can be told and removed.
 pub const TEMPORARY_SUFFIX: &str = ".part";
+
+/// For the beginning of a program. A write beyond the limit on the size of files (`ulimit -f`) sends a signal that ends
+/// the process at once, its temporary files left behind; with the signal handled, the write is an error like any other.
+pub fn let_limits_be_errors() {
+    static REACHED: AtomicBool = AtomicBool::new(false);
+    // Where that is not granted, things stay as they are.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, &REACHED);
+}
 
 /// Writes `path` through `write`, atomically. On any failure the old file stays and the temporary one goes.
 pub fn write_atomically(
@@ -23,12 +33,21 @@ pub fn write_atomically(
 
 /// As [`write_atomically`], for writers that want a path.
 pub fn write_atomically_at(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
-    let temporary = temporary_name(path)?;
+    let kind = fs::metadata(path).map(|metadata| metadata.file_type()).ok();
+    if kind.is_some_and(|kind| kind.is_dir()) {
+        return Err(is_folder(path));
+    }
+    if kind.is_some_and(|kind| !kind.is_file()) {
+        return write(path).map_err(|error| Error::writing(path, &error));
+    }
+    // A link to a file stays a link: the file that it names is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let temporary = temporary_name(&target)?;
     let outcome = (|| {
         write(&temporary)?;
         File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_folder(path)
+        fs::rename(&temporary, &target)?;
+        sync_folder(&target)
     })();
     outcome.map_err(|error: io::Error| {
         let _ = fs::remove_file(&temporary);
@@ -64,10 +83,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(|error| Error::reading(path, &error))?;
     let metadata = file.metadata().map_err(|error| Error::reading(path, &error))?;
     if metadata.is_dir() {
-        return Err(Error::input(format!(
-            "{}: is a folder; name a file",
-            path.display()
-        )));
+        return Err(is_folder(path));
     }
     let mut bytes = Vec::new();
     let _ = bytes.try_reserve_exact(metadata.len().min(limit) as usize);
@@ -83,6 +99,11 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// A path in JSON, as it is shown: a name that is not UTF-8 is no error.
+pub(crate) fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
 /// The text of a file, refused when it is larger than `limit` bytes or not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
     String::from_utf8(read_bounded(path, limit)?).map_err(|error| {
@@ -92,6 +113,10 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
             path.display()
         ))
     })
+}
+
+fn is_folder(path: &Path) -> Error {
+    Error::input(format!("{}: is a folder; name a file", path.display()))
 }
 
 fn temporary_name(path: &Path) -> Result<PathBuf, Error> {
@@ -137,6 +162,28 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_written_to_and_stays_a_device() {
+        write_bytes(Path::new("/dev/null"), b"gone").unwrap();
+        let error = write_bytes(Path::new("/dev/full"), b"too much").unwrap_err();
+        assert!(error.to_string().contains("disk is full"), "{error}");
+        for device in ["/dev/null", "/dev/full"] {
+            let kind = fs::symlink_metadata(device).unwrap().file_type();
+            assert!(!kind.is_file(), "{device} is a file now");
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_file_stays_and_the_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write_bytes(&file, b"old").unwrap();
+        link_atomically(&link, Path::new("file")).unwrap();
+        write_bytes(&link, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("file"));
+    }
+
+    #[test]
     fn a_link_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("last");
@@ -171,7 +218,7 @@ mod tests {
             write_bytes(Path::new("/"), b"")
                 .unwrap_err()
                 .to_string()
-                .contains("names no file")
+                .contains("is a folder; name a file")
         );
         let path = folder.path().join("big");
         write_bytes(&path, &[0xff; 10]).unwrap();

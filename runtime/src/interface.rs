@@ -5,7 +5,7 @@ use crate::Error;
 use crate::artifact::mode_name;
 use crate::tensor::type_name;
 use ir::DType;
-use ir::plan::{LABELS, LEARNING_RATE, LOSS, Plan, RANDOM_STATE, Role};
+use ir::plan::{Buffer, LABELS, LEARNING_RATE, LOSS, Plan, RANDOM_STATE, Role};
 
 /// The tensors of a classifier's plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +49,7 @@ impl Interface {
                 )));
             }
         };
-        let is_scores = |shape: &[usize]| matches!(shape, [n, k] if *n == plan.batch && *k > 0);
-        let scores: Vec<_> = plan
-            .buffers
-            .iter()
-            .filter(|b| matches!(&b.role, Role::Output { shape } if is_scores(shape)))
-            .filter(|b| b.dtype == DType::F32 && b.name != LOSS && !b.name.starts_with("grad."))
-            .collect();
+        let scores = scores(plan);
         let [logits] = scores.as_slice() else {
             let names: Vec<&str> = scores.iter().map(|b| b.name.as_str()).collect();
             return Err(fail(format!(
@@ -77,8 +71,26 @@ impl Interface {
         })
     }
 
+    /// The number of classes that labels choose from, of a plan with one output of scores a sample.
+    pub fn classes_of(plan: &Plan) -> Option<usize> {
+        match scores(plan).as_slice() {
+            [logits] => logits.role.shape().and_then(|shape| shape.last().copied()),
+            _ => None,
+        }
+    }
+
     /// The number of elements of one image.
     pub fn image_elements(&self) -> usize {
         self.image_shape.iter().product()
     }
+}
+
+/// The outputs that may be logits: one row of scores a sample.
+fn scores(plan: &Plan) -> Vec<&Buffer> {
+    let is_scores = |shape: &[usize]| matches!(shape, [n, k] if *n == plan.batch && *k > 0);
+    plan.buffers
+        .iter()
+        .filter(|b| matches!(&b.role, Role::Output { shape } if is_scores(shape)))
+        .filter(|b| b.dtype == DType::F32 && b.name != LOSS && !b.name.starts_with("grad."))
+        .collect()
 }

@@ -23,6 +23,7 @@ pub struct Guess {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The file.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub image: PathBuf,
     /// Best first.
     pub guesses: Vec<Guess>,

@@ -87,7 +87,8 @@ impl Recipe {
         let recipe: Recipe = toml::from_str(text).map_err(|error| {
             let hint = nearest_hint(error.message());
             let report = error.to_string();
-            Error::input(format!("{}: {}{hint}", path.display(), report.trim_end()))
+            let lines: Vec<String> = report.trim_end().lines().map(shorten).collect();
+            Error::input(format!("{}: {}{hint}", path.display(), lines.join("\n")))
         })?;
         match recipe.problem() {
             Some(problem) => Err(Error::input(format!("{}: {problem}", path.display()))),
@@ -148,6 +149,15 @@ impl Recipe {
             .problem()
             .map(|problem| format!("[schedule] {problem}"));
         schedule.or_else(|| data.problem().map(|problem| format!("[data] {problem}")))
+    }
+}
+
+/// The beginning of a line that is too long for a message.
+fn shorten(line: &str) -> String {
+    const MOST: usize = 200;
+    match line.char_indices().nth(MOST) {
+        None => line.to_string(),
+        Some((end, _)) => format!("{}...", &line[..end]),
     }
 }
 

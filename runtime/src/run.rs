@@ -2,7 +2,9 @@
 
 use crate::artifact::{Artifact, mode_name};
 use crate::device::DeviceSpec;
+use crate::eval::class_of;
 use crate::executor::Executor;
+use crate::interface::Interface;
 use crate::tensor_file::TensorFile;
 use crate::{Error, Tensor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, Mode, RANDOM_STATE, Role};
@@ -62,6 +64,14 @@ fn set_inputs(
         return Err(Error::input(format!(
             "{name} is no input of the model ({mode}), which has: {names}"
         )));
+    }
+    let labels = inputs.get(LABELS).and_then(Tensor::as_i64).unwrap_or_default();
+    if let Some(classes) = Interface::classes_of(executor.plan())
+        && names.iter().any(|name| name == LABELS)
+    {
+        for &label in labels {
+            class_of(label, classes)?;
+        }
     }
     for name in names {
         match (inputs.get(&name), name.as_str()) {

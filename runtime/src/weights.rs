@@ -5,6 +5,7 @@
 //! skipped here.
 
 use crate::Error;
+use crate::device::cpu::available_bytes;
 use crate::preparation::PREPARATION_PREFIX;
 use crate::tensor::{Tensor, elements, type_name};
 use crate::tensor_file::{self, view_type};
@@ -38,10 +39,12 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<BTreeMap<S
                 problems.push(format!("{name} is {} (expected {wanted})", view_type(&view)));
             }
             Ok(view) => {
-                found.insert(
-                    name.clone(),
-                    Tensor::from_bytes(DType::F32, shape.clone(), view.data())?,
-                );
+                let tensor = Tensor::from_bytes(DType::F32, shape.clone(), view.data())?;
+                let values = tensor.as_f32().unwrap_or_default();
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    problems.push(format!("{name} holds a value that is not finite (element {at})"));
+                }
+                found.insert(name.clone(), tensor);
             }
         }
     }
@@ -63,7 +66,7 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<BTreeMap<S
         problems.push(format!("and {} more", count - MISMATCHES_SHOWN));
     }
     Err(Error::input(format!(
-        "{}: these weights do not fit the model:\n  {}\ngive weights of this model, or change its shapes",
+        "{}: these weights cannot be used:\n  {}\ngive whole weights of this model, or change its shapes",
         path.display(),
         problems.join("\n  ")
     )))
@@ -99,8 +102,18 @@ pub fn parameters(plan: &Plan) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Initial values: each element a pure function of `seed`, its tensor's name and its place, whatever else there
-/// is and however many threads draw.
+/// is and however many threads draw. More than fit this machine's memory are refused.
 pub fn initial(values: &[(String, Vec<usize>, Init)], seed: u64) -> Result<Vec<(String, Tensor)>, Error> {
+    let counts = values.iter().map(|(_, shape, _)| elements(shape).unwrap_or(0));
+    let bytes = counts.fold(0u64, |sum, count| sum.saturating_add(4 * count as u64));
+    let memory = available_bytes();
+    if bytes > memory {
+        return Err(Error::work(format!(
+            "the initial values need {} MiB of memory and this machine has {} MiB; use a smaller model",
+            bytes >> 20,
+            memory >> 20
+        )));
+    }
     values
         .iter()
         .map(|(name, shape, init)| {

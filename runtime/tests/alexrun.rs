@@ -168,7 +168,8 @@ fn run_writes_outputs_by_name() {
         [1., 2., 1., 2.]
     );
     assert_eq!(run(Path::new("/no/such/folder/y")).status.code(), Some(2));
-    assert_eq!(run(Path::new("/dev/full/y")).status.code(), Some(1));
+    assert_eq!(run(Path::new("/dev/full/y")).status.code(), Some(2));
+    assert_eq!(run(Path::new("/dev/full")).status.code(), Some(1));
     fails(
         &[
             "run",
@@ -246,4 +247,15 @@ fn a_closed_pipe_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn it_links_neither_llvm_nor_mlir() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_alexrun")).unwrap();
+    for library in ["libLLVM", "libMLIR"] {
+        let found = program
+            .windows(library.len())
+            .any(|window| window == library.as_bytes());
+        assert!(!found, "alexrun names {library}");
+    }
 }

@@ -217,6 +217,46 @@ fn stopped_by_a_signal_and_resumed_equals_uninterrupted() {
 }
 
 #[test]
+fn a_process_killed_while_it_saves_loses_nothing_older() {
+    let recipe = RECIPE.replace("epochs = 3", "epochs = 1000000\ncheckpoint_every = 1");
+
+    let place = Place::new(&recipe);
+    // Checkpoints so large that most of the time is spent writing them.
+    let mut artifact = support::classifier(4, 4, 128, 3);
+    artifact.recipe = Some(recipe);
+    artifact.write(&place.path("m.alx")).unwrap();
+    let train = ["train", "m.alx", "--data", "data", "--out"];
+    let newest = || {
+        let torn = |error: &runtime::Error| panic!("a torn file has the name of a checkpoint: {error}");
+        let checkpoint = Checkpoint::newest(&place.path("run"), torn).unwrap();
+        checkpoint.map_or(0, |checkpoint| checkpoint.progress.step)
+    };
+    for round in 0..10 {
+        let before = newest();
+        let resume: &[&str] = if round == 0 { &[] } else { &["--resume"] };
+        let mut child = place
+            .command(&[&train[..], &["run"], resume].concat())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let link = place.path("run").join("last");
+        let (first, begin) = (std::fs::read_link(&link).ok(), Instant::now());
+        while std::fs::read_link(&link).ok() == first {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no checkpoint came");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(3700 * round));
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().code(), None, "it was killed");
+        assert!(newest() > before, "step {before} was lost");
+    }
+    let steps = (newest() + 1).to_string();
+    place.succeeds(&[&train[..], &["run", "--resume", "--steps", &steps]].concat());
+    place.succeeds(&[&train[..], &["whole", "--steps", &steps]].concat());
+    assert!(place.last("run") == place.last("whole"), "after {steps} steps");
+}
+
+#[test]
 fn flags_win_over_the_recipe_and_resume_remembers_it() {
     let place = Place::new(RECIPE);
     std::fs::write(place.path("r.toml"), RECIPE.replace("lr = 0.01", "lr = 0.005")).unwrap();

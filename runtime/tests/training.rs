@@ -12,7 +12,7 @@ use runtime::train::{Feeds, TrainJob, TrainSummary, train};
 use runtime::{DeviceSpec, Error, Tensor, TensorFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const BATCH: usize = 8;
@@ -459,58 +459,4 @@ fn training_starts_from_given_weights() {
             .contains("fc.weight is f32[3, 24] (expected f32[3, 12])"),
         "{error}"
     );
-}
-
-const CHILD_RUN: &str = "ALEXC_TEST_CHILD_RUN";
-
-/// Saves checkpoints until it is killed.
-#[test]
-#[ignore = "the child process of a_process_killed_while_it_saves_loses_nothing_older"]
-fn child_that_saves_forever() {
-    let run = PathBuf::from(std::env::var(CHILD_RUN).unwrap());
-    let mut checkpoint = Checkpoint::newest(&run, |_| ()).unwrap().unwrap();
-    loop {
-        checkpoint.progress.step += 1;
-        checkpoint.clone().save(&run).unwrap();
-    }
-}
-
-#[test]
-fn a_process_killed_while_it_saves_loses_nothing_older() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = folder.path();
-    plainly(&TrainJob {
-        steps: Some(1),
-        ..job(&run.join("seed"))
-    })
-    .unwrap();
-    let mut first = Checkpoint::read(&run.join("seed/last")).unwrap();
-    // Large enough that most of the child's time is spent writing.
-    first.state.insert(
-        "ballast".into(),
-        Tensor::f32([1 << 20], vec![1.0; 1 << 20]).unwrap(),
-    );
-    first.clone().save(run).unwrap();
-    let mut newest = first.progress.step;
-    for round in 0..12u64 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "child_that_saves_forever"])
-            .env(CHILD_RUN, run)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(120 + 17 * round));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut warnings = 0;
-        let found = Checkpoint::newest(run, |_| warnings += 1).unwrap().unwrap();
-        assert_eq!(warnings, 0, "no torn file has the name of a checkpoint");
-        assert!(found.progress.step >= newest, "step {} was lost", newest);
-        assert_eq!(
-            (&found.parameters, &found.state),
-            (&first.parameters, &first.state)
-        );
-        newest = found.progress.step;
-    }
-    assert!(newest > first.progress.step, "the child never saved");
 }

@@ -85,6 +85,7 @@ struct On<A: clap::Args> {
 }
 
 fn main() -> ExitCode {
+    runtime::files::let_limits_be_errors();
     exit(run(Arguments::parse().command))
 }
 

@@ -83,7 +83,14 @@ impl EvalArgs {
             errors,
             unusable_images,
         };
-        self.output.print(&report, || text(&errors))
+        if errors.loss.is_nan() {
+            return Err(Error::work(format!(
+                "{}: the network gives values that are not finite; are these the weights of this model?",
+                self.weights.display()
+            )));
+        }
+        self.output
+            .print(&report, || text(&errors) + &unusable(unusable_images))
     }
 }
 
@@ -112,4 +119,12 @@ pub(super) fn text(errors: &Errors) -> String {
     } = errors;
     let (top1, top5) = (top1_error * 100.0, top5_error * 100.0);
     format!("{images} images: top-1 error {top1:.2} %, top-5 error {top5:.2} %, loss {loss:.4}")
+}
+
+/// A line about images that were not what was asked for, if there are any.
+pub(super) fn unusable(images: usize) -> String {
+    if images == 0 {
+        return String::new();
+    }
+    format!("\n{images} images could not be used")
 }

@@ -77,6 +77,10 @@ pub fn exit(outcome: Result<(), Error>) -> ExitCode {
             Console::stderr().say(&message);
             ExitCode::from(130)
         }
+        Err(error @ Error::Report(_)) => {
+            Console::stderr().say(error.to_string().trim_end());
+            ExitCode::from(error.exit_code())
+        }
         Err(error) => {
             Console::stderr().error(&error.to_string());
             ExitCode::from(error.exit_code())

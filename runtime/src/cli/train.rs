@@ -12,6 +12,7 @@ use crate::recipe::Recipe;
 use crate::train::{Feeds, RunFolder, TrainJob, TrainSummary, train};
 use crate::{Artifact, DeviceSpec, Error};
 use ir::plan::Mode;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Flags of `train`, but for model, recipe, batch and devices.
@@ -76,6 +77,7 @@ impl TrainArgs {
     pub fn run(&self, artifact: Artifact, recipe: Recipe, devices: Vec<DeviceSpec>) -> Result<(), Error> {
         let console = Console::stderr();
         let interrupt = Interrupt::on_signals()?;
+        RunFolder::check(&self.out, self.resume)?;
         let dataset = Dataset::open(&self.data)?;
         console.say(&describe(&dataset));
         let plan = &artifact.require(Mode::Train)?.plan;
@@ -125,7 +127,11 @@ impl TrainArgs {
             preparation: Some(preparation),
         };
         let summary = train(&job, feeds, &console, &interrupt)?;
-        self.output.print(&summary, || text(&summary))
+        let report = Report {
+            unusable_images: training.unusable() + evaluation.as_ref().map_or(0, Loader::unusable),
+            summary,
+        };
+        self.output.print(&report, || text(&report))
     }
 
     /// That of the run that goes on, or measured now.
@@ -166,7 +172,15 @@ pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
     loader.on_unusable(move |message| console.warn(message))
 }
 
-fn text(summary: &TrainSummary) -> String {
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    summary: TrainSummary,
+    /// Images that were replaced or left out.
+    unusable_images: usize,
+}
+
+fn text(report: &Report) -> String {
     let TrainSummary {
         run,
         steps,
@@ -174,7 +188,7 @@ fn text(summary: &TrainSummary) -> String {
         loss,
         evaluation,
         images_per_s,
-    } = summary;
+    } = &report.summary;
     let mut text = format!("{}: {steps} steps, {epochs} epochs", run.display());
     if let Some(loss) = loss {
         text += &format!(", loss {loss:.4}, {images_per_s} images/s");
@@ -182,5 +196,5 @@ fn text(summary: &TrainSummary) -> String {
     if let Some(errors) = evaluation {
         text += &format!("\n{}", super::eval::text(errors));
     }
-    text
+    text + &super::eval::unusable(report.unusable_images)
 }

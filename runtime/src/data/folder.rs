@@ -139,10 +139,15 @@ impl Source for Tree {
     }
 
     fn sample(&self, split: Split, index: usize) -> Result<(Picture<'_>, i64), Error> {
-        Ok((
-            decode(&self.path(split, index))?,
-            i64::from(self.entry(split, index).class),
-        ))
+        let path = self.path(split, index);
+        // Whoever opens a pipe waits for its other end.
+        if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Error::input(format!(
+                "{}: is no regular file; remove it",
+                path.display()
+            )));
+        }
+        Ok((decode(&path)?, i64::from(self.entry(split, index).class)))
     }
 
     fn name(&self, split: Split, index: usize) -> String {

@@ -61,9 +61,9 @@ pub struct Batch {
 /// Gives batches, one after another.
 ///
 /// Image `i` of the order of epoch `e` depends on the seed and `e`; its crop, mirror image and colours on the seed, `e`
-/// and the image. At most three batches are ahead of the caller. An image that cannot be used is replaced by the next
-/// one of the split that can, and told once; when more than 1 % of the images (and more than ten) cannot be used, the
-/// batch that needs them is an error instead.
+/// and the image. At most three batches are ahead of the caller. An image that cannot be used is told once; in training
+/// the next one of the split that can be used takes its place, and an evaluation leaves it out. When more than 1 % of
+/// the images (and more than ten) cannot be used, the batch that needs them is an error instead.
 pub struct Loader {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
@@ -249,15 +249,22 @@ impl Loader {
         let Some(Ready {
             number,
             count,
-            rows,
+            mut rows,
             failures,
         }) = taken?
         else {
             return Ok(None);
         };
-        failures
-            .into_iter()
-            .try_for_each(|failures| self.count_unusable(failures))?;
+        for (_, failures) in &failures {
+            self.count_unusable(failures)?;
+        }
+        let (views, elements) = (self.views(), self.queue.job.pipeline.elements());
+        let empty = failures.iter().filter(|(_, failures)| failures.without);
+        let empty: Vec<usize> = empty.map(|(place, _)| *place).collect();
+        // From the end, so that the places of the others stay.
+        for &place in empty.iter().rev() {
+            rows.remove(place, views, elements);
+        }
         let Rows {
             images,
             labels,
@@ -267,7 +274,7 @@ impl Loader {
         Ok(Some(Batch {
             images,
             labels,
-            valid: count * self.views(),
+            valid: (count - empty.len()) * views,
             samples,
             epoch,
             step,
@@ -292,25 +299,37 @@ impl Loader {
 
     /// Tells of images that are newly found to be unusable. Here and not in the threads, so that what is told, and
     /// when it is too much, does not depend on which thread is first.
-    fn count_unusable(&mut self, failures: Failures) -> Result<(), Error> {
-        let tolerance = self.queue.job.tolerance;
+    fn count_unusable(&mut self, failures: &Failures) -> Result<(), Error> {
+        let Job {
+            tolerance,
+            split,
+            kind,
+            ..
+        } = &self.queue.job;
+        let (tolerance, split, images) = (*tolerance, *split, self.images());
+        let training = matches!(kind, Kind::Training { .. });
+        let consequence = if training {
+            "the next image that can be used takes its place"
+        } else {
+            "it is left out"
+        };
         for (image, error) in &failures.images {
             if !self.unusable.insert(*image) {
                 continue;
             }
-            (self.tell)(&format!(
-                "{error}; the next image that can be used takes its place"
-            ));
-            if self.unusable.len() > tolerance {
-                let (found, split) = (self.unusable.len(), self.queue.job.split);
+            (self.tell)(&format!("{error}; {consequence}"));
+            let found = self.unusable.len();
+            if found > tolerance {
                 return self.give_up(format!("{found} {split} images cannot be used, the last"), error);
+            }
+            if found == images {
+                return self.give_up(format!("no {split} image can be used, the last"), error);
             }
         }
         match failures.images.last() {
-            Some((_, error)) if failures.gave_up => self.give_up(
-                format!("no {} image can be used, the last", self.queue.job.split),
-                error,
-            ),
+            Some((_, error)) if training && failures.without => {
+                self.give_up(format!("no {split} image can be used, the last"), error)
+            }
             _ => Ok(()),
         }
     }

@@ -20,15 +20,15 @@ struct Tensors {
 pub(crate) fn open(path: &Path) -> Result<Dataset, Error> {
     let mut file = TensorFile::read(path)?;
     let fail = |what: String| Err(Error::input(format!("{}: {what}", path.display())));
+    let mut names: Vec<String> = file.tensors.keys().cloned().collect();
     let (Some(images), Some(labels)) = (file.tensors.remove("images"), file.tensors.remove("labels")) else {
-        let mut found: Vec<String> = file.tensors.into_keys().collect();
-        found.truncate(8);
+        names.truncate(8);
         return fail(format!(
-            "expected images f32[n, c, h, w] and labels i64[n]; it lacks one or both and holds {}",
-            if found.is_empty() {
-                "nothing else".to_string()
+            "expected images f32[n, c, h, w] and labels i64[n]; it holds {}",
+            if names.is_empty() {
+                "nothing".to_string()
             } else {
-                found.join(", ")
+                names.join(", ")
             }
         ));
     };

@@ -67,8 +67,8 @@ struct Slot {
 #[derive(Default)]
 pub(crate) struct Failures {
     pub images: Vec<(usize, Error)>,
-    /// Whether no replacement was found.
-    pub gave_up: bool,
+    /// Whether no replacement was found, so that the row is empty.
+    pub without: bool,
 }
 
 /// A batch that is ready.
@@ -76,8 +76,8 @@ pub(crate) struct Ready {
     pub number: u64,
     pub count: usize,
     pub rows: Rows,
-    /// In the batch's order.
-    pub failures: Vec<Failures>,
+    /// In the batch's order, with their places in it.
+    pub failures: Vec<(usize, Failures)>,
 }
 
 #[derive(Default)]
@@ -121,8 +121,8 @@ impl Job {
         matches!(self.kind, Kind::Evaluation { .. }) && number >= self.batches
     }
 
-    /// Prepares image `index` for batch `number` in `out`, or the next image after it that can be used. Gives the
-    /// number and class of the one that was used.
+    /// Prepares image `index` for batch `number` in `out`. Where it cannot be used, training takes the next image that
+    /// can, and an evaluation goes without. Gives the number and class of the one that was used.
     fn prepare(
         &self,
         number: u64,
@@ -132,7 +132,11 @@ impl Job {
     ) -> (Option<(usize, i64)>, Failures) {
         let mut failures = Failures::default();
         let images = self.dataset.len(self.split);
-        for used in (index..images).chain(0..index).take(self.tolerance + 1) {
+        let attempts = match self.kind {
+            Kind::Training { .. } => self.tolerance + 1,
+            Kind::Evaluation { .. } => 1,
+        };
+        for used in (index..images).chain(0..index).take(attempts) {
             let source = self.dataset.source();
             let outcome = source.sample(self.split, used).and_then(|(picture, label)| {
                 let framed = self.pipeline.to_frame(&picture, scratch);
@@ -148,7 +152,7 @@ impl Job {
                 Err(error) => failures.images.push((used, error)),
             }
         }
-        failures.gave_up = true;
+        failures.without = true;
         (None, failures)
     }
 
@@ -310,7 +314,7 @@ impl Queue {
             number: slot.number,
             count: slot.count,
             rows: std::mem::take(&mut *slot.rows.lock().unwrap_or_else(PoisonError::into_inner)),
-            failures: slot.failures.into_iter().map(|(_, failures)| failures).collect(),
+            failures: slot.failures,
         }))
     }
 
@@ -356,6 +360,17 @@ impl Rows {
         self.labels[count * views..].fill(0);
         self.samples.clear();
         self.samples.resize(count, 0);
+    }
+
+    /// Takes the image at `place` out; those behind it move up, and zeros follow.
+    pub fn remove(&mut self, place: usize, views: usize, elements: usize) {
+        let (images, labels) = (self.images.len(), self.labels.len());
+        self.images
+            .drain(place * views * elements..(place + 1) * views * elements);
+        self.images.resize(images, 0.0);
+        self.labels.drain(place * views..(place + 1) * views);
+        self.labels.resize(labels, 0);
+        self.samples.remove(place);
     }
 
     fn put(&mut self, place: usize, (used, label): (usize, i64), views: usize, images: &[f32]) {

@@ -32,13 +32,7 @@ impl Session<'_> {
         let found = self
             .find_layer(batch, interrupt)
             .unwrap_or_else(|error| format!("the layer could not be found ({error})"));
-        let kept = match self.saved {
-            Some(saved) => format!(
-                "the checkpoint of step {saved} in {} is good",
-                self.folder.path().display()
-            ),
-            None => "no checkpoint was saved yet".to_string(),
-        };
+        let kept = self.kept();
         Error::work(format!(
             "step {step}: the loss is {loss}: {found}; {kept}. A smaller learning rate (now {}) or smaller initial \
              weights usually help",

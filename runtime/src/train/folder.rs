@@ -23,13 +23,7 @@ impl RunFolder {
         let folder = RunFolder {
             path: path.to_path_buf(),
         };
-        let begun = fs::metadata(folder.metrics()).is_ok_and(|metadata| metadata.len() > 0);
-        if begun || path.join(LAST).symlink_metadata().is_ok() {
-            return Err(Error::input(format!(
-                "{} holds a run already; go on with it with --resume, or choose another --out",
-                path.display()
-            )));
-        }
+        RunFolder::check(path, false)?;
         fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
         files::write_bytes(&path.join(MODEL), model.as_bytes())?;
         folder.write_recipe(recipe)?;
@@ -42,12 +36,8 @@ impl RunFolder {
         let folder = RunFolder {
             path: path.to_path_buf(),
         };
+        RunFolder::check(path, true)?;
         let place = path.display();
-        if !path.join(MODEL).is_file() {
-            return Err(Error::input(format!(
-                "{place} holds no run to go on with; start one without --resume"
-            )));
-        }
         if files::read_text(&path.join(MODEL), TEXT_LIMIT)? != model {
             return Err(Error::input(format!(
                 "{place}/{MODEL} is another model than the one given; give that one, or start a new run"
@@ -62,6 +52,24 @@ impl RunFolder {
         }
         folder.write_recipe(recipe)?;
         Ok(folder)
+    }
+
+    /// Whether a run can begin in `path`, or go on there. Nothing is written, so it can be asked before the work that
+    /// a run begins with.
+    pub fn check(path: &Path, resume: bool) -> Result<(), Error> {
+        let place = path.display();
+        let begun = fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() > 0)
+            || path.join(LAST).symlink_metadata().is_ok();
+        let problem = if path.exists() && !path.is_dir() {
+            "is a file; choose a folder as --out"
+        } else if resume && !path.join(MODEL).is_file() {
+            "holds no run to go on with; start one without --resume"
+        } else if !resume && begun {
+            "holds a run already; go on with it with --resume, or choose another --out"
+        } else {
+            return Ok(());
+        };
+        Err(Error::input(format!("{place} {problem}")))
     }
 
     /// The recipe of the run in `path`, if there is one.

@@ -58,6 +58,7 @@ pub struct Feeds<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainSummary {
     /// The run folder.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub run: PathBuf,
     /// Steps done in all.
     pub steps: u64,

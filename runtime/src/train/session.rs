@@ -11,8 +11,9 @@ use crate::interrupt::Interrupt;
 use crate::metrics::{EvaluationLine, Metrics, StepLine};
 use crate::schedule::ScheduleState;
 use crate::scores::Errors;
-use crate::{Error, Executor, weights};
+use crate::{Error, Executor, Tensor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Role};
+use std::collections::BTreeMap;
 
 /// A run that is under way.
 pub(super) struct Session<'a> {
@@ -285,8 +286,9 @@ impl<'a> Session<'a> {
                 .map(|name| Ok((name.clone(), self.executor.get(&name)?)))
                 .collect::<Result<_, Error>>()
         };
-        let parameters = collect(|role| matches!(role, Role::Parameter { .. }))?;
-        let state = collect(|role| matches!(role, Role::State { .. }))?;
+        let parameters: BTreeMap<_, _> = collect(|role| matches!(role, Role::Parameter { .. }))?;
+        let state: BTreeMap<_, _> = collect(|role| matches!(role, Role::State { .. }))?;
+        self.check_finite(parameters.iter().chain(&state))?;
         let (progress, preparation) = (self.progress.clone(), self.job.preparation.clone());
         let checkpoint = Checkpoint {
             progress,
@@ -298,6 +300,40 @@ impl<'a> Session<'a> {
         self.saved = Some(self.progress.step);
         self.pace.resume();
         Ok(())
+    }
+
+    /// A checkpoint holds nothing that is not finite: training could not go on from it. The loss, which is of before
+    /// the update, may still have been finite.
+    fn check_finite<'t>(
+        &self,
+        mut tensors: impl Iterator<Item = (&'t String, &'t Tensor)>,
+    ) -> Result<(), Error> {
+        let finite = |tensor: &Tensor| {
+            tensor
+                .as_f32()
+                .is_none_or(|values| values.iter().all(|v| v.is_finite()))
+        };
+        match tensors.find(|(_, tensor)| !finite(tensor)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::work(format!(
+                "step {}: the update gives {name} a value that is not finite; {}. A smaller learning rate (now {}) \
+                 usually helps",
+                self.progress.step,
+                self.kept(),
+                self.rate()
+            ))),
+        }
+    }
+
+    /// What a failed run leaves to go on from.
+    pub(super) fn kept(&self) -> String {
+        match self.saved {
+            Some(saved) => format!(
+                "the checkpoint of step {saved} in {} is good",
+                self.folder.path().display()
+            ),
+            None => "no checkpoint was saved yet".to_string(),
+        }
     }
 
     fn start_bar(&self, console: &Console) {

@@ -7,6 +7,7 @@ mod memory;
 mod pool;
 
 pub use cores::{Cores, HOST_ARCH, host_features, missing_features};
+pub use memory::available_bytes;
 
 use super::{BufferId, Device, LaunchId};
 use crate::Error;
