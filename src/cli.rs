@@ -285,7 +285,7 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
-        Command::Devices(output) => run_devices(output),
+        Command::Devices(output) => crate::peak::report(output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
@@ -436,21 +436,4 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         emit: vec![],
     };
     args.run(&model.compile_as(&request)?.artifact, &model.devices.parse()?)
-}
-
-fn run_devices(output: OutputArgs) -> Result<(), Error> {
-    let target = HostTarget::native();
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let peak = crate::peak::measure(&target)?;
-    let report = serde_json::json!({ "devices": [{
-        "name": "cpu", "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
-        "peak_gflops": peak.gflops, "peak_gflops_one_core": peak.gflops_one_core,
-        "copy_gb_per_s": peak.copy_gb_per_s,
-    }] });
-    output.print(&report, || {
-        format!(
-            "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
-            target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
-        )
-    })
 }

@@ -4,6 +4,7 @@
 use codegen::bridge::{HostTarget, compile};
 use ir::DType;
 use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
+use runtime::cli::OutputArgs;
 use runtime::{Compiled, DeviceSpec, Error, Executor, HostObject};
 use std::time::Instant;
 
@@ -43,6 +44,24 @@ pub fn measure(target: &HostTarget) -> Result<Peak, Error> {
         gflops: flops("cpu")?,
         gflops_one_core: flops("cpu:0")?,
         copy_gb_per_s: 8.0 * copied as f64 / copy / 1e9,
+    })
+}
+
+/// Measures this machine and prints what it is and can do.
+pub fn report(output: OutputArgs) -> Result<(), Error> {
+    let target = HostTarget::native();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let peak = measure(&target)?;
+    let report = serde_json::json!({ "devices": [{
+        "name": "cpu", "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
+        "peak_gflops": peak.gflops, "peak_gflops_one_core": peak.gflops_one_core,
+        "copy_gb_per_s": peak.copy_gb_per_s,
+    }] });
+    output.print(&report, || {
+        format!(
+            "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
+            target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
+        )
     })
 }
 
