@@ -212,9 +212,10 @@ impl Schedule {
                 tasks.push(l);
             }
         }
+        // A staged panel is one for all loops after it, so none of them may move it.
         let (before, after): (Vec<Loop>, Vec<Loop>) = others
             .into_iter()
-            .partition(|&l| nest.reads[panel].step(l) != Some(0) && !reuses(&nest, scalar, l));
+            .partition(|&l| nest.reads[panel].step(l) != Some(0) && (staged || !reuses(&nest, scalar, l)));
         let used_again: usize = after.iter().map(|&l| nest.extent(l)).product();
         scalars_staged &=
             !reduction.is_empty() && used_again > 1 && after.iter().all(|&l| reuses(&nest, scalar, l));

@@ -1,0 +1,292 @@
+//! States a case once and runs it on every device there is.
+
+use ir::interpreter::{Tensor, evaluate};
+use ir::nest::{mix, uniform};
+use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
+use ir::{DType, Graph, Op, text};
+use passes::{Optimizer, Options, Stage};
+use runtime::device::DeviceSpec;
+use runtime::executor::Executor;
+use runtime::tensor::{Data, Tensor as HostTensor};
+use runtime::{Compiled, HostObject};
+use std::collections::{BTreeMap, HashMap};
+
+/// Tensors of the interface by name.
+pub type Named = HashMap<String, Tensor>;
+
+/// A network and how it is run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The text of the model.
+    pub text: String,
+    /// Samples of one run.
+    pub batch: usize,
+    /// What one run does.
+    pub mode: Mode,
+    /// Of its numbers.
+    pub seed: u64,
+    /// The largest error allowed, relative to the largest magnitude expected in a tensor.
+    pub tolerance: f64,
+}
+
+/// Sums of f32 products differ from exact ones by a few units in the last place times the root of their length;
+/// through a net, where magnitudes cancel, by some ten times as much.
+pub const TOLERANCE: f64 = 2e-5;
+
+/// Ways to compile a case: by optimisation level and processor.
+const WAYS: [(u8, Processor); 3] = [
+    (2, Processor::Native),
+    (0, Processor::Native),
+    (2, Processor::Avx2),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Processor {
+    Native,
+    Avx2,
+}
+
+/// How a tensor is filled.
+pub type Fill = fn(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor;
+
+/// Multiples of 1/8 between −1 and 1, as sums of their products are exact: no rounding decides which of two values
+/// is larger, or whether one is positive. Integers are 0, 1 or 2.
+pub fn eighths(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor {
+    let stream = name.bytes().fold(0, |h, b| mix(h ^ u32::from(b)));
+    let number = |i: usize| {
+        let u = uniform(seed as i64, 1, stream, i as u32);
+        match dtype {
+            DType::F32 => (u * 17.0).floor() / 8.0 - 1.0,
+            DType::I64 | DType::U8 => (u * 3.0).floor(),
+        }
+    };
+    Tensor::new(
+        dtype,
+        extents,
+        (0..extents.iter().product()).map(number).collect(),
+    )
+}
+
+/// Multiples of 1/8 above 0, for operations that divide or take roots. Integers are 0 or 1.
+pub fn positive_eighths(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor {
+    let mut tensor = eighths(name, dtype, extents, seed);
+    let change = |x: &mut f64| match dtype {
+        DType::F32 => *x = x.abs() + 0.125,
+        DType::I64 | DType::U8 => *x = x.min(1.0),
+    };
+    tensor.data.iter_mut().for_each(change);
+    tensor
+}
+
+/// The devices of this build, and whether each is here.
+fn devices() -> Vec<DeviceSpec> {
+    ["cpu:0", "cpu"]
+        .iter()
+        .map(|name| DeviceSpec::parse(name).expect("a device of this build"))
+        .collect()
+}
+
+/// Compares a case with the interpreter, compiled in every way, on every device.
+pub fn check(case: &Case) {
+    check_filled(case, eighths);
+}
+
+/// The same with other numbers.
+pub fn check_filled(case: &Case, fill: Fill) {
+    let source = parse(&case.text);
+    let mut reference: Option<(Named, Named)> = None;
+    for (opt_level, processor) in WAYS {
+        let (whole, compiled) = compile(&source, case, opt_level, processor);
+        let (given, expected) = reference.get_or_insert_with(|| {
+            let given = leaves(&whole, case.seed, fill);
+            let expected = interpret(&whole, &given);
+            (given, expected)
+        });
+        let mut first: Option<BTreeMap<String, HostTensor>> = None;
+        for device in devices() {
+            let what = format!(
+                "{case:?}\n{}\nopt level {opt_level}, {processor:?}, {device}",
+                case.text
+            );
+            let found = execute(&compiled, &device, given, &what);
+            for (name, tensor) in &found {
+                compare(
+                    tensor,
+                    &expected[name],
+                    case.tolerance,
+                    &format!("{what}: {name}"),
+                );
+            }
+            // Bit for bit, whatever the number of threads.
+            let first = first.get_or_insert_with(|| found.clone());
+            assert!(
+                bits(&found) == bits(first),
+                "{what}: differs from one core's result"
+            );
+        }
+    }
+}
+
+pub fn parse(source: &str) -> Graph {
+    text::parse(source, "case.ir")
+        .unwrap_or_else(|errors| panic!("{source}\n{}", text::render(&errors, source, false)))
+}
+
+/// The graph of the whole run before it was optimised, and the program.
+fn compile(source: &Graph, case: &Case, opt_level: u8, processor: Processor) -> (Graph, Compiled) {
+    let options = Options {
+        mode: case.mode,
+        batch: case.batch,
+        optimizer: Optimizer {
+            momentum: 0.5,
+            weight_decay: 0.25,
+            bias_lr_factor: 2.0,
+            bias_weight_decay: 0.0,
+            dropout: true,
+        },
+        opt_level,
+    };
+    let mut whole = None;
+    let program = passes::compile(source, &options, &mut |pass, stage| {
+        if let (Stage::Graph(graph), true) = (stage, pass != "simplify") {
+            whole = Some(graph.clone());
+        }
+    })
+    .unwrap_or_else(|error| panic!("{}\n{error}", case.text));
+    let target = match processor {
+        Processor::Native => codegen::bridge::HostTarget::native(),
+        Processor::Avx2 => codegen::bridge::HostTarget::avx2(),
+    };
+    let compiled = codegen::compile(&program, &target, "cpu", false)
+        .unwrap_or_else(|error| panic!("{}\n{error}", case.text));
+    compiled.plan.check().expect("codegen makes sound plans");
+    let host = HostObject {
+        arch: runtime::device::cpu::HOST_ARCH.to_string(),
+        features: target.required_features(),
+        code: compiled.library,
+    };
+    let program = Compiled {
+        plan: compiled.plan,
+        graph: String::new(),
+        precision: "f32".into(),
+        predicted_ms: None,
+        host,
+    };
+    (whole.expect("the pipeline has passes over graphs"), program)
+}
+
+fn leaves(graph: &Graph, seed: u64, fill: Fill) -> Named {
+    let leaves = graph.select(Op::is_leaf).into_iter().map(|id| graph.node(id));
+    leaves
+        .map(|node| {
+            let extents = node.ty.extents();
+            let tensor = match &node.name[..] {
+                RANDOM_STATE => Tensor::new(DType::I64, &extents, vec![seed as f64, 3.0]),
+                LEARNING_RATE => Tensor::f32(&extents, vec![0.125]),
+                name => fill(name, node.ty.dtype, &extents, seed),
+            };
+            (node.name.clone(), tensor)
+        })
+        .collect()
+}
+
+/// What a graph leaves behind, straight from the meaning of its operations.
+fn interpret(graph: &Graph, given: &Named) -> Named {
+    let values = evaluate(graph, given).expect("the case can be interpreted");
+    let parameters = graph.select(|op| matches!(op, Op::Parameter(_))).into_iter();
+    let kept = parameters.map(|id| (graph.node(id).name.clone(), id));
+    let outputs = graph.outputs().iter().map(|(name, id)| (name.clone(), *id));
+    let updates = graph
+        .updates()
+        .iter()
+        .map(|&(state, next)| (graph.node(state).name.clone(), next));
+    kept.chain(outputs)
+        .chain(updates)
+        .map(|(name, id)| (name, values[id].clone()))
+        .collect()
+}
+
+/// Runs a program once, everything that it should write poisoned before; gives what it leaves behind.
+fn execute(
+    program: &Compiled,
+    device: &DeviceSpec,
+    given: &Named,
+    what: &str,
+) -> BTreeMap<String, HostTensor> {
+    let mut executor = Executor::new(program, std::slice::from_ref(device))
+        .unwrap_or_else(|error| panic!("{what}\n{error}"));
+    executor.set_poison(true);
+    let is_set = |role: &Role| {
+        matches!(
+            role,
+            Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
+        )
+    };
+    for name in executor.names(is_set) {
+        executor
+            .set(&name, &host(&given[&name]))
+            .expect("the case fits its program");
+    }
+    executor.run().unwrap_or_else(|error| panic!("{what}\n{error}"));
+    let is_left = |role: &Role| {
+        matches!(
+            role,
+            Role::Output { .. } | Role::Parameter { .. } | Role::State { .. }
+        )
+    };
+    let names = executor.names(is_left);
+    names
+        .into_iter()
+        .map(|name| {
+            let tensor = executor.get(&name).expect("what was listed is there");
+            (name, tensor)
+        })
+        .collect()
+}
+
+fn host(tensor: &Tensor) -> HostTensor {
+    let data = match tensor.dtype {
+        DType::F32 => Data::F32(tensor.data.iter().map(|&x| x as f32).collect()),
+        DType::I64 => Data::I64(tensor.data.iter().map(|&x| x as i64).collect()),
+        DType::U8 => Data::U8(tensor.data.iter().map(|&x| x as u8).collect()),
+    };
+    HostTensor::new(tensor.extents.clone(), data).expect("a tensor has its elements")
+}
+
+fn bits(tensors: &BTreeMap<String, HostTensor>) -> Vec<(&str, &[u8])> {
+    tensors
+        .iter()
+        .map(|(name, tensor)| (&name[..], tensor.bytes()))
+        .collect()
+}
+
+/// Panics where an element is further from what is expected than the tolerance allows. NaN and ±∞ must be met.
+pub fn compare(found: &HostTensor, expected: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(found.shape(), expected.extents, "{what}");
+    let found: Vec<f64> = match found.data() {
+        Data::F32(values) => values.iter().map(|&x| f64::from(x)).collect(),
+        Data::I64(values) => values.iter().map(|&x| x as f64).collect(),
+        Data::U8(values) => values.iter().map(|&x| f64::from(x)).collect(),
+    };
+    let finite = expected.data.iter().filter(|x| x.is_finite());
+    let scale = finite.fold(0.0f64, |largest, x| largest.max(x.abs()));
+    for (i, (&found, &expected)) in found.iter().zip(&expected.data).enumerate() {
+        let close = (found - expected).abs() <= tolerance * scale;
+        let same = found == expected || (found.is_nan() && expected.is_nan());
+        assert!(
+            close || same,
+            "{what}: element {i} is {found} instead of {expected} (scale {scale})"
+        );
+    }
+}
+
+/// So many random cases, or as many as `PROPTEST_CASES` says.
+pub fn cases(count: u32) -> proptest::test_runner::Config {
+    let mut config = proptest::test_runner::Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = count;
+    }
+    config.failure_persistence = None;
+    config.max_shrink_iters = 200;
+    config
+}
