@@ -225,7 +225,10 @@ fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
             scope.reduced = Some(sum[0]);
         }
         Combine::Max => {
-            let (best, place) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
+            // Before anything won its place is −1, where padding can come before the first element.
+            let padded: Vec<usize> = padded_reads(resolved);
+            let nowhere = if padded.is_empty() { 0.0 } else { -1.0 };
+            let (best, place) = (math.constant(f64::NEG_INFINITY), math.constant(nowhere));
             let number = winner_number(resolved);
             let result = reduce(
                 resolved,
@@ -237,7 +240,18 @@ fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
                     // A value wins if it is greater or NaN, and the best so far is not NaN.
                     let greater = math.compare("ugt", value, carried[0]);
                     let ordered = math.compare("ord", carried[0], carried[0]);
-                    let wins = math.both(greater, ordered);
+                    let mut wins = math.both(greater, ordered);
+                    if !padded.is_empty() {
+                        let zero = math.constant(0.0);
+                        let mut first = math.compare("olt", carried[1], zero);
+                        for &read in &padded {
+                            let inside =
+                                Scope::of_reads(&resolved.reads).value(math, point, &Expr::Inside(read));
+                            let inside = math.compare("ogt", inside, zero);
+                            first = math.both(first, inside);
+                        }
+                        wins = math.either(wins, first);
+                    }
                     let here = Scope::of_reads(&[]).value(
                         math,
                         &Point {
@@ -262,7 +276,9 @@ fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
             })[0];
             let sum = reduce(resolved, math, &point, &[zero], &mut |math, point, carried| {
                 let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
-                let below = math.f("subf", value, top);
+                // Also where both are infinite, and their difference is no number.
+                let (equal, below) = (math.compare("oeq", value, top), math.f("subf", value, top));
+                let below = math.select(equal, zero, below);
                 let power = math.exp(below);
                 vec![math.f("addf", carried[0], power)]
             })[0];
@@ -274,6 +290,21 @@ fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
         let value = scope.value(math, &point, value);
         point.store(math, access, value);
     }
+}
+
+/// The reads that may lie in padding, if the outputs ask for the winner's place: an element inside wins against
+/// padding even if it is −∞ too.
+fn padded_reads(resolved: &Resolved) -> Vec<usize> {
+    let mut asks = false;
+    for (_, value) in &resolved.outputs {
+        value.walk(&mut |e| asks |= matches!(e, Expr::Winner));
+    }
+    let mut padded = vec![];
+    resolved.body.walk(&mut |e| match e {
+        Expr::Read(read) if asks && !resolved.reads[*read].checks.is_empty() => padded.push(*read),
+        _ => {}
+    });
+    padded
 }
 
 /// The place of a reduction point, counted row-major.

@@ -115,6 +115,12 @@ impl Math<'_> {
         self.body.op(format_args!("arith.andi {a}, {b} : {ty}"))
     }
 
+    /// `or` of two conditions.
+    pub fn either(&mut self, a: Value, b: Value) -> Value {
+        let ty = self.lanes.of("i1");
+        self.body.op(format_args!("arith.ori {a}, {b} : {ty}"))
+    }
+
     fn convert(&mut self, name: &str, value: Value, from: &str, to: &str) -> Value {
         let (from, to) = (self.lanes.of(from), self.lanes.of(to));
         self.body
