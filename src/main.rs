@@ -1,10 +1,5 @@
-//! The `alexc` command: joins the crates and owns no logic of theirs.
-
-mod cli;
-mod compile;
-mod peak;
-mod show;
+//! The `alexc` command.
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    alexc::cli::main()
 }

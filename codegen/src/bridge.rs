@@ -234,19 +234,24 @@ fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<Ho
     module
         .run_passes("default<O2>", &machine, options)
         .map_err(|e| failed("optimising", e))?;
-    let emit = |kind| {
+    // Emitting code changes the module: text comes first, and assembly from a copy.
+    let llvm = module.print_to_string().to_string();
+    let emit = |module: &LlvmModule, kind| {
         machine
             .write_to_memory_buffer(module, kind)
             .map_err(|e| failed("emitting code", e))
     };
     let assembly = match assembly {
-        true => Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).into_owned()),
+        true => {
+            let text = emit(&module.clone(), FileType::Assembly)?;
+            Some(String::from_utf8_lossy(text.as_slice()).into_owned())
+        }
         false => None,
     };
-    let object = emit(FileType::Object)?.as_slice().to_vec();
+    let object = emit(module, FileType::Object)?.as_slice().to_vec();
     Ok(HostCode {
         object,
-        llvm: module.print_to_string().to_string(),
+        llvm,
         assembly,
     })
 }

@@ -94,7 +94,7 @@ fn text(mut channels: usize, mut size: usize, layers: &[Layer], hidden: Option<u
                 pad,
                 groups,
             } => {
-                if kernel > size + 2 * pad || channels % groups != 0 {
+                if kernel > size + 2 * pad || !channels.is_multiple_of(groups) {
                     continue;
                 }
                 let shape = format!("[{out}, {}, {kernel}, {kernel}]", channels / groups);
@@ -119,7 +119,7 @@ fn text(mut channels: usize, mut size: usize, layers: &[Layer], hidden: Option<u
             Layer::AveragePool { kernel, stride } => {
                 format!("avg_pool({value}) kernel={kernel} stride={stride}")
             }
-            Layer::Lrn { groups, .. } if channels % groups != 0 => continue,
+            Layer::Lrn { groups, .. } if !channels.is_multiple_of(groups) => continue,
             Layer::Lrn { size, groups, divide } => {
                 format!("lrn({value}) size={size} alpha=0.5 k=2 groups={groups} divide={divide}")
             }

@@ -1,0 +1,100 @@
+//! Kernels of contractions: sums of products of two reads, such as convolutions and matrix products.
+//!
+//! One operand is read a vector at a time along the *vector loop* (contiguous in it, constant in the other
+//! operand); of the other one scalar a row is broadcast, for a tile of rows along the *tile loop*. The tile's
+//! sums stay in registers over the inner reduction loops; outer reduction loops accumulate in the first result, or
+//! in scratch memory where that takes the place of an operand that the epilogue reads, or is not contiguous.
+//! Nothing is copied for that, apart from a small staged panel where rows of the vector operand lie far apart:
+//! layouts, halos and packed weights were arranged by `passes` so that plain strides find every element.
+//!
+//! `choose` makes the schedule, `sweep` writes the loops around a tile, `tile` the tile itself.
+
+mod choose;
+mod sweep;
+mod tile;
+
+use crate::access::{Access, Operand};
+use crate::kernel::{KernelText, Resolved, frame};
+use crate::mlir::Value;
+use ir::layout::Layout;
+use ir::nest::{Loop, Nest, Output};
+
+/// The tile of sums held in registers, and the vector registers of the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tile {
+    rows: usize,
+    vectors: usize,
+    width: usize,
+}
+
+/// Copies of operand parts on the stack, where kernels made them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Staged {
+    panel: Option<Value>,
+    scalars: Option<Value>,
+}
+
+/// Lowers a contraction, or returns `None` where its operands are not arranged for it. `in_place` says whether a
+/// result shares the memory of an operand.
+pub fn lower(
+    nest: &Nest,
+    operands: &[Operand],
+    results: &[Operand],
+    in_place: bool,
+    width: usize,
+) -> Option<KernelText> {
+    let (a, b) = nest.contraction()?;
+    let resolved = Resolved::new(nest, operands, results);
+    if !resolved.reads[a].is_affine() || !resolved.reads[b].is_affine() {
+        return None;
+    }
+    let mut schedule = Schedule::new(resolved, a, b, width)?;
+    let mut arguments = [operands, results].concat();
+    let scattered = schedule.partial.step(schedule.vector) != Some(1);
+    let scratch = (!schedule.outer.is_empty() && (in_place || scattered)).then(|| Operand {
+        layout: Layout::ordered(vector_last(&nest.outputs[0], schedule.vector)),
+        ..results[0].clone()
+    });
+    if let Some(scratch) = &scratch {
+        schedule.partial = Access::of_output(&nest.outputs[0], arguments.len(), scratch);
+        arguments.push(scratch.clone());
+    }
+    let text = frame(&arguments, schedule.task_count(), |body, task| {
+        schedule.write(body, task)
+    });
+    Some(KernelText { scratch, ..text })
+}
+
+/// The dimensions of an output, the one along which the vector loop runs innermost.
+fn vector_last(output: &Output, vector: Loop) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..output.index.len()).collect();
+    order.sort_by_key(|&d| output.index[d].coefficient(vector) != 0);
+    order
+}
+
+struct Schedule {
+    nest: Resolved,
+    /// Where partial sums are kept between iterations of the outer reduction.
+    partial: Access,
+    /// The read broadcast from, and the read taken in vectors.
+    scalar: usize,
+    panel: usize,
+    vector: Loop,
+    row: Option<Loop>,
+    tile: Tile,
+    /// Loops decoded from the task number.
+    tasks: Vec<Loop>,
+    /// Whether tasks also number the panels of the vector loop, or blocks of this many row tiles.
+    panels_are_tasks: bool,
+    block: Option<usize>,
+    /// Loops within a task before the outer reduction, that reduction, and loops after it.
+    before: Vec<Loop>,
+    outer: Vec<Loop>,
+    after: Vec<Loop>,
+    /// Reduction loops inside the tile, outermost first; the last ones, from `chain` on, are one chain of additions.
+    inner: Vec<Loop>,
+    chain: usize,
+    staged: bool,
+    /// Whether a tile's scalars are staged: worth it if loops after the panel use them again.
+    scalars_staged: bool,
+}
