@@ -23,6 +23,8 @@ from safetensors.numpy import save_file
 import one_tower
 from owt import random_weights
 
+# A rate at which the loss falls steadily. At 1e-3 it jumps up and down, and rounding errors double in every step,
+# also between PyTorch's float32 and float64.
 RECIPE = """\
 [train]
 batch = {batch}
