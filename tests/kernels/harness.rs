@@ -127,6 +127,17 @@ pub fn check_filled(case: &Case, fill: Fill) {
     }
 }
 
+/// The largest magnitude in a model's outputs, by the interpreter.
+pub fn largest_output(text: &str, batch: usize, seed: u64) -> f64 {
+    let graph = passes::training::inference(&parse(text).bind(batch).expect("the batch binds"));
+    let graph = graph.expect("the model can be run");
+    let outputs = interpret(&graph, &leaves(&graph, seed, eighths));
+    let named = graph.outputs().iter().map(|(name, _)| &outputs[name]);
+    named
+        .flat_map(|tensor| &tensor.data)
+        .fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
 pub fn parse(source: &str) -> Graph {
     text::parse(source, "case.ir")
         .unwrap_or_else(|errors| panic!("{source}\n{}", text::render(&errors, source, false)))
