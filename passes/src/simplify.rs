@@ -6,8 +6,9 @@
 
 use crate::error::PassError;
 use ir::graph::GraphError;
-use ir::ops::{Op, Reshape, Scale};
-use ir::{Builder, Graph, NodeId, Real};
+use ir::interpreter::{Tensor, evaluate_chain};
+use ir::ops::{Constant, Op, Reshape, Scale};
+use ir::{Builder, DType, Dim, Graph, NodeId, Real, Type};
 use std::collections::HashMap;
 
 /// What a rule makes of a node.
@@ -21,7 +22,7 @@ enum Rewrite {
 type Rule = fn(&Builder, &Op, &[NodeId]) -> Option<Rewrite>;
 
 /// All rules, by name.
-const RULES: [(&str, Rule); 5] = [
+const RULES: [(&str, Rule); 6] = [
     ("a scale by one is its operand", |_, op, operands| match op {
         Op::Scale(Scale { factor: Real(1.0) }) => Some(Rewrite::Same(operands[0])),
         _ => None,
@@ -67,7 +68,46 @@ const RULES: [(&str, Rule); 5] = [
             _ => None,
         },
     ),
+    (
+        "what has constants for operands, and is the same number everywhere, is a constant",
+        |graph, op, operands| {
+            folded(graph, op, operands).map(|constant| Rewrite::As(constant.into(), vec![]))
+        },
+    ),
 ];
+
+/// Elements that folding may compute; larger constants are left to the kernels.
+const FOLDED: usize = 1 << 16;
+
+/// The constant that an operation of constants is, by the interpreter.
+fn folded(graph: &Builder, op: &Op, operands: &[NodeId]) -> Option<Constant> {
+    let nodes: Vec<_> = operands.iter().map(|&id| graph.node(id)).collect();
+    let types: Vec<&Type> = nodes.iter().map(|node| &node.ty).collect();
+    let result = op.infer(&types).ok()?;
+    let small = |ty: &Type| !ty.shape.contains(&Dim::Batch) && ty.elements() <= FOLDED;
+    if operands.is_empty()
+        || result.dtype != DType::F32
+        || !types.iter().all(|ty| small(ty))
+        || !small(&result)
+    {
+        return None;
+    }
+    let values = nodes.iter().map(|node| match &node.op {
+        Op::Constant(constant) => Some(Tensor::f32(
+            &node.ty.extents(),
+            vec![constant.value.0; node.ty.elements()],
+        )),
+        _ => None,
+    });
+    let values: Vec<Tensor> = values.collect::<Option<_>>()?;
+    let tensor = evaluate_chain(&op.meaning(&types, &result), &values.iter().collect::<Vec<_>>()).ok()?;
+    let &value = tensor.data.first()?;
+    let uniform = value.is_finite() && tensor.data.iter().all(|&x| x == value);
+    uniform.then_some(Constant {
+        shape: result.shape,
+        value: Real(value),
+    })
+}
 
 /// The operation behind the first operand.
 fn first<'a>(graph: &'a Builder, operands: &[NodeId]) -> Option<&'a Op> {

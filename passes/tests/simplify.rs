@@ -56,6 +56,19 @@ fn the_rectifier_is_applied_once() {
 }
 
 #[test]
+fn constants_are_folded() {
+    check(
+        "a = constant() shape=[2, 4, 3, 3] value=3.0\nb = scale(a) factor=0.5\nc = add(a, b)\nd = relu(c)\n\
+         y = multiply(x, d)\noutput y = y\n",
+        "c = constant() shape=[2, 4, 3, 3] value=4.5\ny = multiply(x, c)\noutput y = y\n",
+    );
+    // A frame of zeros around ones is no constant.
+    let frame =
+        "a = constant() shape=[2, 2] value=1.0\nb = pad(a) before=[1, 0] after=[0, 0]\noutput y = b\n";
+    check(frame, frame);
+}
+
+#[test]
 fn equal_nodes_are_joined_but_not_leaves_or_different_masks() {
     check(
         "a = relu(x)\nb = relu(x)\nc = tanh(a)\nd = tanh(b)\ny = add(c, d)\noutput y = y\n",
