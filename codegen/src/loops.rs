@@ -182,25 +182,20 @@ impl Schedule {
             return;
         }
         let tail = |body: &mut Body| {
-            let count = body.index((extent - whole) as i64);
-            let mask = body.op(format_args!("vector.create_mask {count} : vector<{width}xi1>"));
             let mut loops = loops.to_vec();
             loops[vector.0] = body.index(whole as i64);
-            let point = Point {
-                loops,
-                vector: Some(vector),
+            let count = extent - whole;
+            // One point is no vector, also because LLVM 22 stores 4 bytes for the one u8 of a masked vector.
+            let (lanes, vector) = match count {
+                1 => (Lanes::scalar(), None),
+                _ => {
+                    let count = body.index(count as i64);
+                    let mask = body.op(format_args!("vector.create_mask {count} : vector<{width}xi1>"));
+                    let mask = Some(mask);
+                    (Lanes { width, mask }, Some(vector))
+                }
             };
-            write_point(
-                resolved,
-                &mut Math {
-                    body,
-                    lanes: Lanes {
-                        width,
-                        mask: Some(mask),
-                    },
-                },
-                point,
-            );
+            write_point(resolved, &mut Math { body, lanes }, Point { loops, vector });
         };
         if single {
             return tail(body);

@@ -361,14 +361,23 @@ impl Pass {
     }
 
     /// The lanes of a panel of an activation, if copying it into panels pays: rows of a panel would lie a whole
-    /// pixel's channels apart, which wastes cache sets, and each is read many times.
+    /// pixel's channels apart, which wastes cache sets, and each is read many times. Panels must hold the whole
+    /// dimension, and all else that walks it must go from panel to panel.
     fn worth_blocking(&self, call: &KernelCall, choice: Choice) -> Option<usize> {
-        let value = self.program.value(operand(call, &call.nest.reads[choice.panel]));
+        let read = &call.nest.reads[choice.panel];
+        let id = operand(call, read);
+        let (value, d) = (self.program.value(id), choice.dimension);
         let lanes = panel_width(call.nest.parallel[choice.vector.0]);
+        let map = &read.index[d].map;
+        let others = map.terms.iter().filter(|(l, _)| *l != choice.vector);
+        let mut steps = others.map(|&(_, step)| step).chain([map.constant]);
+        let whole = value.extents[d].is_multiple_of(lanes) && self.halos[id.0][d] == (0, 0);
+        if !whole || steps.any(|step| step % lanes as i64 != 0) {
+            return None;
+        }
         let elements: usize = value.extents.iter().product();
         let reads = call.nest.points() / elements as u64;
-        (value.extents.len() == 4 && lanes < value.extents[choice.dimension] && reads >= REUSE)
-            .then_some(lanes)
+        (value.extents.len() == 4 && lanes < value.extents[d] && reads >= REUSE).then_some(lanes)
     }
 
     /// Copies an activation into panels of channels: `[n, c/lanes, h, w, lanes]`, with its halo.
@@ -408,7 +417,7 @@ impl Pass {
             results: vec![blocked],
             prepare: false,
         });
-        // Whole panels lie in a group of channels, so every other step is a multiple of a panel's lanes.
+        // Every other step is a multiple of a panel's lanes.
         let index = &mut nest.reads[choice.panel].index;
         let mut panel = index[d].map.clone().plus_loop(lane, -1);
         panel

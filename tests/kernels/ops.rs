@@ -126,3 +126,19 @@ proptest! {
         infer(text, 1, seed);
     }
 }
+
+/// The vector loop is along the width, which is one element more than the output's, as the padding is on the right.
+#[test]
+fn panels_of_channels_only() {
+    let text = "model m\nx = input() shape=[N, 1, 2, 13]\nw = input() shape=[30, 1, 2, 3]\n\
+                y = conv2d(x, w) pad=[1, 0, 2, 1]\noutput y = y\n";
+    infer(text.into(), 1, 0);
+}
+
+/// Rows of 17: a vector and one element, next to which another thread stores the next row's.
+#[test]
+fn one_element_beyond_vectors() {
+    let text = "model m\nx = input() shape=[N, 64, 7, 17]\ny = max_pool_index(x) kernel=2 stride=1 pad=[0, 1, 1, 0]\n\
+                output y = y\n";
+    infer(text.into(), 8, 0);
+}
