@@ -7,7 +7,7 @@ use crate::types::DType;
 use serde::{Deserialize, Serialize};
 
 /// The version of this format; a loader refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The training step's learning rate: an f32 scalar input that the driver sets every step.
 pub const LEARNING_RATE: &str = "train.learning_rate";
@@ -17,6 +17,11 @@ pub const RANDOM_STATE: &str = "train.random_state";
 pub const LABELS: &str = "labels";
 /// The mean loss over the batch: an f32 scalar output of training plans.
 pub const LOSS: &str = "loss";
+
+/// In [`Plan::devices`]: host objects, which processors run.
+pub const CPU: &str = "cpu";
+/// In [`Plan::devices`]: PTX, which GPUs and their emulator run.
+pub const PTX: &str = "ptx";
 
 /// A program for one or more devices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +35,7 @@ pub struct Plan {
     pub mode: Mode,
     /// The number of samples of one run.
     pub batch: usize,
-    /// Device names as on the command line, as `cpu`; launches refer to them by position.
+    /// The code that each device runs: [`CPU`] or [`PTX`]; launches refer to them by position.
     pub devices: Vec<String>,
     /// Bytes of the arena that [`Place::Arena`] buffers of each device share.
     pub arena_bytes: Vec<u64>,
@@ -144,14 +149,19 @@ pub enum Init {
 }
 
 /// A compiled function. On the CPU its symbol is called as `(arguments: *const *mut u8, begin: i64, end: i64)`
-/// and does tasks `begin..end`; tasks are independent and write disjoint elements.
+/// and does tasks `begin..end`; on a GPU it is an entry whose parameters are the arguments' addresses, and a task is
+/// a block. Tasks are independent and write disjoint elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// Its symbol: letters, digits and `_`.
     pub symbol: String,
-    /// How many tasks there are.
+    /// How many tasks there are: on a GPU, blocks of a grid of one dimension.
     pub tasks: u64,
+    /// On a GPU, threads of a block, in one dimension; 0 on the CPU.
+    pub threads: u32,
+    /// On a GPU, bytes of shared memory that a launch asks for beside what the kernel declares itself.
+    pub shared_bytes: u32,
     /// Least bytes that each argument's buffer must have.
     pub argument_bytes: Vec<u64>,
     /// Floating-point operations of all tasks.

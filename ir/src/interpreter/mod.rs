@@ -6,10 +6,12 @@
 //! `rows`) and on all cores.
 
 mod check;
+mod point;
 mod rows;
 mod run;
 
 pub use check::check_coverage;
+pub use point::{Element, evaluate_point};
 pub use run::evaluate_nest;
 
 use crate::graph::{Graph, NodeId};
