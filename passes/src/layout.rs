@@ -7,7 +7,7 @@
 //! value differently a copy is made. Images are kept channels last; interface values stay row-major.
 
 use ir::layout::Layout;
-use ir::nest::{Affine, Index, Loop, Nest, Read, Source};
+use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
 use ir::plan::{Mode, Place, Role};
 use ir::program::{KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
@@ -70,7 +70,8 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
     halos
 }
 
-fn operand(call: &KernelCall, read: &Read) -> ValueId {
+/// The value that a read of a kernel takes its elements from.
+pub(crate) fn operand(call: &KernelCall, read: &Read) -> ValueId {
     let Source::Operand(i) = read.source else {
         unreachable!("Program::verify rejects kernels that read stages")
     };
@@ -125,21 +126,7 @@ impl Pass {
 
     /// Kernels that are no contraction: images channels last, other values as the first operand of their shape.
     fn other(&mut self, call: KernelCall) {
-        for (&id, output) in call.results.iter().zip(&call.nest.outputs) {
-            let rank = output.extents.len();
-            let like = call.nest.reads.iter().find_map(|read| {
-                let value = self.program.value(operand(&call, read));
-                let aligned = read
-                    .index
-                    .iter()
-                    .zip(&output.index)
-                    .all(|(i, o)| i.divisor == 1 && i.map == *o);
-                (value.extents == output.extents && aligned).then(|| value.layout.order.clone())
-            });
-            let order = match like {
-                Some(order) if rank < 3 => order,
-                _ => Layout::channels_last(rank).order,
-            };
+        for (id, order) in order_like_operands(&self.program, &call) {
             self.set_layout(id, order);
         }
         self.program.kernels.push(call);
@@ -473,6 +460,26 @@ impl Pass {
     }
 }
 
+/// The order of dimensions for each result of a kernel: images channels last, other values as the first operand that
+/// is read at the same places.
+pub(crate) fn order_like_operands(program: &Program, call: &KernelCall) -> Vec<(ValueId, Vec<usize>)> {
+    let results = call.results.iter().zip(&call.nest.outputs);
+    let order = |(&id, output): (&ValueId, &Output)| {
+        let rank = output.extents.len();
+        let like = call.nest.reads.iter().find_map(|read| {
+            let value = program.value(operand(call, read));
+            let mut maps = read.index.iter().zip(&output.index);
+            let aligned = maps.all(|(i, o)| i.divisor == 1 && i.map == *o);
+            (value.extents == output.extents && aligned).then(|| value.layout.order.clone())
+        });
+        match like {
+            Some(order) if rank < 3 => (id, order),
+            _ => (id, Layout::channels_last(rank).order),
+        }
+    };
+    results.map(order).collect()
+}
+
 /// The dimension that a loop walks element by element, if it walks exactly one.
 fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
     let mut found = maps.enumerate().filter(|(_, map)| map.coefficient(l) != 0);
@@ -491,7 +498,7 @@ fn panel_width(extent: usize) -> usize {
 }
 
 /// Points a read at another value, as an operand of its own.
-fn read_from(call: &mut KernelCall, read: usize, id: ValueId) {
+pub(crate) fn read_from(call: &mut KernelCall, read: usize, id: ValueId) {
     call.nest.reads[read].source = Source::Operand(call.operands.len());
     call.operands.push(id);
     drop_unused_operands(call);

@@ -8,7 +8,7 @@
 //! | [`lower`] | graph to program, one kernel a nest |
 //! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
 //! | [`schedule`] | the order of kernels |
-//! | [`layout`] | where the elements of stored values lie |
+//! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
 //!
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
@@ -16,6 +16,7 @@
 pub mod compose;
 pub mod error;
 pub mod fuse;
+pub mod gpu_layout;
 pub mod gradient;
 pub mod layout;
 pub mod lower;
@@ -32,6 +33,16 @@ use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
 
+/// What kind of machine kernels are laid out for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// A processor with vector registers.
+    #[default]
+    Processor,
+    /// A GPU.
+    Gpu,
+}
+
 /// What to compile a model to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
@@ -43,6 +54,8 @@ pub struct Options {
     pub optimizer: Optimizer,
     /// 0: one kernel a nest. 1 and above: simplified and fused.
     pub opt_level: u8,
+    /// Where it will run.
+    pub machine: Machine,
 }
 
 /// What a pass left behind, for `--emit` and for tests.
@@ -95,7 +108,11 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
         passes.push(program("fuse", in_place(fuse::fuse)));
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
-    passes.push(program("layout", |p| layout::assign(&p)));
+    let layout = match options.machine {
+        Machine::Processor => layout::assign,
+        Machine::Gpu => gpu_layout::assign,
+    };
+    passes.push(program("layout", move |p| layout(&p)));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
 }

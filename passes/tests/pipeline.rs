@@ -24,6 +24,7 @@ fn options(mode: Mode, batch: usize) -> Options {
         batch,
         optimizer: Optimizer::default(),
         opt_level: 1,
+        machine: passes::Machine::Processor,
     }
 }
 
@@ -119,6 +120,7 @@ fn the_interface_is_the_same_at_every_level() {
     let interface = |opt_level| {
         let options = Options {
             opt_level,
+            machine: passes::Machine::Processor,
             ..options(Mode::Train, 2)
         };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);

@@ -243,6 +243,7 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                 batch,
                 optimizer,
                 opt_level,
+                machine: passes::Machine::Processor,
             };
             let mut observe = |pass: &str, stage: Stage| match stage {
                 Stage::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
@@ -321,6 +322,7 @@ fn every_operation_is_lowered_and_fused_as_its_example_means() {
                 batch: 2,
                 optimizer: Optimizer::default(),
                 opt_level,
+                machine: passes::Machine::Processor,
             };
             let mut whole: Option<Graph> = None;
             let mut observe = |pass: &str, stage: Stage| match stage {

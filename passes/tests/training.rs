@@ -50,6 +50,7 @@ fn program(mode: Mode, batch: usize, optimizer: Optimizer) -> Program {
         batch,
         optimizer,
         opt_level: 1,
+        machine: passes::Machine::Processor,
     };
     compile(&parse(NET), &options, &mut |_, _| {}).expect("the net compiles")
 }
@@ -174,6 +175,7 @@ fn dropped(mode: Mode, scale: &str, dropout: bool, state: [f64; 2]) -> Vec<f64> 
         batch: 2,
         optimizer,
         opt_level: 1,
+        machine: passes::Machine::Processor,
     };
     let program = compile(&parse(&text), &options, &mut |_, _| {}).expect("the net compiles");
     let mut given = given(&program, 400, 1);
@@ -255,6 +257,7 @@ fn an_output_needs_a_name_of_its_own() {
         batch: 2,
         optimizer: Optimizer::default(),
         opt_level: 1,
+        machine: passes::Machine::Processor,
     };
     let error = compile(&graph, &options, &mut |_, _| {}).expect_err("x names two tensors");
     assert_eq!(
