@@ -147,6 +147,22 @@ impl Access {
         }
     }
 
+    /// Whether every `lanes` elements along a loop are one vector in memory, aligned to its size: with a step of 1,
+    /// and all else a multiple of `lanes`.
+    pub fn is_aligned(&self, l: Loop, lanes: usize) -> bool {
+        let lanes = lanes as i64;
+        let multiple = |n: i64| n % lanes == 0;
+        self.step(l) == Some(1)
+            && !self.checks.iter().any(|c| c.map().coefficient(l) != 0)
+            && multiple(self.offset.constant)
+            && self
+                .offset
+                .terms
+                .iter()
+                .all(|&(other, step)| other == l || multiple(step))
+            && self.divided.iter().all(|d| multiple(d.2))
+    }
+
     /// Whether address or checks depend on a loop.
     pub fn depends_on(&self, l: Loop) -> bool {
         self.step(l) != Some(0) || self.checks.iter().any(|c| c.map().coefficient(l) != 0)

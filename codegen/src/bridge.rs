@@ -35,11 +35,52 @@ pub struct HostTarget {
     pub lanes: usize,
 }
 
-/// Code for one processor, in every form that `--emit` offers.
+/// A kind of GPU to generate code for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuTarget {
+    /// NVIDIA's name of the architecture, as `sm_90`.
+    pub architecture: &'static str,
+    /// LLVM's feature string: the version of PTX.
+    features: &'static str,
+}
+
+/// The architectures, each with the first version of PTX that has all that kernels use.
+const GPUS: [GpuTarget; 4] = [
+    GpuTarget {
+        architecture: "sm_80",
+        features: "+ptx78",
+    },
+    GpuTarget {
+        architecture: "sm_90",
+        features: "+ptx80",
+    },
+    GpuTarget {
+        architecture: "sm_90a",
+        features: "+ptx80",
+    },
+    GpuTarget {
+        architecture: "sm_100",
+        features: "+ptx86",
+    },
+];
+
+impl GpuTarget {
+    /// The names of all architectures.
+    pub fn names() -> Vec<&'static str> {
+        GPUS.iter().map(|target| target.architecture).collect()
+    }
+
+    /// An architecture by its name.
+    pub fn from_name(name: &str) -> Option<GpuTarget> {
+        GPUS.iter().find(|target| target.architecture == name).cloned()
+    }
+}
+
+/// Code for one target, in every form that `--emit` offers.
 #[derive(Clone, Debug, Default)]
-pub struct HostCode {
-    /// A relocatable ELF object.
-    pub object: Vec<u8>,
+pub struct MachineCode {
+    /// A relocatable ELF object, or PTX.
+    pub code: Vec<u8>,
     /// LLVM IR after optimisation.
     pub llvm: String,
     /// Assembly text; only when asked for.
@@ -106,6 +147,37 @@ impl HostTarget {
     }
 }
 
+/// The passes for kernels of GPUs, whose indices have 32 bits: arrays have fewer than 2³¹ elements.
+const TO_NVVM: &str = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-vector-to-llvm,\
+convert-math-to-llvm,convert-arith-to-llvm{index-bitwidth=32},convert-index-to-llvm{index-bitwidth=32},\
+convert-func-to-llvm{index-bitwidth=32},convert-cf-to-llvm{index-bitwidth=32},reconcile-unrealized-casts)";
+
+/// LLVM's number of the calling convention of kernels, `ptx_kernel`.
+const PTX_KERNEL: u32 = 71;
+
+/// Compiles a module of MLIR text to PTX; the given kernels become entries.
+pub fn compile_ptx(text: &str, kernels: &[String], target: &GpuTarget) -> Result<MachineCode, BridgeError> {
+    let context = LlvmContext::create();
+    let module = to_llvm(text, TO_NVVM, &context)?;
+    for kernel in kernels {
+        let function = module
+            .get_function(kernel)
+            .ok_or_else(|| failed("making an entry", format!("no function {kernel}")))?;
+        function.set_call_conventions(PTX_KERNEL);
+    }
+    Target::initialize_nvptx(&InitializationConfig::default());
+    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
+    let machine = target_machine(&triple, target.architecture, target.features, RelocMode::Default)?;
+    optimise(&module, &triple, &machine)?;
+    let llvm = module.print_to_string().to_string();
+    let text = emit(&machine, &module, FileType::Assembly)?;
+    Ok(MachineCode {
+        assembly: Some(String::from_utf8_lossy(&text).into_owned()),
+        code: text,
+        llvm,
+    })
+}
+
 /// Compiles a module of MLIR text whose public functions are the given kernels.
 ///
 /// Each kernel `NAME` gets an entry `NAME(arguments: ptr, begin: i64, end: i64)` that loads its pointers from
@@ -115,7 +187,17 @@ pub fn compile(
     kernels: &[String],
     target: &HostTarget,
     assembly: bool,
-) -> Result<HostCode, BridgeError> {
+) -> Result<MachineCode, BridgeError> {
+    let context = LlvmContext::create();
+    let module = to_llvm(text, TO_LLVM, &context)?;
+    for kernel in kernels {
+        add_entry(&context, &module, kernel)?;
+    }
+    finish(&module, target, assembly)
+}
+
+/// Lowers MLIR text by a pipeline of passes.
+fn to_llvm<'c>(text: &str, passes: &str, llvm: &'c LlvmContext) -> Result<LlvmModule<'c>, BridgeError> {
     REGISTER.call_once(register_all_passes);
     let registry = DialectRegistry::new();
     register_all_dialects(&registry);
@@ -142,27 +224,21 @@ pub fn compile(
     let mut module =
         melior::ir::Module::parse(&context, text).ok_or_else(|| failed("reading MLIR", said()))?;
     let manager = PassManager::new(&context);
-    parse_pass_pipeline(manager.as_operation_pass_manager(), TO_LLVM)
+    parse_pass_pipeline(manager.as_operation_pass_manager(), passes)
         .map_err(|e| failed("setting up passes", e))?;
     manager
         .run(&mut module)
         .map_err(|e| failed("lowering MLIR", format!("{e} {}", said())))?;
 
-    let llvm_context = LlvmContext::create();
     // SAFETY: the operation and the context are alive; both libraries share one LLVM, so the context handle is
     // the same type behind two bindings.
-    let raw = unsafe {
-        mlir_sys::mlirTranslateModuleToLLVMIR(module.as_operation().to_raw(), llvm_context.raw().cast())
-    };
+    let raw =
+        unsafe { mlir_sys::mlirTranslateModuleToLLVMIR(module.as_operation().to_raw(), llvm.raw().cast()) };
     if raw.is_null() {
         return Err(failed("translating to LLVM IR", said()));
     }
-    // SAFETY: `raw` is a fresh module of `llvm_context`, owned by nobody else.
-    let llvm = unsafe { LlvmModule::new(raw.cast()) };
-    for kernel in kernels {
-        add_entry(&llvm_context, &llvm, kernel)?;
-    }
-    finish(&llvm, target, assembly)
+    // SAFETY: `raw` is a fresh module of the context `llvm`, owned by nobody else.
+    Ok(unsafe { LlvmModule::new(raw.cast()) })
 }
 
 /// Adds the entry of a kernel, which loads the kernel's pointers from an array.
@@ -209,22 +285,50 @@ fn add_entry<'c>(context: &'c LlvmContext, module: &LlvmModule<'c>, name: &str) 
     Ok(())
 }
 
-/// Optimises and emits a module.
-fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<HostCode, BridgeError> {
+/// Optimises a module for the host and emits it.
+fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<MachineCode, BridgeError> {
     Target::initialize_x86(&InitializationConfig::default());
     let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
-    let machine = Target::from_triple(&triple)
+    let machine = target_machine(&triple, &target.cpu, &target.features, RelocMode::PIC)?;
+    optimise(module, &triple, &machine)?;
+    // Emitting code changes the module: text comes first, and assembly from a copy.
+    let llvm = module.print_to_string().to_string();
+    let assembly = match assembly {
+        true => {
+            let text = emit(&machine, &module.clone(), FileType::Assembly)?;
+            Some(String::from_utf8_lossy(&text).into_owned())
+        }
+        false => None,
+    };
+    Ok(MachineCode {
+        code: emit(&machine, module, FileType::Object)?,
+        llvm,
+        assembly,
+    })
+}
+
+fn target_machine(
+    triple: &TargetTriple,
+    processor: &str,
+    features: &str,
+    relocation: RelocMode,
+) -> Result<TargetMachine, BridgeError> {
+    Target::from_triple(triple)
         .map_err(|e| failed("finding the target", e))?
         .create_target_machine(
-            &triple,
-            &target.cpu,
-            &target.features,
+            triple,
+            processor,
+            features,
             OptimizationLevel::Default,
-            RelocMode::PIC,
+            relocation,
             CodeModel::Default,
         )
-        .ok_or_else(|| failed("finding the target", &target.cpu))?;
-    module.set_triple(&triple);
+        .ok_or_else(|| failed("finding the target", processor))
+}
+
+/// Optimises a module for a target, in place.
+fn optimise(module: &LlvmModule, triple: &TargetTriple, machine: &TargetMachine) -> Result<(), BridgeError> {
+    module.set_triple(triple);
     module.set_data_layout(&machine.get_target_data().get_data_layout());
     module.verify().map_err(|e| failed("verifying LLVM IR", e))?;
     let options = PassBuilderOptions::create();
@@ -232,26 +336,13 @@ fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<Ho
     options.set_loop_vectorization(false);
     options.set_loop_slp_vectorization(false);
     module
-        .run_passes("default<O2>", &machine, options)
-        .map_err(|e| failed("optimising", e))?;
-    // Emitting code changes the module: text comes first, and assembly from a copy.
-    let llvm = module.print_to_string().to_string();
-    let emit = |module: &LlvmModule, kind| {
-        machine
-            .write_to_memory_buffer(module, kind)
-            .map_err(|e| failed("emitting code", e))
-    };
-    let assembly = match assembly {
-        true => {
-            let text = emit(&module.clone(), FileType::Assembly)?;
-            Some(String::from_utf8_lossy(text.as_slice()).into_owned())
-        }
-        false => None,
-    };
-    let object = emit(module, FileType::Object)?.as_slice().to_vec();
-    Ok(HostCode {
-        object,
-        llvm,
-        assembly,
-    })
+        .run_passes("default<O2>", machine, options)
+        .map_err(|e| failed("optimising", e))
+}
+
+fn emit(machine: &TargetMachine, module: &LlvmModule, kind: FileType) -> Result<Vec<u8>, BridgeError> {
+    let buffer = machine
+        .write_to_memory_buffer(module, kind)
+        .map_err(|e| failed("emitting code", e))?;
+    Ok(buffer.as_slice().to_vec())
 }

@@ -1,7 +1,7 @@
 //! Reads, expressions and stores of a nest at a point, or at a vector of points along one loop.
 
 use crate::access::{Access, Check};
-use crate::mlir::{Body, Value};
+use crate::mlir::{Body, Memory, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::{Affine, Binary, Expr, Loop, Unary};
 use ir::types::DType;
@@ -32,6 +32,38 @@ pub fn element_name(dtype: DType) -> &'static str {
         DType::F32 => "f32",
         DType::I64 => "i64",
         DType::U8 => "i8",
+    }
+}
+
+/// Loads one element of an argument.
+pub fn load_scalar(body: &mut Body, access: &Access, at: Value) -> Value {
+    let (name, element) = (argument_name(access.argument), element_name(access.dtype));
+    match body.memory {
+        Memory::Host => body.op(format_args!(
+            "memref.load {name}[{at}] : {}",
+            argument_type(access)
+        )),
+        Memory::Gpu => {
+            let address = body.global_address(&name, element, at);
+            body.op(format_args!("llvm.load {address} : !llvm.ptr<1> -> {element}"))
+        }
+    }
+}
+
+/// Stores one element of an argument.
+pub fn store_scalar(body: &mut Body, access: &Access, at: Value, value: Value) {
+    let (name, element) = (argument_name(access.argument), element_name(access.dtype));
+    match body.memory {
+        Memory::Host => body.line(format_args!(
+            "memref.store {value}, {name}[{at}] : {}",
+            argument_type(access)
+        )),
+        Memory::Gpu => {
+            let address = body.global_address(&name, element, at);
+            body.line(format_args!(
+                "llvm.store {value}, {address} : {element}, !llvm.ptr<1>"
+            ));
+        }
     }
 }
 
@@ -117,8 +149,47 @@ impl Point {
         (same, lanes)
     }
 
+    /// On a GPU, whether the lanes of an access are one aligned vector.
+    pub fn is_whole(&self, lanes: usize, access: &Access) -> bool {
+        self.vector.is_some_and(|v| access.is_aligned(v, lanes))
+    }
+
+    /// The point of one lane.
+    fn lane(&self, body: &mut Body, lane: usize) -> Point {
+        let mut point = Point {
+            vector: None,
+            ..self.clone()
+        };
+        if let Some(v) = self.vector {
+            point.loops[v.0] = body.sum(lane as i64, &[(self.loops[v.0], 1)]);
+        }
+        point
+    }
+
+    /// The value of a read on a GPU whose lanes are neither one vector nor all the same, lane by lane.
+    fn read_lanes(&self, math: &mut Math, access: &Access) -> Value {
+        let lanes: Vec<String> = (0..math.lanes.width)
+            .map(|lane| {
+                let point = self.lane(math.body, lane);
+                let mut math = Math {
+                    body: math.body,
+                    lanes: Lanes::scalar(),
+                };
+                point.read(&mut math, access).to_string()
+            })
+            .collect();
+        let ty = math.lanes.of("f32");
+        math.body
+            .op(format_args!("vector.from_elements {} : {ty}", lanes.join(", ")))
+    }
+
     /// The value of a read, as f32 lanes.
     pub fn read(&self, math: &mut Math, access: &Access) -> Value {
+        let width = math.lanes.width;
+        let same = self.vector.is_none_or(|v| !access.depends_on(v));
+        if math.body.memory == Memory::Gpu && width > 1 && !same && !self.is_whole(width, access) {
+            return self.read_lanes(math, access);
+        }
         let (same, lanes) = self.conditions(math, access);
         let Some(same) = same else {
             return self.load(math, access, lanes);
@@ -158,7 +229,7 @@ impl Point {
         };
         if math.lanes.width == 1 || (step == Some(0) && condition.is_none()) {
             let at = self.offset(math.body, access);
-            let scalar = math.body.op(format_args!("memref.load {name}[{at}] : {memref}"));
+            let scalar = load_scalar(math.body, access, at);
             let scalar = to_f32(
                 &mut Math {
                     body: math.body,
@@ -170,6 +241,15 @@ impl Point {
             return math.splat(scalar, "f32");
         }
         let ty = math.lanes.of(element);
+        if math.body.memory == Memory::Gpu {
+            let at = self.offset(math.body, access);
+            let address = math.body.global_address(&name, element, at);
+            let bytes = math.lanes.width * access.dtype.bytes();
+            let loaded = math.body.op(format_args!(
+                "llvm.load {address} {{alignment = {bytes} : i64}} : !llvm.ptr<1> -> {ty}"
+            ));
+            return to_f32(math, loaded, access.dtype);
+        }
         let loaded = match (step, mask) {
             (Some(1), None) => {
                 let at = self.offset(math.body, access);
@@ -227,13 +307,16 @@ impl Point {
     pub fn store(&self, math: &mut Math, access: &Access, value: Value) {
         let value = from_f32(math, value, access.dtype);
         let (name, memref) = (argument_name(access.argument), argument_type(access));
-        let ty = math.lanes.of(element_name(access.dtype));
-        let at = self.offset(math.body, access);
-        if math.lanes.width == 1 {
-            return math
-                .body
-                .line(format_args!("memref.store {value}, {name}[{at}] : {memref}"));
+        let (element, width) = (element_name(access.dtype), math.lanes.width);
+        let ty = math.lanes.of(element);
+        if width == 1 {
+            let at = self.offset(math.body, access);
+            return store_scalar(math.body, access, at, value);
         }
+        if math.body.memory == Memory::Gpu {
+            return self.store_on_gpu(math, access, value);
+        }
+        let at = self.offset(math.body, access);
         let mask_ty = math.lanes.of("i1");
         match (self.vector.and_then(|v| access.step(v)), math.lanes.mask) {
             (Some(1), None) => math.body.line(format_args!(
@@ -253,6 +336,29 @@ impl Point {
                     "vector.scatter {name}[{at}] [{steps}], {mask}, {value} : {memref}, {index}, {mask_ty}, {ty}"
                 ));
             }
+        }
+    }
+
+    /// Stores lanes on a GPU: as one vector if they are, else one by one.
+    fn store_on_gpu(&self, math: &mut Math, access: &Access, value: Value) {
+        let (width, element) = (math.lanes.width, element_name(access.dtype));
+        let ty = math.lanes.of(element);
+        if self.is_whole(width, access) {
+            let at = self.offset(math.body, access);
+            let address = math
+                .body
+                .global_address(&argument_name(access.argument), element, at);
+            let bytes = width * access.dtype.bytes();
+            return math.body.line(format_args!(
+                "llvm.store {value}, {address} {{alignment = {bytes} : i64}} : {ty}, !llvm.ptr<1>"
+            ));
+        }
+        for lane in 0..width {
+            let at = self.lane(math.body, lane).offset(math.body, access);
+            let one = math.body.op(format_args!(
+                "vector.extract {value}[{lane}] : {element} from {ty}"
+            ));
+            store_scalar(math.body, access, at, one);
         }
     }
 }
@@ -397,8 +503,7 @@ impl<'a> Scope<'a> {
         let words = |body: &mut Body, read: usize| {
             let access = &self.reads[read];
             let at = scalar.offset(body, access);
-            let (name, memref) = (argument_name(access.argument), argument_type(access));
-            body.op(format_args!("memref.load {name}[{at}] : {memref}"))
+            load_scalar(body, access, at)
         };
         let (seed, step) = (words(math.body, seed), words(math.body, step));
         let mut math = Math {

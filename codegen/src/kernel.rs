@@ -12,6 +12,10 @@ pub struct KernelText {
     pub text: String,
     /// The number of independent tasks.
     pub tasks: u64,
+    /// On a GPU, threads of a block, which is a task.
+    pub threads: u32,
+    /// On a GPU, bytes of shared memory of a block.
+    pub shared_bytes: u32,
     /// One more argument after operands and results: memory for partial sums, of no meaning between launches.
     pub scratch: Option<Operand>,
 }
@@ -193,6 +197,8 @@ pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Val
     KernelText {
         text,
         tasks,
+        threads: 0,
+        shared_bytes: 0,
         scratch: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Objects to one shared object, by the system's linker.
+//! Objects to one shared object, by the system's linker; texts of PTX to one module.
 //!
 //! Kernels call nothing but `memset`, `memcpy` and `memmove`, which LLVM makes of plain loops and the loading
 //! process has anyway, so no libraries are involved. Any ELF linker will do; the one that
@@ -57,6 +57,24 @@ pub fn shared_object(objects: &[&[u8]]) -> Result<Vec<u8>, LinkError> {
         });
     }
     std::fs::read(&output).map_err(files)
+}
+
+/// Joins modules of PTX for one target: the header of the first, the kernels of all.
+pub fn ptx_module<'t>(texts: impl Iterator<Item = &'t [u8]>) -> String {
+    let header = |line: &&str| {
+        [".version", ".target", ".address_size"]
+            .iter()
+            .any(|directive| line.starts_with(directive))
+    };
+    let mut module = String::new();
+    for (i, text) in texts.enumerate() {
+        let text = String::from_utf8_lossy(text);
+        for line in text.lines().filter(|line| i == 0 || !header(line)) {
+            module.push_str(line.trim_end_matches('\0'));
+            module.push('\n');
+        }
+    }
+    module
 }
 
 fn run(inputs: &[std::path::PathBuf], output: &Path) -> Result<(String, std::process::Output), LinkError> {

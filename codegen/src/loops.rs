@@ -207,7 +207,7 @@ impl Schedule {
 }
 
 /// Writes the reduction and the outputs at one point (or vector of points).
-fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
+pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
     let mut scope = Scope::of_reads(&resolved.reads);
     match resolved.combine {
         Combine::None => {}

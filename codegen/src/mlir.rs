@@ -19,9 +19,21 @@ impl Display for Value {
     }
 }
 
+/// How the arguments of a kernel are reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// As memrefs of the host.
+    #[default]
+    Host,
+    /// As pointers to the global memory of a GPU. Vectors are loaded and stored whole, so they must be aligned.
+    Gpu,
+}
+
 /// The body of a function, written line by line.
 #[derive(Debug, Default)]
 pub struct Body {
+    /// Where its arguments lie.
+    pub memory: Memory,
     entry: String,
     text: String,
     depth: usize,
@@ -29,6 +41,14 @@ pub struct Body {
 }
 
 impl Body {
+    /// An empty body whose arguments are reached like this.
+    pub fn new(memory: Memory) -> Body {
+        Body {
+            memory,
+            ..Body::default()
+        }
+    }
+
     /// A new value, to be defined by the caller.
     pub fn fresh(&mut self) -> Value {
         self.values += 1;
@@ -56,6 +76,14 @@ impl Body {
         let value = self.fresh();
         writeln!(self.entry, "  {value} = {operation}").expect("writing to a string succeeds");
         value
+    }
+
+    /// The address of an element of an argument in a GPU's global memory.
+    pub fn global_address(&mut self, name: &str, element: &str, at: Value) -> Value {
+        let at = self.op(format_args!("arith.index_cast {at} : index to i64"));
+        self.op(format_args!(
+            "llvm.getelementptr {name}[{at}] : (!llvm.ptr<1>, i64) -> !llvm.ptr<1>, {element}"
+        ))
     }
 
     /// The text written so far.

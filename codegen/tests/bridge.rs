@@ -16,7 +16,7 @@ func.func @k(%a: memref<64xf32>, %b: memref<64xf32>, %begin: index, %end: index)
   return
 }"#;
     let code = compile(text, &["k".to_string()], &HostTarget::native(), true).unwrap();
-    assert_eq!(&code.object[..4], b"\x7fELF");
+    assert_eq!(&code.code[..4], b"\x7fELF");
     let assembly = code.assembly.unwrap();
     assert!(assembly.contains("vsqrtps"), "{assembly}");
     assert!(code.llvm.contains("@k(ptr"), "{}", code.llvm);

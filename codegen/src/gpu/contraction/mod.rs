@@ -1,0 +1,114 @@
+//! Sums of products as matrix products that were never laid out: *rows* × *depth* times *depth* × *columns*.
+//!
+//! A parallel loop that only one operand depends on belongs to that operand's *side*; the loops of a side, and those of
+//! the reduction (the depth), are counted as one number each. A block computes a tile of rows × columns. It walks the
+//! depth in steps: while it multiplies one step of both sides from shared memory, the next steps are on their way
+//! there (`cp.async`), each element fetched from where it lies, or a zero where it lies outside. So convolutions, their
+//! gradients and matrix products are one kernel, and nothing is rearranged in memory for it.
+//!
+//! `choose` decides, `copy` fetches, `multiply` has the arithmetic of threads (f32) and of warps (tensor cores), `write`
+//! puts them together and finishes the outputs.
+
+mod choose;
+mod copy;
+mod multiply;
+mod write;
+
+use super::thread::frame;
+use super::{Call, Partial, Precision, points};
+use crate::kernel::{KernelText, Resolved};
+use ir::DType;
+use ir::nest::Loop;
+
+/// The shape of a block's work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    /// Terms of the sums in one step.
+    depth: usize,
+    /// Steps that are in shared memory at once.
+    stages: usize,
+    threads: usize,
+    /// Of one thread (f32) or one warp (tensor cores): rows and columns.
+    part: (usize, usize),
+}
+
+/// Which way neighbours in memory lie, and neighbouring threads fetch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Along {
+    /// Along the side's own loops.
+    Side,
+    /// Along the depth.
+    Depth,
+}
+
+/// One operand's part in the product.
+#[derive(Clone, Debug)]
+struct Side {
+    /// Its position in the nest's reads.
+    read: usize,
+    /// The parallel loops that it alone depends on, the last fastest.
+    loops: Vec<Loop>,
+    extent: usize,
+    along: Along,
+    /// Neighbours fetched at once: 16 bytes, or one element.
+    vector: usize,
+    /// Elements of it in a tile.
+    tile: usize,
+    /// Words from one line of it in shared memory to the next: lines are depths if `by_depth`, else elements.
+    stride: usize,
+    by_depth: bool,
+    /// Words of one stage.
+    words: usize,
+}
+
+struct Schedule<'a> {
+    nest: &'a Resolved,
+    precision: Precision,
+    tile: Tile,
+    /// Loops that both operands depend on, or neither.
+    batch: Vec<Loop>,
+    rows: Side,
+    columns: Side,
+    depth: Vec<Loop>,
+    /// Parts of the depth that different blocks sum.
+    parts: usize,
+}
+
+/// Lowers the product of reads `a` and `b`, or returns `None` where it is none of f32 with zeros outside.
+pub fn lower(
+    nest: &Resolved,
+    a: usize,
+    b: usize,
+    call: &Call,
+    precision: Precision,
+) -> Option<Vec<KernelText>> {
+    let fits = |read: usize| nest.reads[read].dtype == DType::F32 && nest.reads[read].outside == 0.0;
+    if !fits(a) || !fits(b) {
+        return None;
+    }
+    let schedule = Schedule::new(nest, a, b, precision);
+    let partial = (schedule.parts > 1).then(|| {
+        let order = [&schedule.batch[..], &schedule.rows.loops, &schedule.columns.loops].concat();
+        Partial::new(nest, call, schedule.parts, &order)
+    });
+    let mut arguments = call.arguments.clone();
+    arguments.extend(partial.as_ref().map(|partial| partial.scratch.clone()));
+    let text = frame(
+        &arguments,
+        call.in_place,
+        schedule.grid(),
+        |body, block, thread| {
+            schedule.write(body, block, thread, partial.as_ref());
+        },
+    );
+    let Some(partial) = partial else {
+        return Some(vec![text]);
+    };
+    let first = KernelText {
+        scratch: Some(partial.scratch.clone()),
+        ..text
+    };
+    Some(vec![first, points::lower(&partial.finish, call, Some(&partial))])
+}

@@ -1,0 +1,210 @@
+//! The kernel: its loop over the depth, and the outputs of finished sums.
+
+use super::multiply::{FRAGMENT, Position};
+use super::{Partial, Schedule};
+use crate::access::Access;
+use crate::emit::{Point, Scope};
+use crate::gpu::thread::{barrier, below, lanes_type};
+use crate::kernel::decode;
+use crate::mlir::{Body, Value};
+use crate::scalar::{Lanes, Math};
+use ir::nest::Loop;
+
+impl Schedule<'_> {
+    pub(super) fn write(&self, body: &mut Body, block: Value, thread: Value, partial: Option<&Partial>) {
+        let nest = self.nest;
+        let numbers = decode(body, block, &self.block_extents());
+        let zero = body.index(0);
+        let mut loops = vec![zero; nest.extents.len() + 1];
+        for (&l, &number) in self.batch.iter().zip(&numbers[1..]) {
+            loops[l.0] = number;
+        }
+        let (row_tile, column_tile) = (numbers[numbers.len() - 2], numbers[numbers.len() - 1]);
+        let first_row = body.sum(0, &[(row_tile, self.tile.rows as i64)]);
+        let first_column = body.sum(0, &[(column_tile, self.tile.columns as i64)]);
+        let sums = self.sum(body, &loops, (first_row, first_column), numbers[0], thread);
+        // The number of the part takes the place of the first loop of the depth, which is over.
+        if partial.is_some() {
+            loops[nest.parallel] = numbers[0];
+        }
+        let at = self.position(body, thread);
+        self.finish(body, loops, (first_row, first_column), &at, &sums, partial);
+    }
+
+    /// A thread's sums over its part of the depth: stages of shared memory in turn, each filled while those before it
+    /// are used.
+    fn sum(
+        &self,
+        body: &mut Body,
+        loops: &[Value],
+        first: (Value, Value),
+        part: Value,
+        thread: Value,
+    ) -> Vec<Value> {
+        let (depth, stages) = (self.tile.depth as i64, self.tile.stages);
+        let (words, steps) = (self.stage_words() as i64, self.steps() as i64);
+        let fetches = [
+            self.fetch(body, &self.rows, loops, first.0, thread),
+            self.fetch(body, &self.columns, loops, first.1, thread),
+        ];
+        let at = self.position(body, thread);
+        let from = body.sum(0, &[(part, steps * depth)]);
+        let end = {
+            let all = body.index(self.terms() as i64);
+            let next = body.sum(steps * depth, &[(from, 1)]);
+            body.op(format_args!("arith.minui {next}, {all} : index"))
+        };
+        let start = |body: &mut Body, stage: Value, from: Value| {
+            let after = body.sum(self.rows.words as i64, &[(stage, 1)]);
+            self.start(body, &fetches[0], stage, from, end);
+            self.start(body, &fetches[1], after, from, end);
+            body.line("nvvm.cp.async.commit.group");
+        };
+        for stage in 0..stages as i64 - 1 {
+            let (place, from) = (body.index(stage * words), body.sum(stage * depth, &[(from, 1)]));
+            start(body, place, from);
+        }
+        let zero = Math {
+            body,
+            lanes: Lanes::scalar(),
+        }
+        .constant(0.0);
+        let mut carried = vec![zero; self.sums()];
+        let mut types = vec!["f32".to_string(); carried.len()];
+        // Which stage is used in a step, and which is filled.
+        carried.extend([body.index(0), body.index((stages as i64 - 1) * words)]);
+        types.extend(["index".to_string(), "index".to_string()]);
+        let (low, high) = (body.index(0), body.index(steps));
+        let mut sums = body.for_carry(low, high, 1, &carried, &types, |body, step, carried| {
+            let (sums, places) = carried.split_at(self.sums());
+            body.line(format_args!("nvvm.cp.async.wait.group {}", stages - 2));
+            barrier(body);
+            let ahead = body.sum((stages as i64 - 1) * depth, &[(from, 1), (step, depth)]);
+            start(body, places[1], ahead);
+            let mut sums = self.multiply(body, &at, places[0], sums);
+            for &place in places {
+                let (next, around) = (body.sum(words, &[(place, 1)]), body.index(0));
+                let last = body.index((stages as i64 - 1) * words);
+                let wraps = body.op(format_args!("arith.cmpi eq, {place}, {last} : index"));
+                sums.push(body.op(format_args!("arith.select {wraps}, {around}, {next} : index")));
+            }
+            sums
+        });
+        body.line("nvvm.cp.async.wait.group 0");
+        sums.truncate(self.sums());
+        sums
+    }
+
+    /// Outputs of finished sums, or parts of them for another kernel to add.
+    fn finish(
+        &self,
+        body: &mut Body,
+        mut loops: Vec<Value>,
+        first: (Value, Value),
+        at: &Position,
+        sums: &[Value],
+        partial: Option<&Partial>,
+    ) {
+        // What a thread holds: rows, columns in groups that are adjacent, and which sum is where.
+        let (rows, columns, adjacent): (Vec<usize>, Vec<usize>, usize) = match self.on_tensor_cores() {
+            true => (
+                (0..self.tile.part.0).step_by(8).collect(),
+                (0..self.tile.part.1).step_by(FRAGMENT.1).collect(),
+                2,
+            ),
+            false => {
+                let (height, width) = self.tile.part;
+                let (down, across) = (self.tile.rows / height, self.tile.columns / width);
+                (
+                    (0..height).map(|i| i / 4 * 4 * down + i % 4).collect(),
+                    (0..width / 4).map(|j| 4 * across * j).collect(),
+                    4,
+                )
+            }
+        };
+        let sum = |row: usize, column: usize, i: usize| match self.on_tensor_cores() {
+            true => sums[(row / 2 * columns.len() + column) * 4 + row % 2 * 2 + i],
+            false => sums[row * columns.len() * 4 + column * 4 + i],
+        };
+        let width = match self.columns.loops.last() {
+            Some(&l) if self.stores_vectors(l, adjacent, partial) => adjacent,
+            _ => 1,
+        };
+        let (row, column) = match self.on_tensor_cores() {
+            true => (
+                body.sum(0, &[(first.0, 1), (at.row, 1), (at.group, 1)]),
+                body.sum(0, &[(first.1, 1), (at.column, 1), (at.member, 2)]),
+            ),
+            false => (
+                body.sum(0, &[(first.0, 1), (at.row, 1)]),
+                body.sum(0, &[(first.1, 1), (at.column, 1)]),
+            ),
+        };
+        for (i, &down) in rows.iter().enumerate() {
+            let number = body.sum(down as i64, &[(row, 1)]);
+            let exists = below(body, number, self.rows.extent);
+            body.if_true(exists, |body| {
+                self.set(body, &mut loops, &self.rows.loops, number);
+                for (j, &across) in columns.iter().enumerate() {
+                    for lane in (0..adjacent).step_by(width) {
+                        let number = body.sum((across + lane) as i64, &[(column, 1)]);
+                        let exists = below(body, number, self.columns.extent);
+                        let values: Vec<Value> = (lane..lane + width).map(|lane| sum(i, j, lane)).collect();
+                        body.if_true(exists, |body| {
+                            self.set(body, &mut loops, &self.columns.loops, number);
+                            self.store(body, &loops, &values, partial);
+                        });
+                    }
+                }
+            });
+        }
+    }
+
+    /// Whether all outputs take `lanes` adjacent columns as one vector.
+    fn stores_vectors(&self, l: Loop, lanes: usize, partial: Option<&Partial>) -> bool {
+        let whole = |access: &Access| access.is_aligned(l, lanes);
+        self.nest.extent(l).is_multiple_of(lanes)
+            && match partial {
+                Some(partial) => whole(&partial.access),
+                None => self.nest.outputs.iter().all(|output| whole(&output.0)),
+            }
+    }
+
+    /// Sets the loops that a number counts.
+    fn set(&self, body: &mut Body, loops: &mut [Value], counted: &[Loop], number: Value) {
+        let extents: Vec<usize> = counted.iter().map(|&l| self.nest.extent(l)).collect();
+        for (&l, value) in counted.iter().zip(decode(body, number, &extents)) {
+            loops[l.0] = value;
+        }
+    }
+
+    /// Finishes adjacent columns of one row.
+    fn store(&self, body: &mut Body, loops: &[Value], values: &[Value], partial: Option<&Partial>) {
+        let lanes = Lanes {
+            width: values.len(),
+            mask: None,
+        };
+        let value = match values {
+            [value] => *value,
+            _ => {
+                let names: Vec<String> = values.iter().map(Value::to_string).collect();
+                let ty = lanes_type(values.len());
+                body.op(format_args!("vector.from_elements {} : {ty}", names.join(", ")))
+            }
+        };
+        let point = Point {
+            loops: loops.to_vec(),
+            vector: self.columns.loops.last().copied().filter(|_| values.len() > 1),
+        };
+        let mut math = Math { body, lanes };
+        if let Some(partial) = partial {
+            return point.store(&mut math, &partial.access, value);
+        }
+        let mut scope = Scope::of_reads(&self.nest.reads);
+        scope.reduced = Some(value);
+        for (access, value) in &self.nest.outputs {
+            let value = scope.value(&mut math, &point, value);
+            point.store(&mut math, access, value);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Kernels for GPUs: the same nests, each thread a point, a tile of points or a part of a reduction.
+//!
+//! | module | what it lowers |
+//! |---|---|
+//! | [`contraction`] | sums of products: convolutions, their gradients, matrix products; tiles in shared memory |
+//! | [`rows`] | long sums of few points: a block a point, or threads side by side on adjacent points |
+//! | [`points`] | everything else: a thread a point, or four adjacent ones |
+//! | [`peak`] | kernels that only reach a limit |
+//! | [`thread`] | the frame of a kernel, shared memory, numbers of loops |
+//!
+//! A kernel is launched as a grid of one dimension; a block is a task. Where the grid would be small, a reduction is
+//! split among blocks: they leave partial sums in scratch memory, and a second kernel adds those and finishes.
+
+pub mod contraction;
+pub mod peak;
+pub mod points;
+pub mod rows;
+pub mod thread;
+
+use crate::access::{Access, Operand};
+use crate::kernel::{KernelText, Resolved};
+use ir::DType;
+use ir::layout::Layout;
+use ir::nest::{Affine, Combine, Expr, Loop, Nest};
+
+/// Multiprocessors to keep busy: those of an H200. Fewer only see more blocks each.
+pub const PROCESSORS: usize = 132;
+
+/// The arithmetic of contractions. Everything else, and every sum, is in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Fused multiply-add in f32.
+    #[default]
+    F32,
+    /// Tensor cores, factors rounded to 10 bits of mantissa.
+    Tf32,
+    /// Tensor cores, factors rounded to 7 bits of mantissa.
+    Bf16,
+}
+
+impl Precision {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// Reads the name on the command line.
+    pub fn from_name(name: &str) -> Option<Precision> {
+        [Precision::F32, Precision::Tf32, Precision::Bf16]
+            .into_iter()
+            .find(|precision| precision.name() == name)
+    }
+}
+
+/// The kernels of a nest, in the order they run; all take operands, results and, where one has it, scratch memory.
+pub fn lower(
+    nest: &Nest,
+    operands: &[Operand],
+    results: &[Operand],
+    in_place: bool,
+    precision: Precision,
+) -> Vec<KernelText> {
+    let call = Call {
+        arguments: [operands, results].concat(),
+        in_place,
+    };
+    let mut resolved = Resolved::new(nest, operands, results);
+    if let Some((a, b)) = nest.contraction()
+        && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision)
+    {
+        return texts;
+    }
+    resolved.collapse();
+    rows::lower(&resolved, &call).unwrap_or_else(|| vec![points::lower(&resolved, &call, None)])
+}
+
+/// What kernels of one nest are passed.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Operands, then results.
+    pub arguments: Vec<Operand>,
+    /// Whether a result shares the memory of an operand.
+    pub in_place: bool,
+}
+
+/// Partial results of a reduction that blocks share: one a part and point, in scratch memory.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// Elements of scratch memory, in f32.
+    pub scratch: Operand,
+    /// Where a part of a point lies; the loop after all others counts parts.
+    pub access: Access,
+    /// The nest that adds the parts and finishes.
+    pub finish: Resolved,
+}
+
+impl Partial {
+    /// `parts` partial sums for every point of the given parallel loops, which lie in this order, the last fastest.
+    pub fn new(nest: &Resolved, call: &Call, parts: usize, loops: &[Loop]) -> Partial {
+        let points: usize = loops.iter().map(|&l| nest.extent(l)).product();
+        let scratch = Operand {
+            dtype: DType::F32,
+            extents: vec![parts, points],
+            layout: Layout::row_major(2),
+        };
+        let mut finish = nest.clone();
+        finish.extents.truncate(nest.parallel);
+        finish.extents.push(parts);
+        let mut offset = Affine::constant(0).plus_loop(Loop(nest.parallel), points as i64);
+        let mut stride = 1;
+        for &l in loops.iter().rev() {
+            offset = offset.plus_loop(l, stride);
+            stride *= nest.extent(l) as i64;
+        }
+        let access = Access {
+            argument: call.arguments.len(),
+            dtype: DType::F32,
+            elements: parts * points,
+            offset,
+            divided: vec![],
+            checks: vec![],
+            outside: 0.0,
+        };
+        finish.combine = Combine::Sum;
+        finish.body = Expr::Read(finish.reads.len());
+        finish.reads.push(access.clone());
+        Partial {
+            scratch,
+            access,
+            finish,
+        }
+    }
+}
+
+/// How many parts to make of a reduction of `length` steps: as many as wanted, none with fewer steps than `least`.
+pub fn parts(length: usize, least: usize, wanted: usize) -> usize {
+    (length / least.max(1)).min(wanted).max(1)
+}

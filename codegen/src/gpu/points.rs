@@ -1,0 +1,80 @@
+//! A thread a point of the parallel loops, or four that are adjacent in memory; reductions run within the thread.
+//!
+//! Neighbouring threads take neighbouring elements of the first output, so a warp's accesses are whole lines of
+//! memory wherever reads follow the output's order. Four points a thread are 16 bytes an access.
+
+use super::thread::{Grid, below, frame};
+use super::{Call, Partial};
+use crate::emit::Point;
+use crate::kernel::{KernelText, Resolved, decode};
+use crate::loops::write_point;
+use crate::mlir::Body;
+use crate::scalar::{Lanes, Math};
+use ir::nest::{Expr, Loop};
+
+const THREADS: usize = 256;
+/// Lanes of a vector of 16 bytes.
+pub const VECTOR: usize = 4;
+
+/// Lowers a nest. `partial` names what an earlier kernel left to be added: its scratch memory is passed on.
+pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelText {
+    let output = &nest.outputs[0].0;
+    let mut loops = nest.parallel_loops();
+    loops.sort_by_key(|&l| std::cmp::Reverse(output.step(l)));
+    let vector = loops.last().copied().filter(|&l| is_vector(nest, l));
+    let width = if vector.is_some() { VECTOR } else { 1 };
+    let mut extents: Vec<usize> = loops.iter().map(|&l| nest.extent(l)).collect();
+    if let (Some(last), Some(_)) = (extents.last_mut(), vector) {
+        *last /= width;
+    }
+    let total: usize = extents.iter().product();
+    let grid = Grid {
+        blocks: total.div_ceil(THREADS) as u64,
+        threads: THREADS as u32,
+        shared_bytes: 0,
+    };
+    let mut arguments = call.arguments.clone();
+    arguments.extend(partial.map(|partial| partial.scratch.clone()));
+    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+        let number = body.sum(0, &[(block, THREADS as i64), (thread, 1)]);
+        let write = |body: &mut Body| {
+            let zero = body.index(0);
+            let mut values = vec![zero; nest.extents.len()];
+            for (&l, value) in loops.iter().zip(decode(body, number, &extents)) {
+                let step = if Some(l) == vector { width as i64 } else { 1 };
+                values[l.0] = body.sum(0, &[(value, step)]);
+            }
+            let (loops, lanes) = (values, Lanes { width, mask: None });
+            write_point(nest, &mut Math { body, lanes }, Point { loops, vector });
+        };
+        if total.is_multiple_of(THREADS) {
+            write(body);
+        } else {
+            let inside = below(body, number, total);
+            body.if_true(inside, write);
+        }
+    });
+    KernelText {
+        scratch: partial.map(|partial| partial.scratch.clone()),
+        ..text
+    }
+}
+
+/// Whether all that a nest reads and writes is, along a loop, the same or whole vectors.
+pub fn is_vector(nest: &Resolved, l: Loop) -> bool {
+    let fits = |access: &crate::access::Access| !access.depends_on(l) || access.is_aligned(l, VECTOR);
+    let outputs = nest.outputs.iter().all(|o| o.0.is_aligned(l, VECTOR));
+    outputs && nest.extent(l).is_multiple_of(VECTOR) && used_reads(nest).all(|read| fits(&nest.reads[read]))
+}
+
+/// The reads that expressions of a nest refer to.
+fn used_reads(nest: &Resolved) -> impl Iterator<Item = usize> {
+    let mut used = vec![false; nest.reads.len()];
+    let mut visit = |e: &Expr| match e {
+        Expr::Read(read) | Expr::Inside(read) => used[*read] = true,
+        _ => {}
+    };
+    nest.body.walk(&mut visit);
+    nest.outputs.iter().for_each(|(_, value)| value.walk(&mut visit));
+    used.into_iter().enumerate().filter(|u| u.1).map(|u| u.0)
+}
