@@ -1,0 +1,242 @@
+//! A block of a kernel, run instruction by instruction, all its threads together.
+//!
+//! Threads that take different ways at a branch wait for each other where the ways meet (`flow`); until then the one way
+//! is followed, then the other, each by the threads that took it.
+
+use super::arithmetic;
+use super::code::*;
+use super::counts::Detail;
+use super::decode::{Preset, Program};
+use super::fault::Fault;
+use super::global::Access;
+use super::lanes::{Mask, Registers, WARP};
+use super::matrix;
+use super::shared::Shared;
+
+/// A kernel with what running it takes.
+pub struct Kernel {
+    pub program: Program,
+    /// Where the ways of each branch meet.
+    pub meetings: Vec<u32>,
+}
+
+/// The state of a worker that runs blocks of one launch, one after the other.
+pub struct Block<'k> {
+    pub(super) kernel: &'k Kernel,
+    threads: usize,
+    pub(super) registers: Registers,
+    pub(super) shared: Shared,
+    /// Of each thread: word `w` of thread `t` is at `w·lanes + t`; and whether it was written in this block.
+    pub(super) local: Vec<(u32, bool)>,
+    /// How often threads executed each step.
+    pub executed: Vec<u64>,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub detail: Detail,
+    /// Whether this block is counted in detail.
+    pub(super) detailed: bool,
+}
+
+/// Threads on one way through the kernel, up to where ways meet.
+struct Way {
+    at: usize,
+    until: usize,
+    mask: Mask,
+}
+
+/// A fault with the step it happened at.
+pub type Stopped = (usize, Fault);
+
+impl<'k> Block<'k> {
+    /// For blocks of so many threads, with so many bytes of shared memory asked for.
+    pub fn new(
+        kernel: &'k Kernel,
+        threads: usize,
+        shared_bytes: usize,
+        blocks: u64,
+        arguments: &[u64],
+    ) -> Block<'k> {
+        let program = &kernel.program;
+        let mut registers = Registers::new(threads, program.registers);
+        let lanes = registers.lanes;
+        for &(preset, register) in &program.presets {
+            let all = register as usize * lanes..(register as usize + 1) * lanes;
+            let mut words = |value: &dyn Fn(usize) -> u32| {
+                registers.narrow[all.clone()]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, word)| *word = value(i));
+            };
+            match preset {
+                Preset::Word(value) => words(&|_| value),
+                Preset::Thread => words(&|i| i as u32),
+                Preset::Threads => words(&|_| threads as u32),
+                Preset::Blocks => words(&|_| blocks as u32),
+                Preset::Lane => words(&|i| (i % WARP) as u32),
+                Preset::Warp => words(&|i| (i / WARP) as u32),
+                Preset::Block => {}
+                Preset::Long(value) => registers.wide[all].fill(value),
+                Preset::Parameter(number) => registers.wide[all].fill(arguments[number]),
+            }
+        }
+        Block {
+            kernel,
+            threads,
+            registers,
+            shared: Shared::new(program.shared_bytes + shared_bytes),
+            local: vec![(0, false); program.local_bytes.div_ceil(4) * lanes],
+            executed: vec![0; program.steps.len()],
+            read_bytes: 0,
+            written_bytes: 0,
+            detail: Detail::default(),
+            detailed: false,
+        }
+    }
+
+    /// Runs a block.
+    pub fn run(&mut self, number: u64, detailed: bool, memory: &mut Access) -> Result<(), Stopped> {
+        for &(preset, register) in &self.kernel.program.presets {
+            if preset == Preset::Block {
+                let lanes = self.registers.lanes;
+                let all = register as usize * lanes..(register as usize + 1) * lanes;
+                self.registers.narrow[all].fill(number as u32);
+            }
+        }
+        self.shared.begin();
+        self.local.iter_mut().for_each(|word| word.1 = false);
+        self.detailed = detailed;
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("fma")
+        {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { self.run_avx512(memory) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            return unsafe { self.run_avx2(memory) };
+        }
+        self.run_plain(memory)
+    }
+
+    /// [`Block::run_plain`] for processors with registers of 512 bits.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]
+    fn run_avx512(&mut self, memory: &mut Access) -> Result<(), Stopped> {
+        self.run_plain(memory)
+    }
+
+    /// The same for registers of 256 bits.
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+    fn run_avx2(&mut self, memory: &mut Access) -> Result<(), Stopped> {
+        self.run_plain(memory)
+    }
+
+    #[inline(always)]
+    fn run_plain(&mut self, memory: &mut Access) -> Result<(), Stopped> {
+        let kernel = self.kernel;
+        let steps = &kernel.program.steps[..];
+        let mut live = Mask::first(self.threads);
+        let mut ways = vec![Way {
+            at: 0,
+            until: steps.len(),
+            mask: live.clone(),
+        }];
+        while let Some(way) = ways.last_mut() {
+            let at = way.at;
+            if at == way.until || at >= steps.len() || way.mask.is_empty() {
+                ways.pop();
+                continue;
+            }
+            way.at += 1;
+            let step = &steps[at];
+            let guarded = step
+                .guard
+                .map(|(p, negated)| self.registers.holding(p, negated, &way.mask));
+            let mask = guarded.as_ref().unwrap_or(&way.mask);
+            self.executed[at] += mask.count();
+            match step.code {
+                Code::Branch { to } => {
+                    let taken = mask.clone();
+                    let stay = way.mask.without(&taken);
+                    if taken.is_empty() {
+                        continue;
+                    }
+                    if stay.is_empty() {
+                        way.at = to;
+                        continue;
+                    }
+                    let (next, until) = (way.at, kernel.meetings[at] as usize);
+                    way.at = until;
+                    for (at, mask) in [(next, stay), (to, taken)] {
+                        ways.push(Way { at, until, mask });
+                    }
+                }
+                Code::Exit => {
+                    let gone = mask.clone();
+                    live = live.without(&gone);
+                    for way in &mut ways {
+                        way.mask = way.mask.without(&gone);
+                    }
+                }
+                Code::Barrier => {
+                    let all = Mask::first(self.threads);
+                    if let Some(thread) = all.without(mask).threads().next() {
+                        let missing = all.without(mask).count();
+                        let what = match live.without(mask).is_empty() {
+                            true => "they have exited",
+                            false => "they took another way",
+                        };
+                        let first = mask.threads().next().unwrap_or(0);
+                        let what = format!(
+                            "a barrier that {missing} of {} threads do not reach, as thread {thread}: {what}",
+                            self.threads
+                        );
+                        return Err((at, Fault::new(first, what)));
+                    }
+                    self.shared.barrier();
+                }
+                _ if arithmetic::execute(step, &mut self.registers, mask) => {}
+                _ => {
+                    let mask = mask.clone();
+                    self.other(step, &mask, memory).map_err(|fault| (at, fault))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that touches memory or other threads.
+    #[inline(always)]
+    fn other(&mut self, step: &Step, mask: &Mask, memory: &mut Access) -> Result<(), Fault> {
+        match step.code {
+            Code::Load { memory: space, of } => self.load(step, space, of, mask, memory),
+            Code::Store { memory: space, of } => self.store(step, space, of, mask, memory),
+            Code::CopyAsync { bytes } => self.copy(step, bytes, mask, memory),
+            Code::Commit => {
+                self.shared.commit();
+                Ok(())
+            }
+            Code::Wait(left) => {
+                self.shared.wait(left);
+                Ok(())
+            }
+            Code::Mma { bf16 } => matrix::multiply(step, bf16, &mut self.registers, mask).map_err(|thread| {
+                Fault::new(thread, "does not take part in an instruction of its whole warp")
+            }),
+            Code::LoadMatrix { count, transposed } => self.load_matrix(step, count, transposed, mask),
+            Code::Shuffle(how) => self.shuffle(step, how, mask),
+            Code::Vote(how) => self.vote(step, how, mask),
+            Code::Atomic {
+                memory: space,
+                how,
+                of,
+                result,
+            } => self.atomic(step, (space, how, of), result, mask, memory),
+            Code::Trap => Err(Fault::new(
+                mask.threads().next().unwrap_or(0),
+                "the kernel gave up (trap)",
+            )),
+            _ => Ok(()),
+        }
+    }
+}

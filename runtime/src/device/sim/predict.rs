@@ -1,0 +1,144 @@
+//! What a kernel's counts mean for a real GPU: a time, and what bounds it.
+//!
+//! Every resource is taken to be as busy as the counts say, at its peak, and all of them at once: the busiest bounds the
+//! kernel (the roofline model). Bytes count once a launch: what is read again is taken to come from the second-level cache.
+
+use super::counts::Counts;
+use serde::Serialize;
+
+/// The limits of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Profile {
+    /// Its name.
+    pub name: &'static str,
+    /// Multiprocessors.
+    pub processors: f64,
+    /// Cycles a second.
+    pub clock: f64,
+    /// Fused multiply-adds in f32 of a multiprocessor, a cycle.
+    pub multiply_adds: f64,
+    /// Operations of all tensor cores a second (a multiply-add is two), on tf32 and on bf16.
+    pub tensor: (f64, f64),
+    /// Bytes of global memory a second.
+    pub bandwidth: f64,
+    /// Instructions of warps that a multiprocessor starts a cycle.
+    pub issue: f64,
+    /// Seconds between kernels of a graph that depend on each other.
+    pub launch: f64,
+}
+
+/// NVIDIA H200 SXM: its data sheet of 2024 for memory (4.8 TB/s) and dense tensor rates (half of the sparse ones that it
+/// states), the H100 architecture's white paper for the rest. The time between kernels is an assumption.
+pub const H200: Profile = Profile {
+    name: "H200",
+    processors: 132.0,
+    clock: 1.98e9,
+    multiply_adds: 128.0,
+    tensor: (494e12, 989e12),
+    bandwidth: 4.8e12,
+    issue: 4.0,
+    launch: 1.5e-6,
+};
+
+/// The prediction for one launch of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Microseconds.
+    pub us: f64,
+    /// What bounds it.
+    pub bound: &'static str,
+}
+
+/// Operations of one instruction of the tensor cores, 16 × 8 × 8 and 16 × 8 × 16.
+const TF32: f64 = 2.0 * 16.0 * 8.0 * 8.0;
+const BF16: f64 = 2.0 * 16.0 * 8.0 * 16.0;
+const WARP: f64 = 32.0;
+
+/// Predicts the mean launch of those that were counted.
+pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
+    let launches = counts.launches.max(1) as f64;
+    // A grid smaller than the GPU leaves the rest of it idle.
+    let busy = (counts.blocks as f64 / launches).min(profile.processors).max(1.0);
+    let cycles = busy * profile.clock;
+    let share = busy / profile.processors;
+    let all: u64 = counts.instructions.values().sum();
+    let bytes = (counts.distinct_read_bytes + counts.distinct_written_bytes) as f64;
+    let warps = |name: &str| counts.executed(name) as f64 / WARP;
+    let bounds = [
+        ("launching", 0.0),
+        ("memory", bytes / profile.bandwidth),
+        (
+            "multiply-adds",
+            counts.executed("fma") as f64 / profile.multiply_adds / cycles,
+        ),
+        (
+            "tensor cores",
+            (warps("mma.tf32") * TF32 / profile.tensor.0 + warps("mma.bf16") * BF16 / profile.tensor.1)
+                / share,
+        ),
+        ("shared memory", counts.shared_cycles as f64 / cycles),
+        ("instructions", all as f64 / WARP / profile.issue / cycles),
+    ];
+    let (bound, seconds) = bounds
+        .into_iter()
+        .map(|(name, seconds)| (name, seconds / launches))
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .expect("there are bounds");
+    let bound = if seconds < profile.launch {
+        "launching"
+    } else {
+        bound
+    };
+    Prediction {
+        us: (profile.launch + seconds) * 1e6,
+        bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(change: impl FnOnce(&mut Counts)) -> Counts {
+        let mut counts = Counts {
+            launches: 2,
+            blocks: 2 * 1320,
+            ..Counts::default()
+        };
+        change(&mut counts);
+        counts
+    }
+
+    #[test]
+    fn the_busiest_resource_bounds_a_kernel() {
+        // 4.8 GB in each of two launches take a millisecond each.
+        let memory = predict(&counts(|c| c.distinct_read_bytes = 9_600_000_000), &H200);
+        assert_eq!(memory.bound, "memory");
+        assert!((memory.us - 1001.5).abs() < 1e-6, "{memory:?}");
+        let tensor = predict(
+            &counts(|c| _ = c.instructions.insert("mma.tf32".into(), 32 * 1_000_000_000)),
+            &H200,
+        );
+        // 10⁹ instructions of 2048 operations in two launches, at 494·10¹² a second.
+        assert_eq!(tensor.bound, "tensor cores");
+        assert!(
+            (tensor.us - 1.5 - 1e9 * 2048.0 / 494e12 / 2.0 * 1e6).abs() < 1e-6,
+            "{tensor:?}"
+        );
+        let conflicts = predict(&counts(|c| c.shared_cycles = 1 << 40), &H200);
+        assert_eq!(conflicts.bound, "shared memory");
+        assert_eq!(predict(&counts(|_| ()), &H200).bound, "launching");
+    }
+
+    #[test]
+    fn a_small_grid_is_slower() {
+        let work = |blocks: u64| {
+            let counts = counts(|c| {
+                c.blocks = 2 * blocks;
+                c.instructions.insert("fma".into(), 1 << 40);
+            });
+            predict(&counts, &H200).us
+        };
+        assert!((work(13) - 1.5) / (work(1320) - 1.5) > 10.0);
+    }
+}
