@@ -3,11 +3,14 @@
 
 use crate::artifact::{Compiled, mode_name};
 use crate::device::DeviceSpec;
+use crate::device::sim::counts::Counts;
+use crate::device::sim::predict::{H200, Prediction, predict};
 use crate::executor::{Executor, LaunchTime};
 use crate::{Error, Tensor, weights};
 use ir::DType;
 use ir::plan::{Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Runs before the clock starts.
@@ -49,6 +52,22 @@ pub struct BenchReport {
     /// Every launch, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches: Option<Vec<LaunchTime>>,
+    /// What every kernel did, when asked for, on the emulator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Vec<KernelCounts>>,
+}
+
+/// What the launches of a kernel did on the emulator, and what that means for a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KernelCounts {
+    /// Its symbol.
+    pub kernel: String,
+    /// What its first launch computes.
+    pub label: String,
+    /// The prediction for a launch on [`H200`].
+    pub predicted: Prediction,
+    /// All its launches together.
+    pub counts: Counts,
 }
 
 /// How to bench.
@@ -91,6 +110,8 @@ pub fn bench(
     times.sort_by(f64::total_cmp);
     let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let launches = options.launches.then(|| executor.profile()).transpose()?;
+    let kernels = executor.counts().filter(|_| options.launches);
+    let kernels = kernels.map(|counts| kernel_counts(&program.plan, counts));
     let plan = &program.plan;
     Ok(BenchReport {
         model: plan.model.clone(),
@@ -107,7 +128,27 @@ pub fn bench(
         predicted_ms: program.predicted_ms.map(round),
         flops_per_iter: plan.flops,
         launches,
+        kernels,
     })
+}
+
+fn kernel_counts(plan: &Plan, counts: &BTreeMap<String, Counts>) -> Vec<KernelCounts> {
+    let kernels = plan.kernels.iter().enumerate();
+    let counted = kernels.filter_map(|(i, kernel)| {
+        let counts = counts.get(&kernel.symbol)?;
+        let launch = plan
+            .prepare
+            .iter()
+            .chain(&plan.step)
+            .find(|launch| launch.kernel == i)?;
+        Some(KernelCounts {
+            kernel: kernel.symbol.clone(),
+            label: launch.label.clone(),
+            predicted: predict(counts, &H200),
+            counts: counts.clone(),
+        })
+    });
+    counted.collect()
 }
 
 impl std::fmt::Display for BenchReport {
@@ -141,6 +182,24 @@ impl std::fmt::Display for BenchReport {
                 f,
                 "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
                 launch.label
+            )?;
+        }
+        if self.kernels.is_some() {
+            writeln!(f, "{} would take, by what the emulator counted:", H200.name)?;
+        }
+        for kernel in self.kernels.iter().flatten() {
+            let KernelCounts {
+                predicted, counts, ..
+            } = kernel;
+            let share = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
+            writeln!(
+                f,
+                "{:10.1} us a launch, bound by {:13} {:5.1} % of sectors needed, {:4.1} % bank conflicts  {}",
+                predicted.us,
+                predicted.bound,
+                share(counts.least_sectors, counts.sectors),
+                share(counts.conflicts, counts.shared_cycles),
+                kernel.label
             )?;
         }
         Ok(())

@@ -4,15 +4,18 @@
 //! A case is a safetensors file. Tensors named `set/NAME` are set, the program runs, and tensors named
 //! `expect/NAME` are compared with what is there then. The metadata entry `alexc.case` is JSON: the program's mode,
 //! how often it runs, and the tolerance: the largest difference in a tensor, relative to the largest magnitude
-//! expected in it.
+//! expected in it. Tensors that would be large are not stored but drawn: parameters and state as training starts with
+//! them, inputs as [`crate::kernel_check::Fill`] says. Cases of single kernels are the matter of [`crate::kernel_check`].
 
 use crate::artifact::{Artifact, Case, mode_name};
 use crate::device::DeviceSpec;
 use crate::executor::Executor;
+use crate::kernel_check::{self, Fill};
 use crate::tensor::{Data, Tensor};
 use crate::tensor_file::TensorFile;
 use crate::{Error, weights};
-use ir::plan::{Mode, Role};
+use ir::DType;
+use ir::plan::{Mode, Plan, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +35,12 @@ pub struct CaseRules {
     pub runs: u32,
     /// The largest difference allowed, relative to the largest magnitude expected in the tensor.
     pub tolerance: f64,
+    /// The seed of parameters and state that are not set; if there is none, parameters must be set and state is 0.
+    #[serde(default)]
+    pub initial_seed: Option<u64>,
+    /// Inputs that are drawn, with their seeds.
+    #[serde(default)]
+    pub drawn: BTreeMap<String, u64>,
 }
 
 /// How one tensor of a case came out.
@@ -97,6 +106,9 @@ pub fn check(artifact: &Artifact, devices: &[DeviceSpec]) -> Result<Vec<Comparis
 
 fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Vec<Comparison>, Error> {
     let file = TensorFile::from_bytes(&case.bytes, Path::new(&case.name))?;
+    if let Some(text) = file.metadata.get(kernel_check::METADATA) {
+        return kernel_check::replay(artifact, &case.name, text, devices);
+    }
     let text = file.metadata.get(METADATA).map_or("", String::as_str);
     let rules: CaseRules = serde_json::from_str(text)
         .map_err(|error| Error::input(format!("its rules cannot be read: {error}")))?;
@@ -110,7 +122,12 @@ fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Ve
     let must_be_set = executor.names(|role| matches!(role, Role::Input { .. } | Role::Parameter { .. }));
     if let Some(name) = must_be_set
         .iter()
-        .find(|name| !file.tensors.contains_key(&format!("{SET}{name}")))
+        .filter(|name| !rules.drawn.contains_key(*name))
+        .find(|name| {
+            let parameter = executor.names(|role| matches!(role, Role::Parameter { .. }));
+            let starts = rules.initial_seed.is_some() && parameter.contains(name);
+            !starts && !file.tensors.contains_key(&format!("{SET}{name}"))
+        })
     {
         return Err(Error::input(format!(
             "it does not set {name}, which {} needs",
@@ -124,6 +141,13 @@ fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Ve
         .filter(|(name, ..)| state.contains(name));
     for (name, tensor) in weights::initial(&initial.collect::<Vec<_>>(), 0)? {
         executor.set(&name, &tensor)?;
+    }
+    if let Some(seed) = rules.initial_seed {
+        executor.initialise(seed)?;
+    }
+    for (name, &seed) in &rules.drawn {
+        let drawn = draw(executor.plan(), name, seed)?;
+        executor.set(name, &drawn)?;
     }
     let part = |prefix: &'static str| {
         file.tensors
@@ -155,6 +179,29 @@ fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Ve
         })
     };
     part(EXPECT).map(compare).collect()
+}
+
+/// An input of a plan, drawn from a seed.
+pub fn draw(plan: &Plan, name: &str, seed: u64) -> Result<Tensor, Error> {
+    let buffer = plan
+        .find(name)
+        .ok_or_else(|| Error::input(format!("it draws {name}, which is not there")))?;
+    let (dtype, shape) = (
+        plan.buffers[buffer].dtype,
+        plan.buffers[buffer].role.shape().unwrap_or_default(),
+    );
+    let fill = Fill {
+        buffer,
+        seed,
+        positive: false,
+    };
+    let numbers = (0..shape.iter().product::<usize>() as u64).map(|at| fill.number(dtype, at));
+    let data = match dtype {
+        DType::F32 => Data::F32(numbers.map(|x| x as f32).collect()),
+        DType::I64 => Data::I64(numbers.map(|x| x as i64).collect()),
+        DType::U8 => Data::U8(numbers.map(|x| x as u8).collect()),
+    };
+    Tensor::new(shape.to_vec(), data)
 }
 
 /// The largest difference of two tensors of one type, relative to the largest magnitude in `expected`.

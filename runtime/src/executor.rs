@@ -1,15 +1,20 @@
 //! Walks a plan on its devices: tensors in by name, launches in order, tensors out by name.
 
 use crate::artifact::{Compiled, mode_name};
+use crate::device::sim::counts::Counts;
 use crate::device::{self, BufferId, Device, DeviceSpec, LaunchId};
 use crate::tensor::{Data, Tensor, type_name};
 use crate::{Error, weights};
 use ir::DType;
 use ir::plan::{Buffer, Place, Plan, Role};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
 pub const POISON_VARIABLE: &str = "ALEXC_POISON";
+
+/// Times that every launch is timed.
+const PROFILED: usize = 4;
 
 /// A program on its devices.
 pub struct Executor {
@@ -62,17 +67,15 @@ impl Executor {
     pub fn new(program: &Compiled, devices: &[DeviceSpec]) -> Result<Executor, Error> {
         let plan = program.plan.clone();
         plan.check().map_err(|error| Error::input(error.to_string()))?;
-        let kinds: Vec<&str> = plan
-            .devices
-            .iter()
-            .map(|name| name.split(':').next().unwrap_or(name))
-            .collect();
-        let given: Vec<&str> = devices.iter().map(DeviceSpec::kind).collect();
-        if kinds != given {
+        let given: Vec<&str> = devices.iter().map(DeviceSpec::code).collect();
+        if plan.devices != given {
+            let named: Vec<String> = devices.iter().map(DeviceSpec::to_string).collect();
             return Err(Error::input(format!(
-                "the program was compiled for --devices {} and is to run on {}; compile it for these",
-                kinds.join(","),
-                given.join(",")
+                "the program was compiled to {} and is to run on {}, which runs {}; compile it for --devices {}",
+                plan.devices.join(","),
+                named.join(","),
+                given.join(","),
+                named.join(",")
             )));
         }
         let open = |(position, spec)| device::open(spec, program, position);
@@ -99,6 +102,11 @@ impl Executor {
     pub fn devices(&self) -> String {
         let names: Vec<String> = self.devices.iter().map(|device| device.name()).collect();
         names.join(",")
+    }
+
+    /// What each kernel did so far on a device that counts it, the first of them; by the kernel's symbol.
+    pub fn counts(&self) -> Option<&BTreeMap<String, Counts>> {
+        self.devices.iter().find_map(|device| device.counts())
     }
 
     /// Whether temporaries and outputs are filled with NaN before every run; for tests.
@@ -185,22 +193,32 @@ impl Executor {
     pub fn profile(&mut self) -> Result<Vec<LaunchTime>, Error> {
         self.prepare()?;
         self.poison_temporaries()?;
-        let mut times = Vec::with_capacity(self.plan.step.len());
-        let mut start = Instant::now();
-        self.observe(|executor, position| {
-            let launch = &executor.plan.step[position];
-            let kernel = &executor.plan.kernels[launch.kernel];
-            times.push(LaunchTime {
+        // The emulator's time is nobody's; elsewhere the fastest of some counts, by the device's clock if it has one.
+        let rounds = if self.counts().is_some() { 1 } else { PROFILED };
+        let mut fastest = vec![u64::MAX; self.plan.step.len()];
+        for _ in 0..rounds {
+            let mut start = Instant::now();
+            self.observe(|executor, position| {
+                let host = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let device = &executor.devices[executor.plan.step[position].device];
+                let ns = device.elapsed_ns().unwrap_or(host);
+                fastest[position] = fastest[position].min(ns);
+                start = Instant::now();
+                Ok(true)
+            })?;
+        }
+        let launches = self.plan.step.iter().zip(fastest);
+        let times = launches.map(|(launch, ns)| {
+            let kernel = &self.plan.kernels[launch.kernel];
+            LaunchTime {
                 label: launch.label.clone(),
                 kernel: kernel.symbol.clone(),
-                ns: u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX),
+                ns,
                 flops: kernel.flops,
                 bytes: kernel.bytes,
-            });
-            start = Instant::now();
-            Ok(true)
-        })?;
-        Ok(times)
+            }
+        });
+        Ok(times.collect())
     }
 
     /// Runs once more and names the first launch after which an f32 buffer of its holds a value that is not
@@ -320,6 +338,43 @@ impl Executor {
             &self.plan.step[position - prepare]
         };
         self.devices[launch.device].launch(LaunchId(position))
+    }
+
+    /// Runs a few launches on their own: buffers set before, others poisoned with NaN, and the bytes of some after.
+    pub fn probe(
+        &mut self,
+        set: &[(usize, Vec<u8>)],
+        poison: &[usize],
+        launches: &[usize],
+        look: &[usize],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let count = self.plan.prepare.len() + self.plan.step.len();
+        let known = |buffer: &&usize| **buffer < self.plan.buffers.len();
+        let buffers = set.iter().map(|(buffer, _)| buffer).chain(poison).chain(look);
+        if !buffers.clone().all(|buffer| known(&buffer)) || launches.iter().any(|&launch| launch >= count) {
+            return Err(Error::input(
+                "it names buffers or launches that the plan has not".to_string(),
+            ));
+        }
+        self.stale = true;
+        for &buffer in poison {
+            let device = self.plan.buffers[buffer].device;
+            self.devices[device].fill(BufferId(buffer), 0xff)?;
+        }
+        for (buffer, bytes) in set {
+            let device = self.plan.buffers[*buffer].device;
+            self.devices[device].write(BufferId(*buffer), bytes)?;
+        }
+        for &launch in launches {
+            self.launch_all(launch..launch + 1)?;
+        }
+        let bytes = look.iter().map(|&buffer| {
+            let Buffer { bytes, device, .. } = self.plan.buffers[buffer];
+            let mut found = vec![0; bytes as usize];
+            self.devices[device].read(BufferId(buffer), &mut found)?;
+            Ok(found)
+        });
+        bytes.collect()
     }
 
     /// Runs the step one launch at a time; `look` is asked after each, with its position in the step, whether

@@ -6,7 +6,8 @@
 //! | [`device`] | the `Device` trait and the devices; all `unsafe` of this crate |
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out |
 //! | [`weights`] | parameters in safetensors files, and how they start |
-//! | [`mod@run`], [`mod@bench`], [`mod@check`] | one run, warm timing, conformance cases |
+//! | [`mod@run`], [`mod@bench`] | one run, warm timing |
+//! | [`mod@check`], [`kernel_check`] | conformance cases of programs and of single kernels |
 //! | [`mod@train`], [`mod@eval`], [`mod@predict`] | the training driver, error rates, classes of single images |
 //! | [`feed`] | where training and evaluation get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
@@ -36,6 +37,7 @@ pub mod feed;
 pub mod files;
 pub mod interface;
 pub mod interrupt;
+pub mod kernel_check;
 pub mod metrics;
 pub mod predict;
 pub mod preparation;
@@ -48,7 +50,7 @@ pub mod tensor_file;
 pub mod train;
 pub mod weights;
 
-pub use artifact::{Artifact, Case, Compiled, HostObject};
+pub use artifact::{Artifact, Case, Compiled, HostObject, Ptx};
 pub use device::DeviceSpec;
 pub use error::Error;
 pub use executor::Executor;

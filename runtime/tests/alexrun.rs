@@ -69,6 +69,8 @@ fn artifact(folder: &Path, broken: bool) -> PathBuf {
         mode: Mode::Infer,
         runs: 1,
         tolerance: 1e-6,
+        initial_seed: None,
+        drawn: Default::default(),
     };
     let expect = |first: f32| [("logits".to_string(), tensor(&[2, 2], &[first, 21., 18., 22.]))].into();
     artifact

@@ -76,14 +76,14 @@ fn tensors_that_do_not_fit_are_told_with_what_would() {
 #[test]
 fn code_for_another_machine_is_refused() {
     let mut program = arithmetic();
-    program.host.arch = "pdp11".into();
+    program.host.as_mut().unwrap().arch = "pdp11".into();
     assert!(
         refused(&program, "cpu")
             .to_string()
             .contains("the kernels are for pdp11")
     );
     let mut program = arithmetic();
-    program.host.features = vec!["avx4096".into()];
+    program.host.as_mut().unwrap().features = vec!["avx4096".into()];
     assert!(
         refused(&program, "cpu")
             .to_string()
@@ -100,7 +100,7 @@ fn a_kernel_that_is_not_in_the_object_is_named() {
             .to_string()
             .contains("the kernel subtract is not in the host object")
     );
-    program.host.code.truncate(100);
+    program.host.as_mut().unwrap().code.truncate(100);
     assert!(refused(&program, "cpu").to_string().contains("cannot be loaded"));
 }
 
@@ -140,15 +140,15 @@ fn a_program_runs_only_on_devices_like_those_it_was_compiled_for() {
     assert!(
         error
             .to_string()
-            .contains("compiled for --devices cpu and is to run on cpu,cpu"),
+            .contains("compiled to cpu and is to run on cpu:0,cpu:0, which runs cpu,cpu"),
         "{error}"
     );
     let mut program = arithmetic();
-    program.plan.devices = vec!["cuda:0".into()];
+    program.plan.devices = vec![ir::plan::PTX.into()];
     assert!(
         refused(&program, "cpu")
             .to_string()
-            .contains("compiled for --devices cuda")
+            .contains("compiled to ptx and is to run on cpu, which runs cpu; compile it for --devices cpu")
     );
 }
 

@@ -98,6 +98,8 @@ fn with_case(tolerance: f64, runs: u32, change: impl Fn(&mut BTreeMap<String, Te
         mode: Mode::Train,
         runs,
         tolerance,
+        initial_seed: None,
+        drawn: Default::default(),
     };
     artifact.cases = vec![case("two-steps", &rules, &set, &expect).unwrap()];
     artifact
@@ -150,6 +152,8 @@ fn cases_that_cannot_run_say_why() {
         mode: Mode::Train,
         runs: 1,
         tolerance: 0.0,
+        initial_seed: None,
+        drawn: Default::default(),
     };
     artifact.cases[0] = case("empty", &rules, &BTreeMap::new(), &BTreeMap::new()).unwrap();
     assert!(error(&artifact).contains("case empty: it does not set images"));

@@ -10,7 +10,7 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 
 /// The version of this format; a loader refuses any other.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_LIMIT: u64 = 1 << 20;
@@ -38,6 +38,16 @@ pub(super) struct ProgramEntry {
     pub batch: usize,
     pub precision: String,
     pub predicted_ms: Option<f64>,
+    /// Of the host object, if there is one.
+    pub host: Option<HostEntry>,
+    /// The architectures that there is PTX for.
+    pub ptx: Vec<String>,
+}
+
+/// What a host object needs.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostEntry {
     pub arch: String,
     pub features: Vec<String>,
 }
@@ -124,12 +134,20 @@ pub(super) fn case_name(member: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(plain)).then_some(name)
 }
 
+/// The architecture that a file of this name holds PTX for.
+pub(super) fn ptx_target(file: &str) -> Option<&str> {
+    let target = file.strip_suffix(".ptx")?;
+    let digits = target.strip_prefix("sm_")?;
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(target)
+}
+
 /// The most bytes a member of this name may have; `None` for a name that no member has.
 fn limit(name: &str) -> Option<u64> {
     match name.rsplit('/').next() {
         Some(MODEL | RECIPE) if !name.contains('/') => Some(TEXT_LIMIT),
         Some("plan.json" | "graph.ir") => Some(TEXT_LIMIT),
         Some("kernels.so") => Some(CODE_LIMIT),
+        Some(file) if ptx_target(file).is_some() => Some(CODE_LIMIT),
         _ => case_name(name).map(|_| CASE_LIMIT),
     }
 }

@@ -6,7 +6,8 @@
 //! recipe.toml                   the recipe it was compiled with (training only)
 //! infer/plan.json               one folder a program, named by its mode: infer, train, gradients
 //! infer/graph.ir                the optimised graph, for people
-//! infer/cpu/kernels.so          the host object
+//! infer/cpu/kernels.so          the host object of a program for the CPU
+//! infer/cuda/sm_90.ptx          the PTX of a program for GPUs, one file an architecture
 //! cases/NAME.safetensors        conformance cases: inputs and reference outputs
 //! ```
 //!
@@ -17,7 +18,7 @@
 mod archive;
 
 use crate::Error;
-use archive::{Manifest, ProgramEntry, case_name};
+use archive::{HostEntry, Manifest, ProgramEntry, case_name, ptx_target};
 use ir::plan::{Mode, Plan};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -54,8 +55,19 @@ pub struct Compiled {
     pub precision: String,
     /// The compiler's prediction for one run, in milliseconds, if it makes one.
     pub predicted_ms: Option<f64>,
-    /// Kernels for the host.
-    pub host: HostObject,
+    /// Kernels for the host, if the plan is for it.
+    pub host: Option<HostObject>,
+    /// Kernels for GPUs, if the plan is for them: one text an architecture.
+    pub ptx: Vec<Ptx>,
+}
+
+/// The kernels of a plan as PTX.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ptx {
+    /// The architecture: `sm_90`.
+    pub target: String,
+    /// One module.
+    pub text: String,
 }
 
 /// A shared object with the kernels of a plan.
@@ -135,8 +147,21 @@ impl Artifact {
             let folder = mode_name(entry.mode);
             let plan = take(format!("{folder}/plan.json"))?;
             let graph = text(take(format!("{folder}/graph.ir"))?, "graph.ir")?;
-            let code = take(format!("{folder}/cpu/kernels.so"))?;
-            artifact.programs.push(entry.into_program(&plan, graph, code)?);
+            let host = entry
+                .host
+                .as_ref()
+                .map(|_| take(host_member(folder)))
+                .transpose()?;
+            let mut ptx = vec![];
+            for target in &entry.ptx {
+                ptx.push(Ptx {
+                    target: target.clone(),
+                    text: text(take(ptx_member(folder, target))?, target)?,
+                });
+            }
+            artifact
+                .programs
+                .push(entry.into_program(&plan, graph, host, ptx)?);
         }
         for (name, bytes) in members {
             if name == RECIPE {
@@ -166,6 +191,16 @@ impl Artifact {
             }
             plan.check()
                 .map_err(|error| Error::input(format!("{mode}/plan.json: {error}")))?;
+            let targets: BTreeSet<&String> = program.ptx.iter().map(|ptx| &ptx.target).collect();
+            if targets.len() != program.ptx.len() {
+                return Err(damaged(format!("{mode} has two PTX texts for one target")));
+            }
+            if let Some(target) = targets
+                .iter()
+                .find(|target| ptx_target(&format!("{target}.ptx")).is_none())
+            {
+                return Err(damaged(format!("{target:?} is no architecture, as sm_90 is")));
+            }
             let mut names = BTreeSet::new();
             let interface = plan.buffers.iter().filter(|buffer| buffer.role.shape().is_some());
             for buffer in interface {
@@ -198,7 +233,12 @@ impl Artifact {
                 .map_err(|error| Error::work(format!("the plan cannot be written: {error}")))?;
             members.push((format!("{folder}/plan.json"), plan));
             members.push((format!("{folder}/graph.ir"), program.graph.clone().into_bytes()));
-            members.push((format!("{folder}/cpu/kernels.so"), program.host.code.clone()));
+            if let Some(host) = &program.host {
+                members.push((host_member(folder), host.code.clone()));
+            }
+            for ptx in &program.ptx {
+                members.push((ptx_member(folder, &ptx.target), ptx.text.clone().into_bytes()));
+            }
         }
         members.extend(self.cases.iter().map(|case| (case.member(), case.bytes.clone())));
         Ok(members)
@@ -218,12 +258,21 @@ impl ProgramEntry {
             batch: program.plan.batch,
             precision: program.precision.clone(),
             predicted_ms: program.predicted_ms,
-            arch: program.host.arch.clone(),
-            features: program.host.features.clone(),
+            host: program.host.as_ref().map(|host| HostEntry {
+                arch: host.arch.clone(),
+                features: host.features.clone(),
+            }),
+            ptx: program.ptx.iter().map(|ptx| ptx.target.clone()).collect(),
         }
     }
 
-    fn into_program(self, plan: &[u8], graph: String, code: Vec<u8>) -> Result<Compiled, Error> {
+    fn into_program(
+        self,
+        plan: &[u8],
+        graph: String,
+        code: Option<Vec<u8>>,
+        ptx: Vec<Ptx>,
+    ) -> Result<Compiled, Error> {
         let folder = mode_name(self.mode);
         let plan: Plan = serde_json::from_slice(plan)
             .map_err(|error| damaged(format!("{folder}/plan.json is no plan: {error}")))?;
@@ -233,19 +282,28 @@ impl ProgramEntry {
                 "{folder}/plan.json is a plan for {mode} at batch {batch}"
             )));
         }
-        let host = HostObject {
-            arch: self.arch,
-            features: self.features,
+        let host = self.host.zip(code).map(|(entry, code)| HostObject {
+            arch: entry.arch,
+            features: entry.features,
             code,
-        };
+        });
         Ok(Compiled {
             plan,
             graph,
             precision: self.precision,
             predicted_ms: self.predicted_ms,
             host,
+            ptx,
         })
     }
+}
+
+fn host_member(folder: &str) -> String {
+    format!("{folder}/cpu/kernels.so")
+}
+
+fn ptx_member(folder: &str, target: &str) -> String {
+    format!("{folder}/cuda/{target}.ptx")
 }
 
 /// The name of a mode, as on the command line and in artifacts.

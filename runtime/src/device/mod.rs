@@ -4,10 +4,15 @@
 //! [`DeviceSpec::parse`], an implementation of [`Device`], and an arm in [`open`]. The executor knows only the
 //! trait. `unsafe` of this crate lives below this module and nowhere else.
 
+mod capacity;
 pub mod cpu;
+pub mod cuda;
+pub mod ptx;
+pub mod sim;
 
 use crate::Error;
 use crate::artifact::Compiled;
+use std::collections::BTreeMap;
 
 /// Position in [`ir::plan::Plan::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +49,12 @@ pub trait Device: Send {
 
     /// Waits until everything that was launched is done.
     fn synchronise(&mut self) -> Result<(), Error>;
+
+    /// Nanoseconds that the last run took by the device's own clock, if it has one.
+    fn elapsed_ns(&self) -> Option<u64>;
+
+    /// What each kernel did so far, by symbol, if the device counts it.
+    fn counts(&self) -> Option<&BTreeMap<String, sim::counts::Counts>>;
 }
 
 /// A device as named on the command line.
@@ -51,10 +62,14 @@ pub trait Device: Send {
 pub enum DeviceSpec {
     /// The host's processor, or some of its cores.
     Cpu(cpu::Cores),
+    /// A GPU, by the driver's number.
+    Cuda(u32),
+    /// The emulator of a GPU; the number tells two of them apart.
+    Sim(Option<u32>),
 }
 
 impl DeviceSpec {
-    /// Reads `cpu`, `cpu:K` or `cpu:A-B`.
+    /// Reads `cpu`, `cpu:K`, `cpu:A-B`, `cuda` (as `cuda:0`), `cuda:K`, `sim` or `sim:K`.
     pub fn parse(text: &str) -> Result<DeviceSpec, Error> {
         let (kind, place) = match text.split_once(':') {
             Some((kind, place)) => (kind, Some(place)),
@@ -64,11 +79,21 @@ impl DeviceSpec {
             "cpu" => Ok(DeviceSpec::Cpu(
                 cpu::Cores::parse(place).map_err(|e| e.at(format!("device {text:?}")))?,
             )),
-            "cuda" | "sim" => Err(Error::input(format!(
-                "device {text:?}: {kind} is not in this build; use cpu, cpu:K or cpu:A-B"
-            ))),
+            "cuda" | "sim" => {
+                let number = place.map(str::parse).transpose().map_err(|_| {
+                    let place = place.unwrap_or_default();
+                    Error::input(format!(
+                        "device {text:?}: {place:?} is no device's number; use {kind} or {kind}:K, as {kind}:0"
+                    ))
+                })?;
+                Ok(match kind {
+                    "cuda" => DeviceSpec::Cuda(number.unwrap_or(0)),
+                    _ => DeviceSpec::Sim(number),
+                })
+            }
             _ => Err(Error::input(format!(
-                "device {text:?}: no such kind of device; use cpu (all cores), cpu:K (one core) or cpu:A-B"
+                "device {text:?}: no such kind of device; use cpu (all cores), cpu:K (one core), cpu:A-B, cuda:K \
+                 (a GPU) or sim (its emulator)"
             ))),
         }
     }
@@ -78,10 +103,19 @@ impl DeviceSpec {
         text.split(',').map(|one| DeviceSpec::parse(one.trim())).collect()
     }
 
-    /// The kind alone, as plans name devices: `cpu`.
-    pub fn kind(&self) -> &'static str {
+    /// The architecture to generate code for, of a device that runs PTX.
+    pub fn architecture(&self) -> Result<&'static str, Error> {
         match self {
-            DeviceSpec::Cpu(_) => "cpu",
+            DeviceSpec::Cpu(_) | DeviceSpec::Sim(_) => Ok("sm_90"),
+            DeviceSpec::Cuda(number) => cuda::driver::open(*number)?.architecture(),
+        }
+    }
+
+    /// The code that it runs, as plans name it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            DeviceSpec::Cpu(_) => ir::plan::CPU,
+            DeviceSpec::Cuda(_) | DeviceSpec::Sim(_) => ir::plan::PTX,
         }
     }
 }
@@ -90,6 +124,9 @@ impl std::fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             DeviceSpec::Cpu(cores) => write!(f, "cpu{cores}"),
+            DeviceSpec::Cuda(number) => write!(f, "cuda:{number}"),
+            DeviceSpec::Sim(None) => write!(f, "sim"),
+            DeviceSpec::Sim(Some(number)) => write!(f, "sim:{number}"),
         }
     }
 }
@@ -98,6 +135,8 @@ impl std::fmt::Display for DeviceSpec {
 pub fn open(spec: &DeviceSpec, program: &Compiled, position: usize) -> Result<Box<dyn Device>, Error> {
     match spec {
         DeviceSpec::Cpu(cores) => Ok(Box::new(cpu::Cpu::open(cores, program, position)?)),
+        DeviceSpec::Cuda(number) => Ok(Box::new(cuda::Cuda::open(*number, program, position)?)),
+        DeviceSpec::Sim(_) => Ok(Box::new(sim::Sim::open(spec.to_string(), program, position)?)),
     }
 }
 
@@ -117,6 +156,14 @@ mod tests {
             assert_eq!(spec, DeviceSpec::Cpu(cores));
             assert_eq!(spec.to_string(), text);
         }
+        for (text, printed) in [
+            ("cuda", "cuda:0"),
+            ("cuda:1", "cuda:1"),
+            ("sim", "sim"),
+            ("sim:2", "sim:2"),
+        ] {
+            assert_eq!(DeviceSpec::parse(text).unwrap().to_string(), printed);
+        }
         assert_eq!(DeviceSpec::parse_list("cpu:0, cpu:1").unwrap().len(), 2);
     }
 
@@ -125,8 +172,8 @@ mod tests {
         for (text, part) in [
             ("gpu", "no such kind of device"),
             ("", "no such kind of device"),
-            ("cuda:0", "not in this build"),
-            ("sim", "not in this build"),
+            ("cuda:x", "cuda:0"),
+            ("sim:-1", "sim:0"),
             ("cpu:", "cpu:K"),
             ("cpu:x", "cpu:K"),
             ("cpu:-1", "cpu:K"),

@@ -79,6 +79,8 @@ pub fn kernel(symbol: &str, tasks: usize, argument_bytes: &[usize]) -> Kernel {
     Kernel {
         symbol: symbol.into(),
         tasks: tasks as u64,
+        threads: 0,
+        shared_bytes: 0,
         argument_bytes,
         flops: tasks as u64,
         bytes,
@@ -116,7 +118,8 @@ pub fn compiled(plan: Plan, host: HostObject) -> Compiled {
         graph: "# the optimised graph\n".into(),
         precision: "f32".into(),
         predicted_ms: None,
-        host,
+        host: Some(host),
+        ptx: vec![],
     }
 }
 

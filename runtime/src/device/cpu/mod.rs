@@ -9,13 +9,15 @@ mod pool;
 pub use cores::{Cores, HOST_ARCH, host_features, missing_features};
 pub use memory::available_bytes;
 
+use super::sim::counts::Counts;
 use super::{BufferId, Device, LaunchId};
 use crate::Error;
-use crate::artifact::Compiled;
+use crate::artifact::{Compiled, HostObject};
 use ir::plan::{Kernel, Launch, Place, Plan};
 use library::Library;
 use memory::Region;
 use pool::{Call, Pool};
+use std::collections::BTreeMap;
 
 /// The processor, opened for one program.
 pub struct Cpu {
@@ -47,11 +49,11 @@ impl Cpu {
     pub fn open(cores: &Cores, program: &Compiled, position: usize) -> Result<Cpu, Error> {
         let plan = &program.plan;
         plan.check().map_err(|error| Error::input(error.to_string()))?;
-        check_host(program)?;
+        let host = host_object(program)?;
         let chosen = cores.resolve()?;
         let memory = memory::available_bytes();
         let (regions, spans) = allocate(plan, position, memory)?;
-        let library = Library::load(&program.host.code)?;
+        let library = Library::load(&host.code)?;
         let calls = plan.prepare.iter().chain(&plan.step).map(|launch| {
             if launch.device == position {
                 resolve(plan, launch, &library, &spans).map(Some)
@@ -140,11 +142,23 @@ impl Device for Cpu {
         self.pool.release_caller();
         Ok(())
     }
+
+    fn elapsed_ns(&self) -> Option<u64> {
+        None
+    }
+
+    fn counts(&self) -> Option<&BTreeMap<String, Counts>> {
+        None
+    }
 }
 
-/// Refuses code for another processor before any of it is mapped.
-fn check_host(program: &Compiled) -> Result<(), Error> {
-    let host = &program.host;
+/// The code for this processor; refuses that for another before any of it is mapped.
+fn host_object(program: &Compiled) -> Result<&HostObject, Error> {
+    let Some(host) = &program.host else {
+        return Err(Error::input(
+            "the program has no kernels for the CPU; compile the model with --devices cpu".to_string(),
+        ));
+    };
     if host.arch != HOST_ARCH {
         return Err(Error::input(format!(
             "the kernels are for {} and this machine is {HOST_ARCH}; compile the model here",
@@ -158,25 +172,13 @@ fn check_host(program: &Compiled) -> Result<(), Error> {
             missing.join(", ")
         )));
     }
-    Ok(())
+    Ok(host)
 }
 
 /// The memory of every buffer on this device.
 fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Region>, Vec<Span>), Error> {
-    let mine = || plan.buffers.iter().filter(|buffer| buffer.device == position);
-    let own = mine().filter(|buffer| buffer.place == Place::Own);
+    super::capacity::check(plan, position, memory, "this machine")?;
     let arena = plan.arena_bytes[position];
-    let total = own.fold(arena, |sum, buffer| sum.saturating_add(buffer.bytes));
-    if total > memory {
-        let mib = |bytes: u64| bytes >> 20;
-        return Err(Error::work(format!(
-            "{} at batch {} needs {} MiB of memory and this machine has {} MiB; use a smaller --batch",
-            plan.model,
-            plan.batch,
-            mib(total),
-            mib(memory)
-        )));
-    }
     let region = |bytes: u64, what: &str| {
         Region::zeroed(bytes as usize).map_err(|error| {
             Error::work(format!(

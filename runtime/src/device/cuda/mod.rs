@@ -1,0 +1,334 @@
+//! NVIDIA GPUs, by the driver's own interface, which is opened when it is needed.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`driver`] | finds the driver; devices, their contexts, copies between two of them |
+//! | [`memory`] | allocations, streams, events, pinned staging buffers |
+//! | [`module`] | PTX to machine code, by the driver |
+//!
+//! One allocation holds the arena of a plan and one everything else. A sequence of launches runs kernel by kernel the
+//! first time, so that a fault has a name; the second time it is recorded as a graph, which later runs replay as one.
+
+pub mod driver;
+mod memory;
+mod module;
+
+use super::sim::counts::Counts;
+use super::{BufferId, Device, LaunchId};
+use crate::Error;
+use crate::artifact::Compiled;
+use cudarc::driver::{result, sys};
+use driver::Gpu;
+use ir::plan::{Place, Plan};
+use memory::{Allocation, Event, Staging, Stream};
+use module::Function;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_void;
+
+/// Bytes that buffers within an allocation are aligned to.
+const ALIGN: u64 = 256;
+/// Blocks and threads of a launch at the most (CUDA programming guide, technical specifications).
+const MOST_BLOCKS: u64 = (1 << 31) - 1;
+const MOST_THREADS: u32 = 1024;
+
+/// A GPU, opened for one program.
+pub struct Cuda {
+    // Everything below is freed before the GPU is let go.
+    graphs: HashMap<Vec<usize>, Sequence>,
+    launches: Vec<Option<Prepared>>,
+    spans: Vec<Option<Span>>,
+    staging: Staging,
+    stream: Stream,
+    /// Around the launches of a run.
+    clock: (Event, Event),
+    elapsed_ns: Option<u64>,
+    _allocations: Vec<Allocation>,
+    /// Launches of the run that began.
+    begun: Vec<usize>,
+    gpu: Gpu,
+}
+
+/// Where a buffer lies.
+#[derive(Clone, Copy)]
+struct Span {
+    address: u64,
+    bytes: usize,
+}
+
+/// A launch, ready to go.
+struct Prepared {
+    label: String,
+    kernel: String,
+    function: Function,
+    blocks: u32,
+    threads: u32,
+    shared_bytes: u32,
+    arguments: Vec<u64>,
+}
+
+/// A sequence of launches that has run.
+enum Sequence {
+    /// Once, kernel by kernel.
+    Known,
+    /// As a graph.
+    Recorded(Graph),
+}
+
+/// A graph that can be launched.
+struct Graph(sys::CUgraphExec);
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: instantiated by `record`, destroyed once.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
+    }
+}
+
+// SAFETY: handles of the driver may be used from any thread; everything goes through `&mut self`.
+unsafe impl Send for Cuda {}
+
+impl Cuda {
+    /// Loads the kernels of `program` and allocates the buffers that its plan puts on device `position`.
+    pub fn open(number: u32, program: &Compiled, position: usize) -> Result<Cuda, Error> {
+        let plan = &program.plan;
+        plan.check().map_err(|error| Error::input(error.to_string()))?;
+        let gpu = driver::open(number)?;
+        super::capacity::check(plan, position, gpu.free_memory()?, &format!("cuda:{number}"))?;
+        let functions = module::load(&gpu, module::choose(&gpu, &program.ptx)?, &plan.kernels)?;
+        let (allocations, spans) = allocate(&gpu, plan, position)?;
+        let all = plan.prepare.iter().chain(&plan.step);
+        let launches = all.map(|launch| {
+            if launch.device != position {
+                return Ok(None);
+            }
+            let kernel = &plan.kernels[launch.kernel];
+            if kernel.tasks > MOST_BLOCKS || kernel.threads == 0 || kernel.threads > MOST_THREADS {
+                return Err(Error::input(format!(
+                    "kernel {}: {} blocks of {} threads cannot be launched; compile the model again",
+                    kernel.symbol, kernel.tasks, kernel.threads
+                )));
+            }
+            let arguments = launch
+                .arguments
+                .iter()
+                .map(|&buffer| spans[buffer].map_or(0, |span| span.address));
+            Ok(Some(Prepared {
+                label: launch.label.clone(),
+                kernel: kernel.symbol.clone(),
+                function: functions[launch.kernel],
+                blocks: kernel.tasks as u32,
+                threads: kernel.threads,
+                shared_bytes: kernel.shared_bytes,
+                arguments: arguments.collect(),
+            }))
+        });
+        Ok(Cuda {
+            graphs: HashMap::new(),
+            launches: launches.collect::<Result<_, Error>>()?,
+            spans,
+            staging: Staging::new(&gpu)?,
+            stream: Stream::new(&gpu)?,
+            clock: (Event::timing(&gpu)?, Event::timing(&gpu)?),
+            elapsed_ns: None,
+            _allocations: allocations,
+            begun: vec![],
+            gpu,
+        })
+    }
+
+    /// Copies a buffer to one of another GPU.
+    pub fn copy_to(&mut self, from: BufferId, other: &mut Cuda, to: BufferId) -> Result<(), Error> {
+        let source = self.span(from, 0)?;
+        let target = other.span(to, source.bytes)?;
+        self.staging.wait(&self.gpu)?;
+        other.staging.wait(&other.gpu)?;
+        self.gpu
+            .copy_to(source.address, &other.gpu, target.address, source.bytes)
+    }
+
+    fn span(&self, buffer: BufferId, bytes: usize) -> Result<Span, Error> {
+        let number = self.gpu.number;
+        match self.spans.get(buffer.0) {
+            Some(Some(span)) if span.bytes >= bytes => Ok(*span),
+            Some(Some(span)) => Err(Error::work(format!(
+                "buffer {} of cuda:{number} has {} bytes; {bytes} were to be moved",
+                buffer.0, span.bytes
+            ))),
+            _ => Err(Error::work(format!("cuda:{number} has no buffer {}", buffer.0))),
+        }
+    }
+
+    /// Puts a launch into the stream.
+    fn submit(&self, launch: usize) -> Result<(), Error> {
+        let Some(Some(launch)) = self.launches.get(launch) else {
+            return Err(Error::work(format!(
+                "cuda:{} has no launch {launch}",
+                self.gpu.number
+            )));
+        };
+        let mut parameters: Vec<*mut c_void> = launch
+            .arguments
+            .iter()
+            .map(|address| std::ptr::from_ref(address).cast_mut().cast())
+            .collect();
+        let (grid, block) = ((launch.blocks, 1, 1), (launch.threads, 1, 1));
+        // SAFETY: the function takes as many pointers as there are arguments (`module::load` checked), each to a buffer as
+        // large as the plan's check demands. That kernels stay within them is the compiler's contract.
+        unsafe {
+            result::launch_kernel(
+                launch.function.0,
+                grid,
+                block,
+                launch.shared_bytes,
+                self.stream.0,
+                &mut parameters,
+            )
+        }
+        .map_err(|error| self.gpu.failed(launch.doing(), error))
+    }
+
+    /// Runs a sequence kernel by kernel, waiting after each.
+    fn step_through(&self, sequence: &[usize]) -> Result<(), Error> {
+        for &launch in sequence {
+            self.submit(launch)?;
+            let doing = self.launches[launch]
+                .as_ref()
+                .map_or(String::new(), Prepared::doing);
+            self.stream.wait(&self.gpu, doing)?;
+        }
+        Ok(())
+    }
+
+    /// Records a sequence as a graph.
+    fn record(&self, sequence: &[usize]) -> Result<Graph, Error> {
+        let fail = |error| self.gpu.failed("recording a graph", error);
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives and is not capturing.
+        unsafe { result::stream::begin_capture(self.stream.0, mode) }.map_err(fail)?;
+        let submitted = sequence.iter().try_for_each(|&launch| self.submit(launch));
+        // SAFETY: the stream is capturing; also after a failure it must stop.
+        let graph = unsafe { result::stream::end_capture(self.stream.0) };
+        submitted?;
+        let graph = graph.map_err(fail)?;
+        let mut made = std::ptr::null_mut();
+        // SAFETY: the graph was just made; no flags.
+        let instantiated = unsafe { sys::cuGraphInstantiateWithFlags(&mut made, graph, 0) }.result();
+        // SAFETY: the graph was just made; what can be launched is a copy of it.
+        let destroyed = unsafe { result::graph::destroy(graph) };
+        instantiated.map_err(fail)?;
+        let made = Graph(made);
+        destroyed.map_err(fail)?;
+        Ok(made)
+    }
+}
+
+impl Prepared {
+    fn doing(&self) -> String {
+        format!("running {} (kernel {})", self.label, self.kernel)
+    }
+}
+
+impl Device for Cuda {
+    fn name(&self) -> String {
+        format!("cuda:{}", self.gpu.number)
+    }
+
+    fn memory(&self) -> u64 {
+        self.gpu.memory
+    }
+
+    fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error> {
+        let span = self.span(buffer, bytes.len())?;
+        self.gpu.enter()?;
+        self.staging.write(&self.gpu, span.address, bytes)
+    }
+
+    fn read(&mut self, buffer: BufferId, bytes: &mut [u8]) -> Result<(), Error> {
+        let span = self.span(buffer, bytes.len())?;
+        self.gpu.enter()?;
+        self.staging.read(&self.gpu, span.address, bytes)
+    }
+
+    fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        self.gpu.enter()?;
+        self.staging.fill(&self.gpu, span.address, span.bytes, byte)
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.begun.clear();
+        self.gpu.enter()
+    }
+
+    fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
+        self.begun.push(launch.0);
+        Ok(())
+    }
+
+    fn synchronise(&mut self) -> Result<(), Error> {
+        let sequence = std::mem::take(&mut self.begun);
+        self.elapsed_ns = None;
+        if sequence.is_empty() {
+            return Ok(());
+        }
+        self.staging.before(&self.gpu, &self.stream)?;
+        match self.graphs.get(&sequence) {
+            None => {
+                self.step_through(&sequence)?;
+                self.graphs.insert(sequence, Sequence::Known);
+                return Ok(());
+            }
+            Some(Sequence::Known) => {
+                let graph = self.record(&sequence)?;
+                self.graphs.insert(sequence.clone(), Sequence::Recorded(graph));
+            }
+            Some(Sequence::Recorded(_)) => {}
+        }
+        let Some(Sequence::Recorded(graph)) = self.graphs.get(&sequence) else {
+            unreachable!("the sequence was recorded above");
+        };
+        self.clock.0.record(&self.gpu, &self.stream)?;
+        // SAFETY: both handles live.
+        unsafe { result::graph::launch(graph.0, self.stream.0) }
+            .map_err(|error| self.gpu.failed("launching a graph", error))?;
+        self.clock.1.record(&self.gpu, &self.stream)?;
+        let all = format!("running the kernels of {} launches", sequence.len());
+        self.stream.wait(&self.gpu, all)?;
+        self.elapsed_ns = Some(self.clock.1.since(&self.gpu, &self.clock.0)?);
+        Ok(())
+    }
+
+    fn elapsed_ns(&self) -> Option<u64> {
+        self.elapsed_ns
+    }
+
+    fn counts(&self) -> Option<&BTreeMap<String, Counts>> {
+        None
+    }
+}
+
+/// Two allocations: the arena, and all buffers that outlive a run.
+fn allocate(gpu: &Gpu, plan: &Plan, position: usize) -> Result<(Vec<Allocation>, Vec<Option<Span>>), Error> {
+    let mut own = 0;
+    let mut offsets = vec![];
+    for buffer in &plan.buffers {
+        offsets.push(own);
+        if buffer.device == position && buffer.place == Place::Own {
+            own = (own + buffer.bytes).next_multiple_of(ALIGN);
+        }
+    }
+    let arena = Allocation::new(gpu, plan.arena_bytes[position], "the arena")?;
+    let rest = Allocation::new(gpu, own, "parameters, inputs and outputs")?;
+    let spans = plan.buffers.iter().zip(offsets).map(|(buffer, offset)| {
+        let address = match buffer.place {
+            Place::Arena(offset) => arena.address + offset,
+            Place::Own => rest.address + offset,
+        };
+        (buffer.device == position).then_some(Span {
+            address,
+            bytes: buffer.bytes as usize,
+        })
+    });
+    let spans = spans.collect();
+    Ok((vec![arena, rest], spans))
+}
