@@ -3,7 +3,9 @@
 
 use crate::compile::{EmitTo, Emitted, Model, Request, compile};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use codegen::bridge::HostTarget;
+use codegen::Target;
+use codegen::bridge::{GpuTarget, HostTarget};
+use codegen::gpu::Precision;
 use ir::plan::Mode;
 use runtime::cli::{BenchArgs, DeviceArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
 use runtime::console::Console;
@@ -122,6 +124,19 @@ enum Command {
     /// What is here to run on
     #[command(after_help = "Example:\n  alexc devices --json")]
     Devices(OutputArgs),
+    /// Write an artifact that measures a GPU's limits: `alexrun bench` runs it where the GPU is
+    #[command(after_help = "Example:\n  alexc peaks --target sm_90 -o peaks.alx")]
+    Peaks {
+        /// The architecture
+        #[arg(long, default_value = "sm_90", value_parser = ["sm_80", "sm_90", "sm_90a", "sm_100"])]
+        target: String,
+        /// Do little, so as to try it on the emulator
+        #[arg(long)]
+        small: bool,
+        /// The artifact to write
+        #[arg(short = 'o', long = "output", value_name = "OUT.alx")]
+        output: PathBuf,
+    },
     /// Print the completions of a shell
     #[command(
         after_help = "Example:\n  alexc completions bash > ~/.local/share/bash-completion/completions/alexc"
@@ -172,7 +187,7 @@ struct ModelArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
     opt_level: u8,
     /// The arithmetic of contractions
-    #[arg(long, default_value = "f32", value_parser = ["f32"])]
+    #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
     precision: String,
     #[command(flatten)]
     devices: DeviceArgs,
@@ -203,10 +218,13 @@ struct CompileArgs {
     /// The artifact to write; without, the model's name with .alx, or none if stages are shown
     #[arg(short = 'o', long = "output", value_name = "OUT.alx")]
     output: Option<PathBuf>,
-    /// The processor: this one, or any x86-64 with AVX2 or AVX-512
-    #[arg(long, default_value = "cpu", value_parser = ["cpu", "avx2", "avx512"])]
-    target: String,
-    /// Show a stage, on stdout or in a file: graph, optimized, dot, program, mlir, llvm, asm, plan, costs
+    /// The processor (cpu: this one; avx2, avx512: any x86-64 that has it) or GPU; without, what --devices names
+    #[arg(long, value_parser = ["cpu", "avx2", "avx512", "sm_80", "sm_90", "sm_90a", "sm_100"])]
+    target: Option<String>,
+    /// Take conformance cases along, for `alexrun check`: every kernel alone and the program as a whole
+    #[arg(long)]
+    with_cases: bool,
+    /// Show a stage, on stdout or in a file: graph, optimized, dot, program, mlir, llvm, ptx, asm, plan, costs
     #[arg(long, value_name = "STAGE[=FILE]")]
     emit: Vec<EmitTo>,
 }
@@ -286,6 +304,14 @@ fn run(command: Command) -> Result<(), Error> {
             Ok(())
         }
         Command::Devices(output) => crate::peak::report(output),
+        Command::Peaks {
+            target,
+            small,
+            output,
+        } => {
+            let target = GpuTarget::from_name(&target).expect("clap lets only known names through");
+            crate::gpu_peak::artifact(&target, small)?.write(&output)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
@@ -331,10 +357,36 @@ impl ModelArgs {
             recipe,
             dropout: false,
             opt_level: self.opt_level,
-            target: HostTarget::native(),
+            target: self.target(None)?,
+            with_cases: false,
             emit: vec![],
         };
         self.compile_as(&request)
+    }
+
+    /// What to generate code for: what is named, or what the devices run.
+    fn target(&self, name: Option<&str>) -> Result<Target, Error> {
+        let devices = self.devices.parse()?;
+        let code = devices.first().map_or(ir::plan::CPU, |device| device.code());
+        let name = match name {
+            None if code == ir::plan::PTX => devices[0].architecture()?,
+            None => "cpu",
+            Some(name) => name,
+        };
+        let precision = Precision::from_name(&self.precision).expect("clap lets only known names through");
+        let target = match (name, GpuTarget::from_name(name)) {
+            (_, Some(gpu)) => return Ok(Target::Gpu(gpu, precision)),
+            ("avx2", _) => HostTarget::avx2(),
+            ("avx512", _) => HostTarget::avx512(),
+            _ => HostTarget::native(),
+        };
+        if precision != Precision::F32 {
+            return Err(Error::input(format!(
+                "--precision {}: processors compute in f32; use it with --devices cuda:0 or sim, or with --target sm_90",
+                self.precision
+            )));
+        }
+        Ok(Target::Host(target))
     }
 
     fn compile_as(&self, request: &Request) -> Result<Output, Error> {
@@ -368,11 +420,8 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         recipe,
         dropout: false,
         opt_level: args.model.opt_level,
-        target: match &args.target[..] {
-            "avx2" => HostTarget::avx2(),
-            "avx512" => HostTarget::avx512(),
-            _ => HostTarget::native(),
-        },
+        target: args.model.target(args.target.as_deref())?,
+        with_cases: args.with_cases,
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
     let output = args.model.compile_as(&request)?;
@@ -432,7 +481,8 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         recipe: model.recipe()?,
         dropout,
         opt_level: model.opt_level,
-        target: HostTarget::native(),
+        target: model.target(None)?,
+        with_cases: false,
         emit: vec![],
     };
     args.run(&model.compile_as(&request)?.artifact, &model.devices.parse()?)

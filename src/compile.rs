@@ -1,12 +1,12 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
 use clap::ValueEnum;
-use codegen::bridge::HostTarget;
+use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
-use passes::{Optimizer, Options, Stage};
+use passes::{Machine, Optimizer, Options, Stage};
 use runtime::recipe::Recipe;
-use runtime::{Artifact, Compiled, Error, HostObject};
+use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,8 @@ pub enum Emit {
     Mlir,
     /// LLVM IR after optimisation.
     Llvm,
+    /// Kernels as PTX, for GPUs.
+    Ptx,
     /// Assembly.
     Asm,
     /// What the runtime executes, as JSON.
@@ -80,8 +82,10 @@ pub struct Request {
     pub dropout: bool,
     /// 0: without optimisation.
     pub opt_level: u8,
-    /// The processor.
-    pub target: HostTarget,
+    /// What to generate code for.
+    pub target: Target,
+    /// Whether the artifact takes conformance cases along.
+    pub with_cases: bool,
     /// Stages whose text is wanted.
     pub emit: Vec<Emit>,
 }
@@ -127,9 +131,9 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        artifact
-            .programs
-            .push(compile_mode(&model.graph, request, mode, &mut emitted)?);
+        let (program, cases) = compile_mode(&model.graph, request, mode, &mut emitted)?;
+        artifact.programs.push(program);
+        artifact.cases.extend(cases);
     }
     Ok((artifact, emitted))
 }
@@ -139,7 +143,7 @@ fn compile_mode(
     request: &Request,
     mode: Mode,
     emitted: &mut Emitted,
-) -> Result<Compiled, Error> {
+) -> Result<(Compiled, Vec<Case>), Error> {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -160,6 +164,10 @@ fn compile_mode(
         batch: request.batch,
         optimizer,
         opt_level: request.opt_level,
+        machine: match request.target {
+            Target::Host(_) => Machine::Processor,
+            Target::Gpu(..) => Machine::Gpu,
+        },
     };
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
@@ -170,7 +178,7 @@ fn compile_mode(
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
-    let compiled = codegen::compile(&program, &request.target, "cpu", assembly)
+    let compiled = codegen::compile(&program, &request.target, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
@@ -181,23 +189,58 @@ fn compile_mode(
             Emit::Program => crate::show::program(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),
+            Emit::Ptx => match &compiled.code {
+                Code::Ptx(text) => text.clone(),
+                Code::Object(_) => {
+                    return Err(Error::input(
+                        "--emit ptx: the program is compiled for a processor; add --target sm_90 or --devices sim",
+                    ));
+                }
+            },
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
             Emit::Costs => crate::show::costs(&compiled.plan),
         };
         emitted.insert(stage, shown);
     }
-    Ok(Compiled {
+    let cases = match request.with_cases {
+        true => vec![
+            crate::cases::kernels(&program, &compiled.calls, &request.target)?,
+            crate::cases::whole(graph, &options, &request.target)?,
+        ],
+        false => vec![],
+    };
+    Ok((program_of(compiled, &request.target, text), cases))
+}
+
+/// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.
+pub fn program_of(compiled: codegen::Compiled, target: &Target, graph: String) -> Compiled {
+    let mut program = Compiled {
         plan: compiled.plan,
-        graph: text,
+        graph,
         precision: "f32".to_string(),
         predicted_ms: None,
-        host: HostObject {
-            arch: runtime::device::cpu::HOST_ARCH.to_string(),
-            features: request.target.required_features(),
-            code: compiled.library,
-        },
-    })
+        host: None,
+        ptx: vec![],
+    };
+    match (target, compiled.code) {
+        (Target::Host(host), Code::Object(code)) => {
+            program.host = Some(HostObject {
+                arch: runtime::device::cpu::HOST_ARCH.to_string(),
+                features: host.required_features(),
+                code,
+            });
+        }
+        (Target::Gpu(gpu, precision), Code::Ptx(text)) => {
+            program.precision = precision.name().to_string();
+            program.ptx.push(Ptx {
+                target: gpu.architecture.to_string(),
+                text,
+            });
+        }
+        _ => unreachable!("a target's code is of its kind"),
+    }
+    program
 }
 
 /// The parameters of a model with their shapes and how they start.

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`compile`] | a model's text to an artifact |
+//! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`] | what `--emit` prints |
-//! | [`peak`] | the machine's limits, measured |
+//! | [`peak`], [`gpu_peak`] | a machine's limits, measured; an artifact that measures a GPU's |
 
+pub mod cases;
 pub mod cli;
 pub mod compile;
+pub mod gpu_peak;
 pub mod peak;
 pub mod show;

@@ -132,7 +132,7 @@ fn copy_text(width: usize) -> String {
 fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Result<f64, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::work(error.to_string());
     let code = compile(text, &["k".to_string()], target, false).map_err(|e| failed(&e))?;
-    let library = codegen::link::shared_object(&[&code.object]).map_err(|e| failed(&e))?;
+    let library = codegen::link::shared_object(&[&code.code]).map_err(|e| failed(&e))?;
     let bytes = 4 * elements as u64;
     let shape = vec![elements];
     let buffer = |name: &str, role| Buffer {
@@ -157,6 +157,8 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
         kernels: vec![Kernel {
             symbol: "k".into(),
             tasks: TASKS as u64,
+            threads: 0,
+            shared_bytes: 0,
             argument_bytes: vec![bytes; 2],
             flops: 0,
             bytes: 2 * bytes,
@@ -175,11 +177,12 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
         graph: String::new(),
         precision: "f32".into(),
         predicted_ms: None,
-        host: HostObject {
+        host: Some(HostObject {
             arch: runtime::device::cpu::HOST_ARCH.to_string(),
             features: target.required_features(),
             code: library,
-        },
+        }),
+        ptx: vec![],
     };
     let mut executor = Executor::new(&program, &DeviceSpec::parse_list(device)?)?;
     executor.set_f32("x", &vec![1.25; elements])?;
