@@ -9,6 +9,7 @@ SHELL := bash
 ALEXC := $(or $(CARGO_TARGET_DIR),target)/release/alexc
 PYTHON ?= python3
 VENV := .venv
+TOOLS := .tools
 
 # The crates that must build, and be used, where there is no LLVM.
 WITHOUT_LLVM := alexc-ir alexc-passes alexc-runtime
@@ -68,7 +69,7 @@ clean-runs: ## remove the runs and images of `make train`
 # tests/dependencies.rs. That those crates also build without an LLVM is tried here, on an LLVM
 # that is not there.
 .PHONY: test
-test: setup ## everything CI runs: format, lints, docs, dependency audit, tests
+test: setup $(TOOLS)/installed ## everything CI runs: format, lints, docs, dependency audit, tests
 	$(call say,format)
 	@cargo fmt --all -- --check
 	$(call say,lints)
@@ -80,6 +81,17 @@ test: setup ## everything CI runs: format, lints, docs, dependency audit, tests
 	@RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --release --workspace --no-deps
 	$(call say,tests)
 	@cargo test --release --workspace
+
+.PHONY: test-slow
+test-slow: setup ## the training step of 2012 AlexNet at batch 128 on the emulator: traffic, conflicts (half an hour)
+	@ALEXC_COUNTS_BATCH=128 cargo test --release --test sim_counts -- --nocapture
+
+# ptxas, which the tests put all generated PTX before.
+$(TOOLS)/installed: tests/ptxas.txt | setup
+	$(call say,installing $< into $(TOOLS))
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/pip install --quiet --requirement $< >&2
+	@touch $@
 
 # --- other frameworks ---------------------------------------------------------------------------------
 

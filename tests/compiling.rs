@@ -118,7 +118,7 @@ fn an_artifact_for_avx2_runs_and_names_no_more_than_it_needs() {
     place.succeeds("compile tiny.ir -o t.alx --target avx2 --batch 2 --emit asm=t.s");
     let artifact = Artifact::read(&place.path("t.alx")).unwrap();
     let program = artifact.require(ir::plan::Mode::Infer).unwrap();
-    let features = &program.host.features;
+    let features = &program.host.as_ref().unwrap().features;
     assert!(
         features.iter().any(|f| f == "avx2") && !features.iter().any(|f| f.contains("avx512")),
         "{features:?}"

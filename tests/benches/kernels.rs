@@ -72,7 +72,8 @@ fn executor(batch: usize, body: &str) -> Executor {
         recipe: Recipe::default(),
         dropout: false,
         opt_level: 2,
-        target: HostTarget::native(),
+        target: codegen::Target::Host(HostTarget::native()),
+        with_cases: false,
         emit: vec![],
     };
     let (artifact, _) = compile(&Model { text, graph }, &request).expect("the cases compile");

@@ -1,6 +1,6 @@
 //! The example of every operation, in every mode that it can be run in.
 
-use crate::harness::{Case, TOLERANCE, check_filled, parse, positive_eighths};
+use crate::harness::{Case, F32, TOLERANCE, check_filled, parse, positive_eighths};
 use ir::plan::Mode;
 use ir::{DType, ops::EXAMPLES};
 
@@ -26,6 +26,8 @@ fn the_example_of_every_operation() {
                     mode,
                     seed: 7,
                     tolerance: TOLERANCE,
+                    factors: F32,
+                    exact_factors: false,
                 };
                 check_filled(&case, positive_eighths);
             }

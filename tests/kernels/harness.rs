@@ -1,14 +1,17 @@
 //! States a case once and runs it on every device there is.
 
+use codegen::Target;
+use codegen::bridge::{GpuTarget, HostTarget};
+use codegen::gpu::Precision;
 use ir::interpreter::{Tensor, evaluate};
 use ir::nest::{mix, uniform};
 use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use ir::{DType, Graph, Op, text};
-use passes::{Optimizer, Options, Stage};
+use passes::{Machine, Optimizer, Options, Stage};
+use runtime::Compiled;
 use runtime::device::DeviceSpec;
 use runtime::executor::Executor;
 use runtime::tensor::{Data, Tensor as HostTensor};
-use runtime::{Compiled, HostObject};
 use std::collections::{BTreeMap, HashMap};
 
 /// Tensors of the interface by name.
@@ -27,7 +30,17 @@ pub struct Case {
     pub seed: u64,
     /// The largest error allowed, relative to the largest magnitude expected in a tensor.
     pub tolerance: f64,
+    /// Arithmetics of contractions that it is tried in on GPUs.
+    pub factors: &'static [Precision],
+    /// Whether no factor of a product is rounded in any of them, as multiples of 1/8 are not.
+    pub exact_factors: bool,
 }
+
+/// Only f32: where values between layers have all bits of a mantissa, rounding them tells one winner of a maximum from
+/// another, and gradients go elsewhere.
+pub const F32: &[Precision] = &[Precision::F32];
+/// Every arithmetic.
+pub const EVERY: &[Precision] = &[Precision::F32, Precision::Tf32, Precision::Bf16];
 
 /// Sums of f32 products differ from exact ones by a few units in the last place times the root of their length;
 /// through a net, where magnitudes cancel, by some ten times as much.
@@ -37,17 +50,32 @@ pub const TOLERANCE: f64 = 2e-5;
 /// gradient of the run, which bounds its terms.
 const CANCELLATION: f64 = 1e-6;
 
-/// Ways to compile a case: by optimisation level and processor.
-const WAYS: [(u8, Processor); 3] = [
-    (2, Processor::Native),
-    (0, Processor::Native),
-    (2, Processor::Avx2),
-];
+/// The rounding of factors, relative to the largest magnitude expected: half a unit in the last place of the mantissa
+/// (10 bits of tf32, 7 of bf16) of each of two factors, whose errors partly cancel in a sum. Sums are in f32, so in f32
+/// nothing comes on top of a case's own tolerance.
+pub fn rounding(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::Tf32 => 2.0 / 2048.0,
+        Precision::Bf16 => 2.0 / 256.0,
+    }
+}
 
-#[derive(Clone, Copy, Debug)]
-enum Processor {
-    Native,
-    Avx2,
+/// Ways to compile a case: by optimisation level and target.
+fn ways() -> Vec<(u8, Target)> {
+    let gpu = |name: &str, precision: Precision| {
+        let target = GpuTarget::from_name(name).expect("an architecture");
+        Target::Gpu(target, precision)
+    };
+    vec![
+        (2, Target::Host(HostTarget::native())),
+        (0, Target::Host(HostTarget::native())),
+        (2, Target::Host(HostTarget::avx2())),
+        (2, gpu("sm_90", Precision::F32)),
+        (0, gpu("sm_80", Precision::F32)),
+        (2, gpu("sm_90", Precision::Tf32)),
+        (2, gpu("sm_90", Precision::Bf16)),
+    ]
 }
 
 /// How a tensor is filled.
@@ -82,12 +110,26 @@ pub fn positive_eighths(name: &str, dtype: DType, extents: &[usize], seed: u64) 
     tensor
 }
 
-/// The devices of this build, and whether each is here.
-fn devices() -> Vec<DeviceSpec> {
-    ["cpu:0", "cpu"]
-        .iter()
-        .map(|name| DeviceSpec::parse(name).expect("a device of this build"))
-        .collect()
+/// The devices that run a target's code and are here; of a GPU that is not, a line is printed once.
+fn devices(target: &Target) -> Vec<DeviceSpec> {
+    let names: &[&str] = match target {
+        Target::Host(_) => &["cpu:0", "cpu"],
+        Target::Gpu(..) if has_gpu() => &["sim", "cuda:0"],
+        Target::Gpu(..) => &["sim"],
+    };
+    let spec = |name: &&str| DeviceSpec::parse(name).expect("a device of this build");
+    names.iter().map(spec).collect()
+}
+
+fn has_gpu() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| match (DeviceSpec::Cuda(0)).architecture() {
+        Ok(_) => true,
+        Err(why) => {
+            println!("skipped on cuda: {why}");
+            false
+        }
+    })
 }
 
 /// Compares a case with the interpreter, compiled in every way, on every device.
@@ -99,28 +141,34 @@ pub fn check(case: &Case) {
 pub fn check_filled(case: &Case, fill: Fill) {
     let source = parse(&case.text);
     let mut reference: Option<(Named, Named)> = None;
-    for (opt_level, processor) in WAYS {
-        let (whole, compiled) = compile(&source, case, opt_level, processor);
+    for (opt_level, target) in ways() {
+        let extra = match &target {
+            Target::Host(_) => 0.0,
+            Target::Gpu(_, precision) if case.factors.contains(precision) => rounding(*precision),
+            Target::Gpu(..) => continue,
+        };
+        let (whole, compiled) = compile(&source, case, opt_level, &target);
         let (given, expected) = reference.get_or_insert_with(|| {
             let given = leaves(&whole, case.seed, fill);
             let expected = interpret(&whole, &given);
             (given, expected)
         });
         let mut first: Option<BTreeMap<String, HostTensor>> = None;
-        for device in devices() {
-            let what = format!(
-                "{case:?}\n{}\nopt level {opt_level}, {processor:?}, {device}",
-                case.text
-            );
+        for device in devices(&target) {
+            let what = describe(case, opt_level, &target, &device);
             let found = execute(&compiled, &device, given, &what);
             let gradients = expected.iter().filter(|(name, _)| name.starts_with("grad."));
             let cancelled = CANCELLATION * largest(gradients.map(|(_, gradient)| gradient));
             for (name, tensor) in &found {
                 let expected = &expected[name];
-                let allowed = (case.tolerance * largest([expected])).max(cancelled);
+                let factors = if case.exact_factors { 0.0 } else { extra };
+                let allowed = ((case.tolerance + factors) * largest([expected])).max(cancelled);
                 compare(tensor, expected, allowed, &format!("{what}: {name}"));
             }
-            // Bit for bit, whatever the number of threads.
+            // Bit for bit on processors, whatever the number of threads.
+            if let Target::Gpu(..) = target {
+                continue;
+            }
             let first = first.get_or_insert_with(|| found.clone());
             assert!(
                 bits(&found) == bits(first),
@@ -128,6 +176,22 @@ pub fn check_filled(case: &Case, fill: Fill) {
             );
         }
     }
+}
+
+/// A case, and the commands that repeat it by hand.
+fn describe(case: &Case, opt_level: u8, target: &Target, device: &DeviceSpec) -> String {
+    let precision = match target {
+        Target::Host(_) => "f32",
+        Target::Gpu(_, precision) => precision.name(),
+    };
+    let (mode, batch, seed) = (case.mode, case.batch, case.seed);
+    format!(
+        "{mode:?} at batch {batch}, seed {seed}, target {target:?} on {device}; write this to case.ir:\n{}\n\
+         then: alexc bench case.ir --mode {} --batch {batch} --opt-level {opt_level} --precision {precision} \
+         --devices {device}; in the tests: PROPTEST_CASES=1 with these values",
+        case.text,
+        if mode == Mode::Train { "train" } else { "infer" },
+    )
 }
 
 /// The largest magnitude in a model's outputs, by the interpreter.
@@ -151,7 +215,7 @@ pub fn parse(source: &str) -> Graph {
 }
 
 /// The graph of the whole run before it was optimised, and the program.
-fn compile(source: &Graph, case: &Case, opt_level: u8, processor: Processor) -> (Graph, Compiled) {
+fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Graph, Compiled) {
     let options = Options {
         mode: case.mode,
         batch: case.batch,
@@ -163,6 +227,10 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, processor: Processor) -> 
             dropout: true,
         },
         opt_level,
+        machine: match target {
+            Target::Host(_) => Machine::Processor,
+            Target::Gpu(..) => Machine::Gpu,
+        },
     };
     let mut whole = None;
     let program = passes::compile(source, &options, &mut |pass, stage| {
@@ -171,25 +239,10 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, processor: Processor) -> 
         }
     })
     .unwrap_or_else(|error| panic!("{}\n{error}", case.text));
-    let target = match processor {
-        Processor::Native => codegen::bridge::HostTarget::native(),
-        Processor::Avx2 => codegen::bridge::HostTarget::avx2(),
-    };
-    let compiled = codegen::compile(&program, &target, "cpu", false)
-        .unwrap_or_else(|error| panic!("{}\n{error}", case.text));
+    let compiled =
+        codegen::compile(&program, target, false).unwrap_or_else(|error| panic!("{}\n{error}", case.text));
     compiled.plan.check().expect("codegen makes sound plans");
-    let host = HostObject {
-        arch: runtime::device::cpu::HOST_ARCH.to_string(),
-        features: target.required_features(),
-        code: compiled.library,
-    };
-    let program = Compiled {
-        plan: compiled.plan,
-        graph: String::new(),
-        precision: "f32".into(),
-        predicted_ms: None,
-        host,
-    };
+    let program = alexc::compile::program_of(compiled, target, String::new());
     (whole.expect("the pipeline has passes over graphs"), program)
 }
 

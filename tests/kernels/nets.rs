@@ -1,6 +1,6 @@
 //! Random nets, whole: what fusion, layouts and memory planning make of several layers at once.
 
-use crate::harness::{Case, TOLERANCE, cases, check, largest_output};
+use crate::harness::{Case, F32, TOLERANCE, cases, check, largest_output};
 use ir::plan::Mode;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -246,6 +246,6 @@ proptest! {
         seed in 0u64..1000,
     ) {
         let text = tame(&text(channels, size, &layers, hidden), batch, seed);
-        check(&Case { text, batch, mode, seed, tolerance: 10.0 * TOLERANCE });
+        check(&Case { text, batch, mode, seed, tolerance: 10.0 * TOLERANCE, factors: F32, exact_factors: false });
     }
 }

@@ -1,6 +1,6 @@
 //! Single operations over random shapes: around vector widths, tile limits and ragged ends.
 
-use crate::harness::{Case, TOLERANCE, cases, check};
+use crate::harness::{Case, EVERY, TOLERANCE, cases, check};
 use ir::plan::Mode;
 use proptest::prelude::*;
 
@@ -11,6 +11,8 @@ fn infer(text: String, batch: usize, seed: u64) {
         mode: Mode::Infer,
         seed,
         tolerance: TOLERANCE,
+        factors: EVERY,
+        exact_factors: true,
     });
 }
 

@@ -1,6 +1,6 @@
 //! Exponential, logarithm, hyperbolic tangent and powers over their whole range, and values that are no numbers.
 
-use crate::harness::{Case, Fill, check_filled};
+use crate::harness::{Case, F32, Fill, check_filled};
 use ir::DType;
 use ir::interpreter::Tensor;
 use ir::plan::Mode;
@@ -48,6 +48,8 @@ fn each(text: &str, tolerance: f64, fill: Fill) {
         mode: Mode::Infer,
         seed: 1,
         tolerance,
+        factors: F32,
+        exact_factors: false,
     };
     check_filled(&case(text.to_string()), fill);
 }
