@@ -52,17 +52,39 @@ pub fn report(output: OutputArgs) -> Result<(), Error> {
     let target = HostTarget::native();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let peak = measure(&target)?;
-    let report = serde_json::json!({ "devices": [{
+    let mut devices = vec![serde_json::json!({
         "name": "cpu", "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
         "peak_gflops": peak.gflops, "peak_gflops_one_core": peak.gflops_one_core,
         "copy_gb_per_s": peak.copy_gb_per_s,
-    }] });
-    output.print(&report, || {
-        format!(
-            "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
-            target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
-        )
-    })
+    })];
+    let mut lines = vec![format!(
+        "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
+        target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
+    )];
+    match runtime::device::cuda::driver::all() {
+        Ok(gpus) => {
+            for gpu in gpus {
+                let (major, minor) = gpu.capability;
+                let name = format!("cuda:{}", gpu.number);
+                let driver = runtime::device::cuda::driver::dotted(gpu.driver);
+                lines.push(format!(
+                    "{name}  {}, compute capability {major}.{minor}, {} multiprocessors, {} MiB, driver of CUDA {driver}; \
+                     its limits: alexc peaks, then alexrun bench",
+                    gpu.name,
+                    gpu.processors,
+                    gpu.memory >> 20
+                ));
+                devices.push(serde_json::json!({
+                    "name": name, "processor": gpu.name, "compute_capability": format!("{major}.{minor}"),
+                    "multiprocessors": gpu.processors, "memory_bytes": gpu.memory, "driver_cuda": driver,
+                }));
+            }
+        }
+        Err(why) => lines.push(format!("cuda  none: {why}")),
+    }
+    lines.push("sim  executes what a GPU would, on this processor".to_string());
+    devices.push(serde_json::json!({ "name": "sim" }));
+    output.print(&serde_json::json!({ "devices": devices }), || lines.join("\n"))
 }
 
 /// Each task multiplies and adds into registers, then stores their sum so that nothing is optimised away.

@@ -6,7 +6,7 @@ use program::{MODEL, PARAMETERS, Place, text};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "compile",
     "check",
     "fmt",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 11] = [
     "predict",
     "bench",
     "devices",
+    "peaks",
     "completions",
 ];
 

@@ -303,3 +303,21 @@ fn tensors_are_taken_as_they_are_and_in_their_order() {
     let found = place.metrics("run")[0]["loss"].as_f64().unwrap();
     assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
 }
+
+#[test]
+fn the_emulator_trains_as_the_processor_does() {
+    let place = Place::with_images();
+    let losses = |device: &str| -> Vec<f64> {
+        place.succeeds(&format!(
+            "train tiny.ir --data data --steps 4 --out runs/{device} --devices {device}"
+        ));
+        let steps = place.metrics(&format!("runs/{device}"));
+        steps.iter().filter_map(|line| line["loss"].as_f64()).collect()
+    };
+    let (processor, emulator) = (losses("cpu"), losses("sim"));
+    assert_eq!((processor.len(), emulator.len()), (4, 4));
+    for (a, b) in processor.iter().zip(&emulator) {
+        // Sums of a few hundred f32 terms in another order.
+        assert!((a - b).abs() <= 2e-5 * a.abs(), "{processor:?} {emulator:?}");
+    }
+}
