@@ -166,8 +166,8 @@ impl Side {
         };
         // Padding that puts the lanes of a warp into different banks; see `multiply`.
         let padding = match (precision, by_depth) {
-            (Precision::F32, _) | (Precision::Tf32, false) | (Precision::Bf16, true) => 4,
-            (Precision::Tf32, true) | (Precision::Bf16, false) => 8,
+            (Precision::F32, _) | (_, true) => 4,
+            (_, false) => 8,
         };
         let (line, lines) = if by_depth { (tile, steps) } else { (steps, tile) };
         let extent = loops.iter().map(|&l| nest.extent(l)).product();

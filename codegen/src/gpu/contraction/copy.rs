@@ -20,10 +20,25 @@ struct Coordinate {
     checks: Vec<Value>,
 }
 
+/// An element of a thread, with its address where the depth adds nothing.
+struct Element {
+    element: Coordinate,
+    address: Value,
+}
+
+/// Added to a check's value so that it fails: indices of arrays are below.
+const BEYOND: i64 = 1 << 30;
+
+/// A check's value, or one that fails where the element (or the depth) does not exist.
+fn beyond(body: &mut Body, exists: Value, value: Value) -> Value {
+    let far = body.index(BEYOND);
+    body.op(format_args!("arith.select {exists}, {value}, {far} : index"))
+}
+
 /// What a thread fetches of a side in every step, as far as it does not depend on the step.
 pub(super) struct Fetch<'s> {
     side: &'s Side,
-    elements: Vec<Coordinate>,
+    elements: Vec<Element>,
     /// Places of its depths in a step.
     depths: Vec<Value>,
 }
@@ -41,10 +56,13 @@ impl Schedule<'_> {
         let (threads, depth) = (self.tile.threads, self.tile.depth);
         // Extents of the places that threads take at once, along the side and along the depth.
         let (wide, deep) = match (side.along, side.by_depth) {
-            (Along::Side, _) => {
-                let wide = side.tile / side.vector;
+            // Eight lanes of 16 bytes are a line of memory; as few different depths a thread as can be, since where each of
+            // those lies is worked out anew in every step.
+            (Along::Side, _) if side.vector > 1 => {
+                let wide = (threads / depth).max(8);
                 (wide, threads / wide)
             }
+            (Along::Side, _) => (32, threads / 32),
             // Lines of shared memory are depths, and memory runs along the depth: 8 × 4 lanes are 8 words of 4
             // lines, in different banks and in whole sectors of 32 bytes.
             (Along::Depth, true) => (threads / 8, 8),
@@ -74,11 +92,19 @@ impl Schedule<'_> {
         };
         let elements = places(body, across, steps.0, wide, side.tile);
         let depths = places(body, down, steps.1, deep, depth);
+        let name = argument_name(self.nest.reads[side.read].argument);
         let elements = elements
             .into_iter()
             .map(|place| {
                 let number = body.sum(0, &[(first, 1), (place, 1)]);
-                self.coordinate(body, side, &side.loops, side.extent, place, number, Some(loops))
+                let mut element =
+                    self.coordinate(body, side, &side.loops, side.extent, place, number, Some(loops));
+                // An element that does not exist fails its first check, whatever the depth.
+                if let Some(first) = element.checks.first_mut() {
+                    *first = beyond(body, element.exists, *first);
+                }
+                let address = body.global_address(&name, "f32", element.offset);
+                Element { element, address }
             })
             .collect();
         Fetch {
@@ -99,14 +125,14 @@ impl Schedule<'_> {
             let number = body.sum(0, &[(from, 1), (place, 1)]);
             let mut depth = self.coordinate(body, side, &self.depth, self.terms(), place, number, None);
             depth.exists = body.op(format_args!("arith.cmpi ult, {number}, {end} : index"));
-            for element in &fetch.elements {
-                let mut inside = both(body, element.exists, depth.exists);
-                let mut offset = body.sum(0, &[(element.offset, 1), (depth.offset, 1)]);
-                for (i, (_, divisor, stride)) in access.divided.iter().enumerate() {
-                    let sum = body.sum(0, &[(element.divided[i], 1), (depth.divided[i], 1)]);
-                    let quotient = body.index_op("divsi", sum, *divisor);
-                    offset = body.sum(0, &[(offset, 1), (quotient, *stride)]);
-                }
+            if let Some(first) = depth.checks.first_mut() {
+                *first = beyond(body, depth.exists, *first);
+            }
+            for Element { element, address } in &fetch.elements {
+                let mut inside = match access.checks.is_empty() {
+                    true => Some(both(body, element.exists, depth.exists)),
+                    false => None,
+                };
                 for (i, check) in access.checks.iter().enumerate() {
                     let sum = body.sum(0, &[(element.checks[i], 1), (depth.checks[i], 1)]);
                     let holds = match check {
@@ -119,12 +145,31 @@ impl Schedule<'_> {
                             body.op(format_args!("arith.cmpi eq, {rest}, {zero} : index"))
                         }
                     };
-                    inside = both(body, inside, holds);
+                    inside = Some(match inside {
+                        None => holds,
+                        Some(others) => both(body, others, holds),
+                    });
                 }
-                // Nothing is fetched from outside: no bytes, from the argument's beginning.
-                let zero = body.index(0);
-                let offset = body.op(format_args!("arith.select {inside}, {offset}, {zero} : index"));
-                let from = body.global_address(&name, "f32", offset);
+                let inside = inside.expect("existence is a condition, if nothing else is");
+                // Nothing is fetched from outside: no bytes, from wherever that would be.
+                let from = match access.divided.is_empty() {
+                    true => {
+                        let offset =
+                            body.op(format_args!("arith.index_cast {} : index to i64", depth.offset));
+                        body.op(format_args!(
+                            "llvm.getelementptr {address}[{offset}] : (!llvm.ptr<1>, i64) -> !llvm.ptr<1>, f32"
+                        ))
+                    }
+                    false => {
+                        let mut offset = body.sum(0, &[(element.offset, 1), (depth.offset, 1)]);
+                        for (i, (_, divisor, stride)) in access.divided.iter().enumerate() {
+                            let sum = body.sum(0, &[(element.divided[i], 1), (depth.divided[i], 1)]);
+                            let quotient = body.index_op("divsi", sum, *divisor);
+                            offset = body.sum(0, &[(offset, 1), (quotient, *stride)]);
+                        }
+                        body.global_address(&name, "f32", offset)
+                    }
+                };
                 let (all, none) = (
                     body.op(format_args!("arith.constant {bytes} : i32")),
                     body.op("arith.constant 0 : i32"),

@@ -16,9 +16,13 @@ mod write;
 
 use super::thread::frame;
 use super::{Call, Partial, Precision, points};
+use crate::access::Check;
 use crate::kernel::{KernelText, Resolved};
 use ir::DType;
 use ir::nest::Loop;
+
+/// Farther than any index of an array, and less than what [`copy`] adds to make a check fail.
+const FAR: i64 = 1 << 28;
 
 /// The shape of a block's work.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +80,21 @@ struct Schedule<'a> {
     parts: usize,
 }
 
+/// The same nest with checks of ranges before those of divisions: a value far beyond fails the first check.
+fn with_ranges_first(nest: &Resolved) -> Resolved {
+    let mut nest = nest.clone();
+    for read in &mut nest.reads {
+        read.checks
+            .sort_by_key(|check| matches!(check, Check::Divides(..)));
+        // A division without a range stands alone where the range is known to hold.
+        if let Some(Check::Divides(map, _)) = read.checks.first() {
+            let everything = Check::Range(map.clone(), -FAR, FAR);
+            read.checks.insert(0, everything);
+        }
+    }
+    nest
+}
+
 /// Lowers the product of reads `a` and `b`, or returns `None` where it is none of f32 with zeros outside.
 pub fn lower(
     nest: &Resolved,
@@ -85,6 +104,7 @@ pub fn lower(
     precision: Precision,
 ) -> Option<Vec<KernelText>> {
     let fits = |read: usize| nest.reads[read].dtype == DType::F32 && nest.reads[read].outside == 0.0;
+    let nest = &with_ranges_first(nest);
     if !fits(a) || !fits(b) {
         return None;
     }

@@ -3,10 +3,11 @@
 //! Where the lanes of a warp read shared memory, they hit different banks (there are 32, a word each):
 //! - f32: a thread's rows and columns come as vectors of four. Eight lanes read eight neighbouring vectors of columns,
 //!   and all of them the same vectors of rows.
-//! - tensor cores: lane `4g + t` holds elements of row (or column) `g` and depth `t` (PTX ISA, matrix fragments of
-//!   `mma.m16n8k8` and `.m16n8k16`). Lines of depths whose length is 4 more than a multiple of 32 give the word
-//!   `4g + t`, lines of elements with 8 more `g + 8t`. For bf16 a lane reads two neighbouring depths: pairs of words with 8
-//!   more, and `g + 8t` with 4 more.
+//! - tensor cores: lane `4g + t` holds elements of row (or column) `g` at some depths (PTX ISA, matrix fragments of
+//!   `mma.m16n8k8` and `.m16n8k16`). Which depth of a step is which of the instruction's does not matter as long as both
+//!   sides agree, so a lane always takes the neighbours `2t` and `2t + 1`. In lines of depths whose length is 8 more than a
+//!   multiple of 32 they are one pair of words, `8g + 2t`, for half a warp at a time; in lines of elements with 4 more,
+//!   words `g + 8t` of two lines.
 
 use super::{Schedule, Side};
 use crate::gpu::Precision;
@@ -132,19 +133,16 @@ impl Schedule<'_> {
             // Registers of the fragments: rows g and g + 8 at the first depths, then both at the last ones.
             let left: Vec<Vec<Value>> = (0..rows)
                 .map(|i| {
-                    [(0, 0), (8, 0), (0, deep / 2), (8, deep / 2)]
-                        .map(|(down, k)| {
-                            let row = FRAGMENT.0 * i + down;
-                            self.fragment(body, &self.rows, at, at.row, stage, 0, row, step + k)
-                        })
-                        .to_vec()
+                    let [upper, lower] = [0, 8].map(|down| {
+                        let row = FRAGMENT.0 * i + down;
+                        self.fragment(body, &self.rows, at, at.row, stage, (0, row, step))
+                    });
+                    vec![upper[0], lower[0], upper[1], lower[1]]
                 })
                 .collect();
             for j in 0..columns {
-                let right = [0, deep / 2].map(|k| {
-                    let (start, column) = (self.rows.words, FRAGMENT.1 * j);
-                    self.fragment(body, &self.columns, at, at.column, stage, start, column, step + k)
-                });
+                let (start, column) = (self.rows.words, FRAGMENT.1 * j);
+                let right = self.fragment(body, &self.columns, at, at.column, stage, (start, column, step));
                 for (i, left) in left.iter().enumerate() {
                     let first = (i * columns + j) * 4;
                     let made = self.matrix_product(body, left, &right, &sums[first..first + 4]);
@@ -155,9 +153,8 @@ impl Schedule<'_> {
         sums
     }
 
-    /// A lane's register of a fragment: the element `offset` after the lane's own at the depth after its own, and in
-    /// bf16 the next depth too.
-    #[allow(clippy::too_many_arguments)]
+    /// A lane's two registers of a row or column: the element `offset` after the lane's own, at the depths from `depth`
+    /// on; `start` is where the side begins in the stage.
     fn fragment(
         &self,
         body: &mut Body,
@@ -165,44 +162,43 @@ impl Schedule<'_> {
         at: &Position,
         first: Value,
         stage: Value,
-        start: usize,
-        offset: usize,
-        depth: usize,
-    ) -> Value {
-        let pairs = self.precision == Precision::Bf16;
-        let (along, across) = if side.by_depth {
-            (1, side.stride)
-        } else {
-            (side.stride, 1)
-        };
-        let each = if pairs { 2 * across } else { across };
-        let constant = start + offset * along + depth * across;
-        let terms = [
-            (stage, 1),
-            (first, along as i64),
-            (at.group, along as i64),
-            (at.member, each as i64),
-        ];
-        let word = body.sum(constant as i64, &terms);
-        if !pairs {
-            let value = load_shared(body, word, 1);
-            return body.op(format_args!(
-                "llvm.call_intrinsic \"llvm.nvvm.f2tf32.rna\"({value}) : (f32) -> i32"
-            ));
-        }
-        let (low, high) = if side.by_depth {
-            let next = body.sum(across as i64, &[(word, 1)]);
-            (load_shared(body, word, 1), load_shared(body, next, 1))
-        } else {
+        (start, offset, depth): (usize, usize, usize),
+    ) -> [Value; 2] {
+        let pair = |body: &mut Body, depth: usize| {
+            let (along, across) = if side.by_depth {
+                (1, side.stride)
+            } else {
+                (side.stride, 1)
+            };
+            let constant = start + offset * along + depth * across;
+            let terms = [
+                (stage, 1),
+                (first, along as i64),
+                (at.group, along as i64),
+                (at.member, 2 * across as i64),
+            ];
+            let word = body.sum(constant as i64, &terms);
+            if side.by_depth {
+                let next = body.sum(across as i64, &[(word, 1)]);
+                return [load_shared(body, word, 1), load_shared(body, next, 1)];
+            }
             let two = load_shared(body, word, 2);
-            let mut take =
-                |i: usize| body.op(format_args!("vector.extract {two}[{i}] : f32 from vector<2xf32>"));
-            (take(0), take(1))
+            [0, 1].map(|i| body.op(format_args!("vector.extract {two}[{i}] : f32 from vector<2xf32>")))
         };
-        let packed = body.op(format_args!(
-            "llvm.call_intrinsic \"llvm.nvvm.ff2bf16x2.rn\"({high}, {low}) : (f32, f32) -> vector<2xbf16>"
-        ));
-        body.op(format_args!("llvm.bitcast {packed} : vector<2xbf16> to i32"))
+        if self.precision == Precision::Tf32 {
+            return pair(body, depth).map(|value| {
+                body.op(format_args!(
+                    "llvm.call_intrinsic \"llvm.nvvm.f2tf32.rna\"({value}) : (f32) -> i32"
+                ))
+            });
+        }
+        [depth, depth + 8].map(|depth| {
+            let [low, high] = pair(body, depth);
+            let packed = body.op(format_args!(
+                "llvm.call_intrinsic \"llvm.nvvm.ff2bf16x2.rn\"({high}, {low}) : (f32, f32) -> vector<2xbf16>"
+            ));
+            body.op(format_args!("llvm.bitcast {packed} : vector<2xbf16> to i32"))
+        })
     }
 
     /// One instruction of the tensor cores.
