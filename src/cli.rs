@@ -1,22 +1,17 @@
 //! The command line of `alexc`: the compiler's own commands, and those it shares with `alexrun`, on artifacts that
 //! were just compiled.
 
-use crate::compile::{EmitTo, Emitted, Model, Request, compile};
+use crate::compile::{EmitTo, Model, Request};
+use crate::model_args::{ModelArgs, colour};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use codegen::Target;
-use codegen::bridge::{GpuTarget, HostTarget};
-use codegen::gpu::Precision;
+use codegen::bridge::GpuTarget;
 use ir::plan::Mode;
-use runtime::cli::{BenchArgs, DeviceArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
+use runtime::cli::{BenchArgs, EvalArgs, OutputArgs, PredictArgs, RunArgs, TrainArgs, print};
 use runtime::console::Console;
-
 use runtime::data::{SynthOptions, synth};
-use runtime::recipe::Recipe;
-use runtime::{Artifact, Error, TensorFile};
-use std::io::IsTerminal;
+use runtime::{Error, TensorFile};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// Compiles and trains convolutional networks: one text file to kernels for the machine at hand.
 ///
@@ -172,27 +167,6 @@ enum DataCommand {
     },
 }
 
-/// The model and how it is compiled.
-#[derive(Args, Clone)]
-struct ModelArgs {
-    /// The model (.ir)
-    model: PathBuf,
-    /// Samples of one run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    batch: Option<u64>,
-    /// The recipe (.toml); without, the one beside the model
-    #[arg(long, value_name = "R.toml")]
-    recipe: Option<PathBuf>,
-    /// How far to optimise: 0 is one kernel an operation
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
-    opt_level: u8,
-    /// The arithmetic of contractions
-    #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
-    precision: String,
-    #[command(flatten)]
-    devices: DeviceArgs,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum ModeArg {
     Infer,
@@ -317,87 +291,6 @@ fn run(command: Command) -> Result<(), Error> {
             clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
             print(String::from_utf8_lossy(&script).trim_end())
         }
-    }
-}
-
-/// Whether messages may be coloured.
-fn colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal()
-}
-
-/// What a model was compiled to.
-struct Output {
-    artifact: Artifact,
-    emitted: Emitted,
-    milliseconds: f64,
-}
-
-impl ModelArgs {
-    fn batch(&self) -> Option<usize> {
-        self.batch.map(|batch| batch as usize)
-    }
-
-    /// The recipe that was named, or the model's own.
-    fn recipe(&self) -> Result<Recipe, Error> {
-        match &self.recipe {
-            Some(path) => Recipe::read(path),
-            None => self.own_recipe(),
-        }
-    }
-
-    /// The recipe beside the model, or the usual one.
-    fn own_recipe(&self) -> Result<Recipe, Error> {
-        Recipe::beside(&self.model).map_or_else(|| Ok(Recipe::default()), |path| Recipe::read(&path))
-    }
-
-    fn compile(&self, modes: &[Mode], batch: usize, recipe: Recipe) -> Result<Output, Error> {
-        let request = Request {
-            modes: modes.to_vec(),
-            batch,
-            recipe,
-            dropout: false,
-            opt_level: self.opt_level,
-            target: self.target(None)?,
-            with_cases: false,
-            emit: vec![],
-        };
-        self.compile_as(&request)
-    }
-
-    /// What to generate code for: what is named, or what the devices run.
-    fn target(&self, name: Option<&str>) -> Result<Target, Error> {
-        let devices = self.devices.parse()?;
-        let code = devices.first().map_or(ir::plan::CPU, |device| device.code());
-        let name = match name {
-            None if code == ir::plan::PTX => devices[0].architecture()?,
-            None => "cpu",
-            Some(name) => name,
-        };
-        let precision = Precision::from_name(&self.precision).expect("clap lets only known names through");
-        let target = match (name, GpuTarget::from_name(name)) {
-            (_, Some(gpu)) => return Ok(Target::Gpu(gpu, precision)),
-            ("avx2", _) => HostTarget::avx2(),
-            ("avx512", _) => HostTarget::avx512(),
-            _ => HostTarget::native(),
-        };
-        if precision != Precision::F32 {
-            return Err(Error::input(format!(
-                "--precision {}: processors compute in f32; use it with --devices cuda:0 or sim, or with --target sm_90",
-                self.precision
-            )));
-        }
-        Ok(Target::Host(target))
-    }
-
-    fn compile_as(&self, request: &Request) -> Result<Output, Error> {
-        let begin = Instant::now();
-        let model = Model::read(&self.model, colour())?;
-        let (artifact, emitted) = compile(&model, request)?;
-        Ok(Output {
-            artifact,
-            emitted,
-            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
-        })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`] | the command line |
+//! | [`cli`], [`model_args`] | the command line |
 //! | [`compile`] | a model's text to an artifact |
 //! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`] | what `--emit` prints |
@@ -12,5 +12,6 @@ pub mod cases;
 pub mod cli;
 pub mod compile;
 pub mod gpu_peak;
+pub mod model_args;
 pub mod peak;
 pub mod show;

@@ -1,0 +1,123 @@
+//! The flags that say which model is compiled, for what, and how.
+
+use crate::compile::{Emitted, Model, Request, compile};
+use clap::Args;
+use codegen::Target;
+use codegen::bridge::{GpuTarget, HostTarget};
+use codegen::gpu::Precision;
+use ir::plan::Mode;
+use runtime::cli::DeviceArgs;
+use runtime::recipe::Recipe;
+use runtime::{Artifact, Error};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The model and how it is compiled.
+#[derive(Args, Clone)]
+pub struct ModelArgs {
+    /// The model (.ir)
+    pub model: PathBuf,
+    /// Samples of one run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub batch: Option<u64>,
+    /// The recipe (.toml); without, the one beside the model
+    #[arg(long, value_name = "R.toml")]
+    pub recipe: Option<PathBuf>,
+    /// How far to optimise: 0 is one kernel an operation
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub opt_level: u8,
+    /// The arithmetic of contractions
+    #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
+    pub precision: String,
+    /// Where it will run.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+}
+
+/// Whether messages may be coloured.
+pub fn colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal()
+}
+
+/// What a model was compiled to.
+pub struct Output {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// Stages that were asked for.
+    pub emitted: Emitted,
+    /// What compiling took.
+    pub milliseconds: f64,
+}
+
+impl ModelArgs {
+    /// Samples of one run, if they were given.
+    pub fn batch(&self) -> Option<usize> {
+        self.batch.map(|batch| batch as usize)
+    }
+
+    /// The recipe that was named, or the model's own.
+    pub fn recipe(&self) -> Result<Recipe, Error> {
+        match &self.recipe {
+            Some(path) => Recipe::read(path),
+            None => self.own_recipe(),
+        }
+    }
+
+    /// The recipe beside the model, or the usual one.
+    pub fn own_recipe(&self) -> Result<Recipe, Error> {
+        Recipe::beside(&self.model).map_or_else(|| Ok(Recipe::default()), |path| Recipe::read(&path))
+    }
+
+    /// Compiles the model for these modes.
+    pub fn compile(&self, modes: &[Mode], batch: usize, recipe: Recipe) -> Result<Output, Error> {
+        let request = Request {
+            modes: modes.to_vec(),
+            batch,
+            recipe,
+            dropout: false,
+            opt_level: self.opt_level,
+            target: self.target(None)?,
+            with_cases: false,
+            emit: vec![],
+        };
+        self.compile_as(&request)
+    }
+
+    /// What to generate code for: what is named, or what the devices run.
+    pub fn target(&self, name: Option<&str>) -> Result<Target, Error> {
+        let devices = self.devices.parse()?;
+        let code = devices.first().map_or(ir::plan::CPU, |device| device.code());
+        let name = match name {
+            None if code == ir::plan::PTX => devices[0].architecture()?,
+            None => "cpu",
+            Some(name) => name,
+        };
+        let precision = Precision::from_name(&self.precision).expect("clap lets only known names through");
+        let target = match (name, GpuTarget::from_name(name)) {
+            (_, Some(gpu)) => return Ok(Target::Gpu(gpu, precision)),
+            ("avx2", _) => HostTarget::avx2(),
+            ("avx512", _) => HostTarget::avx512(),
+            _ => HostTarget::native(),
+        };
+        if precision != Precision::F32 {
+            return Err(Error::input(format!(
+                "--precision {}: processors compute in f32; use it with --devices cuda:0 or sim, or with --target sm_90",
+                self.precision
+            )));
+        }
+        Ok(Target::Host(target))
+    }
+
+    /// Compiles the model as requested.
+    pub fn compile_as(&self, request: &Request) -> Result<Output, Error> {
+        let begin = Instant::now();
+        let model = Model::read(&self.model, colour())?;
+        let (artifact, emitted) = compile(&model, request)?;
+        Ok(Output {
+            artifact,
+            emitted,
+            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+        })
+    }
+}
