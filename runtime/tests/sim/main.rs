@@ -29,6 +29,7 @@ pub fn module(body: &str) -> String {
     )
 }
 
+/// The module's one kernel as a program: y from x, on so many blocks and threads of each.
 pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
     let buffer = |name: &str, role| Buffer {
         name: name.into(),
@@ -90,6 +91,7 @@ pub fn run(body: &str, blocks: u64) -> Vec<f32> {
     outcome(module(body), blocks, 32).unwrap_or_else(|error| panic!("{body}\n{error}"))
 }
 
+/// Runs a module, y poisoned before; gives y.
 pub fn outcome(text: String, blocks: u64, threads: u32) -> Result<Vec<f32>, runtime::Error> {
     let devices = [DeviceSpec::parse("sim")?];
     let mut executor = Executor::new(&program(text, blocks, threads), &devices)?;
