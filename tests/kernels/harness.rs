@@ -99,6 +99,17 @@ pub fn eighths(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor
     )
 }
 
+/// Numbers of 24 bits between −1 and 1. Integers are 0.
+pub fn fractions(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor {
+    let stream = name.bytes().fold(0, |h, b| mix(h ^ u32::from(b)));
+    let number = |i: usize| match dtype {
+        DType::F32 => uniform(seed as i64, 1, stream, i as u32) * 2.0 - 1.0,
+        DType::I64 | DType::U8 => 0.0,
+    };
+    let count = extents.iter().product();
+    Tensor::new(dtype, extents, (0..count).map(number).collect())
+}
+
 /// Multiples of 1/8 above 0, for operations that divide or take roots. Integers are 0 or 1.
 pub fn positive_eighths(name: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor {
     let mut tensor = eighths(name, dtype, extents, seed);
@@ -178,19 +189,19 @@ pub fn check_filled(case: &Case, fill: Fill) {
     }
 }
 
-/// A case, and the commands that repeat it by hand.
+/// A case, and the commands that look at its kernels one by one, each against exact references.
 fn describe(case: &Case, opt_level: u8, target: &Target, device: &DeviceSpec) -> String {
-    let precision = match target {
-        Target::Host(_) => "f32",
-        Target::Gpu(_, precision) => precision.name(),
+    let (name, precision) = match target {
+        Target::Host(host) if host.cpu.starts_with("x86") => ("avx2", "f32"),
+        Target::Host(_) => ("cpu", "f32"),
+        Target::Gpu(gpu, precision) => (gpu.architecture, precision.name()),
     };
-    let (mode, batch, seed) = (case.mode, case.batch, case.seed);
+    let (mode, batch, seed, text) = (case.mode, case.batch, case.seed, &case.text);
+    let compiled = if mode == Mode::Infer { "infer" } else { "train" };
     format!(
-        "{mode:?} at batch {batch}, seed {seed}, target {target:?} on {device}; write this to case.ir:\n{}\n\
-         then: alexc bench case.ir --mode {} --batch {batch} --opt-level {opt_level} --precision {precision} \
-         --devices {device}; in the tests: PROPTEST_CASES=1 with these values",
-        case.text,
-        if mode == Mode::Train { "train" } else { "infer" },
+        "{mode:?} at batch {batch}, seed {seed}, for {name} in {precision} on {device}; with this as case.ir:\n{text}\n\
+         alexc compile case.ir --mode {compiled} --batch {batch} --opt-level {opt_level} --target {name} \
+         --precision {precision} --with-cases -o case.alx && alexrun check case.alx --devices {device}\n"
     )
 }
 

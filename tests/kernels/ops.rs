@@ -1,6 +1,6 @@
 //! Single operations over random shapes: around vector widths, tile limits and ragged ends.
 
-use crate::harness::{Case, EVERY, TOLERANCE, cases, check};
+use crate::harness::{Case, EVERY, TOLERANCE, cases, check, check_filled, fractions};
 use ir::plan::Mode;
 use proptest::prelude::*;
 
@@ -88,6 +88,28 @@ proptest! {
              y = matmul(a, b) transpose_a={a} transpose_b={b}\noutput y = y\n"
         );
         infer(text, 1, seed);
+    }
+
+    /// Factors of all 24 bits, which tensor cores round.
+    #[test]
+    fn products_of_factors_that_are_rounded(
+        (rows, columns, inner) in (1usize..80, 1usize..80, 1usize..200),
+        seed in 0u64..1000,
+    ) {
+        let text = format!(
+            "model m\na = input() shape=[{rows}, {inner}]\nb = input() shape=[{columns}, {inner}]\n\
+             y = matmul(a, b) transpose_b=true\noutput y = y\n"
+        );
+        let case = Case {
+            text,
+            batch: 1,
+            mode: Mode::Infer,
+            seed,
+            tolerance: TOLERANCE,
+            factors: EVERY,
+            exact_factors: false,
+        };
+        check_filled(&case, fractions);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn kernel(result: &Operand, precision: Precision, rounds: u64) -> (KernelTex
         blocks: BLOCKS,
         threads: THREADS,
         shared_bytes: 0,
+        registers: 0,
     };
     let text = frame(
         std::slice::from_ref(result),

@@ -52,6 +52,7 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
         blocks: (blocks * schedule.parts) as u64,
         threads: (schedule.across * schedule.along) as u32,
         shared_bytes,
+        registers: 0,
     };
     let partial = (schedule.parts > 1).then(|| {
         let order: Vec<Loop> = schedule.outer.iter().copied().chain(schedule.side).collect();

@@ -14,6 +14,8 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes.
     pub shared_bytes: u32,
+    /// Registers of a thread at the most; 0 leaves that to the assembler.
+    pub registers: u32,
 }
 
 /// Writes a kernel; `write` is given the numbers of the block and of the thread in it, as indices.
@@ -45,8 +47,12 @@ pub fn frame(
              !llvm.array<0 x i8>\n"
         }
     };
+    let registers = match grid.registers {
+        0 => String::new(),
+        count => format!(", nvvm.maxnreg = {count} : i32"),
+    };
     let text = format!(
-        "{shared}func.func @KERNEL({}) attributes {{nvvm.maxntid = array<i32: {}>}} {{\n{}  return\n}}\n",
+        "{shared}func.func @KERNEL({}) attributes {{nvvm.maxntid = array<i32: {}>{registers}}} {{\n{}  return\n}}\n",
         parameters.join(", "),
         grid.threads,
         body.finish()

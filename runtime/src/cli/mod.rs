@@ -24,8 +24,8 @@ use std::process::ExitCode;
 /// Where to run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Devices, separated by commas: cpu (all cores), cpu:K (one core), cpu:A-B
-    #[arg(long, value_name = "D[,D]", default_value = "cpu")]
+    /// Devices, separated by commas: cpu (all cores), cpu:K (one core), cpu:A-B, cuda:K (a GPU), sim (its emulator)
+    #[arg(long, alias = "device", value_name = "D[,D]", default_value = "cpu")]
     pub devices: String,
 }
 

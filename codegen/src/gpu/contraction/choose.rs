@@ -126,6 +126,12 @@ impl<'a> Schedule<'a> {
             blocks: self.block_extents().iter().map(|&n| n as u64).product(),
             threads: self.tile.threads as u32,
             shared_bytes: (self.stage_words() * self.tile.stages * 4) as u32,
+            // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; of
+            // bf16, it spills when it is told (tried with ptxas 13.3 on every model: tests/ptx.rs).
+            registers: match self.precision {
+                Precision::Bf16 if self.tile.threads > 128 => 0,
+                _ => 168,
+            },
         }
     }
 

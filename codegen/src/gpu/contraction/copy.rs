@@ -20,11 +20,15 @@ struct Coordinate {
     checks: Vec<Value>,
 }
 
-/// An element of a thread, with its address where the depth adds nothing.
+/// An element of a thread, with its address where the depth adds nothing: if there are few, since addresses take two
+/// registers.
 struct Element {
     element: Coordinate,
-    address: Value,
+    address: Option<Value>,
 }
+
+/// Elements of a thread whose addresses are kept.
+const FEW: usize = 8;
 
 /// Added to a check's value so that it fails: indices of arrays are below.
 const BEYOND: i64 = 1 << 30;
@@ -91,6 +95,7 @@ impl Schedule<'_> {
                 .collect::<Vec<Value>>()
         };
         let elements = places(body, across, steps.0, wide, side.tile);
+        let few = elements.len() <= FEW && self.nest.reads[side.read].divided.is_empty();
         let depths = places(body, down, steps.1, deep, depth);
         let name = argument_name(self.nest.reads[side.read].argument);
         let elements = elements
@@ -103,7 +108,7 @@ impl Schedule<'_> {
                 if let Some(first) = element.checks.first_mut() {
                     *first = beyond(body, element.exists, *first);
                 }
-                let address = body.global_address(&name, "f32", element.offset);
+                let address = few.then(|| body.global_address(&name, "f32", element.offset));
                 Element { element, address }
             })
             .collect();
@@ -152,15 +157,15 @@ impl Schedule<'_> {
                 }
                 let inside = inside.expect("existence is a condition, if nothing else is");
                 // Nothing is fetched from outside: no bytes, from wherever that would be.
-                let from = match access.divided.is_empty() {
-                    true => {
+                let from = match address {
+                    Some(address) => {
                         let offset =
                             body.op(format_args!("arith.index_cast {} : index to i64", depth.offset));
                         body.op(format_args!(
                             "llvm.getelementptr {address}[{offset}] : (!llvm.ptr<1>, i64) -> !llvm.ptr<1>, f32"
                         ))
                     }
-                    false => {
+                    None => {
                         let mut offset = body.sum(0, &[(element.offset, 1), (depth.offset, 1)]);
                         for (i, (_, divisor, stride)) in access.divided.iter().enumerate() {
                             let sum = body.sum(0, &[(element.divided[i], 1), (depth.divided[i], 1)]);
