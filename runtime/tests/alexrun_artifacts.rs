@@ -108,7 +108,7 @@ fn files_that_are_no_artifacts() {
 fn artifacts_that_lie() {
     let place = Place::new();
     place.change_manifest(|manifest| manifest["format"] = json!(99));
-    place.refused(&["format 99", "reads format 1"]);
+    place.refused(&["format 99", "reads format 2"]);
     place.rezip(|members| member(members, "train/cpu/kernels.so")[200] ^= 1);
     place.refused(&["the checksum of train/cpu/kernels.so"]);
     place.rezip(|members| members.push(("../../escape".into(), b"x".to_vec())));

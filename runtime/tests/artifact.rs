@@ -216,8 +216,8 @@ fn zip_bombs_do_not_burst() {
 #[test]
 fn lying_manifests_are_refused() {
     refuse(
-        &with_manifest(|m| m["format"] = json!(2)),
-        "format 2 and this program reads format 1",
+        &with_manifest(|m| m["format"] = json!(1)),
+        "format 1 and this program reads format 2",
     );
     refuse(&with_manifest(|m| m["format"] = json!("x")), "no manifest");
     refuse(&with_manifest(|m| m["surprise"] = json!(1)), "surprise");
