@@ -15,7 +15,7 @@ mod multiply;
 mod write;
 
 use super::thread::frame;
-use super::{Call, Partial, Precision, points};
+use super::{Call, Partial, Precision, lower_points};
 use crate::access::Check;
 use crate::kernel::{KernelText, Resolved};
 use ir::DType;
@@ -109,7 +109,7 @@ pub fn lower(
         return None;
     }
     let schedule = Schedule::new(nest, a, b, precision);
-    let partial = (schedule.parts > 1).then(|| {
+    let partial = (schedule.parts > 1 || !schedule.writes_along_columns()).then(|| {
         let order = [&schedule.batch[..], &schedule.rows.loops, &schedule.columns.loops].concat();
         Partial::new(nest, call, schedule.parts, &order)
     });
@@ -130,5 +130,5 @@ pub fn lower(
         scratch: Some(partial.scratch.clone()),
         ..text
     };
-    Some(vec![first, points::lower(&partial.finish, call, Some(&partial))])
+    Some(vec![first, lower_points(&partial.finish, call, Some(&partial))])
 }

@@ -170,6 +170,14 @@ impl Schedule<'_> {
             }
     }
 
+    /// Whether neighbouring columns are neighbours in all outputs. Where they are not, as in gradients of weights that
+    /// were read channels last, sums go to scratch memory as they come, and another kernel rearranges them.
+    pub(super) fn writes_along_columns(&self) -> bool {
+        let mut outputs = self.nest.outputs.iter();
+        let last = self.columns.loops.last();
+        last.is_none_or(|&l| outputs.all(|output| output.0.step(l) == Some(1)))
+    }
+
     /// Sets the loops that a number counts.
     fn set(&self, body: &mut Body, loops: &mut [Value], counted: &[Loop], number: Value) {
         let extents: Vec<usize> = counted.iter().map(|&l| self.nest.extent(l)).collect();

@@ -1,0 +1,586 @@
+//! Points whose reads and outputs run along different loops in memory: changes of layout, and what is fused with them.
+//!
+//! A block takes a box of points, a *tile*. What runs along another loop than the first output is *staged*: threads take
+//! it in the order of its own memory and leave it in shared memory, from where they take it in the order of the
+//! output's; or, of another output, the other way round. So neighbouring threads find neighbours in global memory on
+//! both sides.
+//!
+//! The tile grows until what it has of each memory are runs of a warp's width or more that begin where sectors do: of
+//! weights `[out, in, 3, 3]` whose copy is `[out, 3, 3, in]`, 32 inputs; of `[out, 3, 11, 11]`, where those are no whole
+//! sectors, eight outputs as a whole. In shared memory one of the two orders has lines of banks, and [`Banks`] is chosen
+//! so that a warp of the other one hits different banks too.
+
+use super::thread::{Grid, barrier, below, both, frame, load_shared, store_shared};
+use super::{Call, PROCESSORS, Partial};
+use crate::access::Access;
+use crate::emit::{Point, Scope};
+use crate::kernel::{KernelText, Resolved, decode};
+use crate::loops::{asks_winner, reduce_point};
+use crate::mlir::{Body, Value};
+use crate::scalar::{Lanes, Math};
+use ir::nest::{Combine, Expr, Loop};
+
+const THREADS: usize = 256;
+/// Points that a thread has on their way at once.
+const TOGETHER: usize = 4;
+/// Lanes of a warp, and banks of shared memory.
+const WARP: usize = 32;
+/// Words of a sector of global memory.
+const SECTOR: i64 = 8;
+/// Points of a tile at the most.
+const MOST: usize = 4096;
+/// Points of a tile that keep a block's threads busy.
+const ENOUGH: usize = 4 * THREADS;
+/// Words of shared memory that a block has without asking for more.
+const SHARED: usize = 48 * 1024 / 4;
+
+/// What goes through shared memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Source {
+    /// The combined body, and the winner's place where one asks for it.
+    Reduction,
+    /// One of the nest's reads.
+    Read(usize),
+    /// One of its outputs.
+    Output(usize),
+}
+
+/// A value of every point of the tile in shared memory.
+#[derive(Debug)]
+struct Stage {
+    source: Source,
+    /// The loops that it depends on in the order of its own memory, the fastest first.
+    order: Vec<Loop>,
+    banks: Banks,
+    /// Its first word.
+    start: usize,
+}
+
+/// Where the points of a tile lie in shared memory: at `at + at / every · skew`, for `at = Σ step · place`.
+#[derive(Clone, Debug, PartialEq)]
+struct Banks {
+    /// Of each loop of the nest.
+    steps: Vec<usize>,
+    every: usize,
+    skew: usize,
+    words: usize,
+}
+
+struct Schedule<'a> {
+    nest: &'a Resolved,
+    /// All parallel loops in the order of the first output's memory, the fastest first.
+    order: Vec<Loop>,
+    /// What a block has of each loop of the nest.
+    tile: Vec<usize>,
+    stages: Vec<Stage>,
+}
+
+/// Lowers a nest, or returns `None` where all that it touches runs along the same loop. `partial` as in
+/// [`super::points`].
+pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<KernelText> {
+    let mut nest = nest.clone();
+    nest.forget_unused_reads();
+    nest.collapse();
+    let schedule = Schedule::new(&nest)?;
+    let words: usize = schedule.stages.iter().map(|stage| stage.words(&nest)).sum();
+    if words > SHARED {
+        return None;
+    }
+    let grid = Grid {
+        blocks: schedule.block_extents().iter().map(|&n| n as u64).product(),
+        threads: THREADS as u32,
+        shared_bytes: 4 * words as u32,
+        registers: 0,
+    };
+    let scratch = partial.map(|partial| partial.scratch.clone());
+    let arguments: Vec<_> = call.arguments.iter().chain(&scratch).cloned().collect();
+    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+        schedule.write(body, block, thread);
+    });
+    Some(KernelText { scratch, ..text })
+}
+
+/// A point of a tile that a thread has.
+struct Place {
+    point: Point,
+    /// Within the tile, of each loop of the nest.
+    within: Vec<Value>,
+    /// Whether there is such a point.
+    exists: Option<Value>,
+}
+
+impl<'a> Schedule<'a> {
+    fn new(nest: &'a Resolved) -> Option<Schedule<'a>> {
+        let loops = nest.parallel_loops();
+        let output = &nest.outputs[0].0;
+        let order = by_step(output, loops.clone());
+        let fastest = *order.first().filter(|&&l| output.step(l) == Some(1))?;
+        let sources = sources(nest, fastest);
+        if sources.is_empty() {
+            return None;
+        }
+        let orders: Vec<(&Access, Vec<Loop>)> = sources
+            .iter()
+            .map(|&source| {
+                let (access, mut loops) = (access(nest, source), loops.clone());
+                if let Source::Read(_) = source {
+                    loops.retain(|&l| access.depends_on(l));
+                }
+                (access, by_step(access, loops))
+            })
+            .collect();
+        let all: Vec<(&Access, &[Loop])> = std::iter::once((output, &order[..]))
+            .chain(orders.iter().map(|(access, order)| (*access, &order[..])))
+            .collect();
+        let tile = tile(nest, &all);
+        let mut start = 0;
+        let stages = sources
+            .iter()
+            .zip(&orders)
+            .map(|(&source, (_, along))| {
+                let banks = Banks::choose(&tile, &order, along);
+                let stage = Stage {
+                    source,
+                    order: along.clone(),
+                    banks,
+                    start,
+                };
+                start += stage.words(nest);
+                stage
+            })
+            .collect();
+        Some(Schedule {
+            nest,
+            order,
+            tile,
+            stages,
+        })
+    }
+
+    /// Tiles along each loop, slowest first.
+    fn block_extents(&self) -> Vec<usize> {
+        let tiles = |&l: &Loop| self.nest.extent(l).div_ceil(self.tile[l.0]);
+        self.order.iter().rev().map(tiles).collect()
+    }
+
+    fn write(&self, body: &mut Body, block: Value, thread: Value) {
+        let nest = self.nest;
+        let mut first = vec![body.index(0); nest.extents.len()];
+        let numbers = decode(body, block, &self.block_extents());
+        for (&l, number) in self.order.iter().rev().zip(numbers) {
+            first[l.0] = body.sum(0, &[(number, self.tile[l.0] as i64)]);
+        }
+        for stage in &self.stages {
+            let values = match stage.source {
+                Source::Reduction if asks_winner(nest) => 2,
+                Source::Output(_) => continue,
+                _ => 1,
+            };
+            let take = |math: &mut Math, place: &Place| match stage.source {
+                Source::Read(read) => vec![place.point.read(math, &nest.reads[read])],
+                _ => {
+                    let (reduced, winner) = reduce_point(nest, math, &place.point);
+                    reduced.into_iter().chain(winner).take(values).collect()
+                }
+            };
+            self.walk(
+                body,
+                &first,
+                thread,
+                &stage.order,
+                values,
+                &take,
+                &|math, place, values| {
+                    for (i, &value) in values.iter().enumerate() {
+                        let word = stage.word(math.body, place, i);
+                        store_shared(math.body, word, value, 1);
+                    }
+                },
+            );
+        }
+        barrier(body);
+        let stage_of = |output: usize| {
+            self.stages
+                .iter()
+                .find(|stage| stage.source == Source::Output(output))
+        };
+        let finish = |math: &mut Math, place: &Place| {
+            let mut scope = Scope::of_reads(&nest.reads);
+            let (mut reduced, mut winner) = (None, None);
+            for stage in &self.stages {
+                let mut value = |i: usize| {
+                    let word = stage.word(math.body, place, i);
+                    load_shared(math.body, word, 1)
+                };
+                match stage.source {
+                    Source::Reduction => {
+                        reduced = Some(value(0));
+                        winner = asks_winner(nest).then(|| value(1));
+                    }
+                    Source::Read(read) => {
+                        scope.loaded.insert(read, value(0));
+                    }
+                    Source::Output(_) => {}
+                }
+            }
+            if reduced.is_none() {
+                (reduced, winner) = reduce_point(nest, math, &place.point);
+            }
+            (scope.reduced, scope.winner) = (reduced, winner);
+            let outputs = nest.outputs.iter();
+            outputs
+                .map(|(_, value)| scope.value(math, &place.point, value))
+                .collect()
+        };
+        self.walk(
+            body,
+            &first,
+            thread,
+            &self.order,
+            nest.outputs.len(),
+            &finish,
+            &|math, place, values| {
+                for (i, ((access, _), &value)) in nest.outputs.iter().zip(values).enumerate() {
+                    match stage_of(i) {
+                        None => place.point.store(math, access, value),
+                        Some(stage) => {
+                            let word = stage.word(math.body, place, 0);
+                            store_shared(math.body, word, value, 1);
+                        }
+                    }
+                }
+            },
+        );
+        let outputs = (0..nest.outputs.len()).filter_map(|output| Some((output, stage_of(output)?)));
+        for (i, (output, stage)) in outputs.enumerate() {
+            if i == 0 {
+                barrier(body);
+            }
+            let take = |math: &mut Math, place: &Place| {
+                let word = stage.word(math.body, place, 0);
+                vec![load_shared(math.body, word, 1)]
+            };
+            self.walk(
+                body,
+                &first,
+                thread,
+                &stage.order,
+                1,
+                &take,
+                &|math, place, values| {
+                    place.point.store(math, &nest.outputs[output].0, values[0]);
+                },
+            );
+        }
+    }
+
+    /// Visits the points of the tile in an order, neighbouring threads neighbouring ones: `take` gives so many values
+    /// of a point, for several of a thread's points before `put` is given those of each.
+    #[allow(clippy::too_many_arguments)]
+    fn walk(
+        &self,
+        body: &mut Body,
+        first: &[Value],
+        thread: Value,
+        order: &[Loop],
+        values: usize,
+        take: &dyn Fn(&mut Math, &Place) -> Vec<Value>,
+        put: &dyn Fn(&mut Math, &Place, &[Value]),
+    ) {
+        let points: usize = order.iter().map(|l| self.tile[l.0]).product();
+        let passes = points.div_ceil(THREADS);
+        let rounds = passes.div_ceil(TOGETHER);
+        let together = passes.div_ceil(rounds);
+        let all = rounds * together * THREADS;
+        let types = vec!["f32".to_string(); values];
+        body.for_extent(rounds, |body, round| {
+            let taken: Vec<(Place, Vec<Value>)> = (0..together)
+                .map(|pass| {
+                    let terms = [(thread, 1), (round, (together * THREADS) as i64)];
+                    let number = body.sum((pass * THREADS) as i64, &terms);
+                    let place = self.place(body, first, order, number, (points < all).then_some(points));
+                    let values = match place.exists {
+                        None => take(&mut scalar(body), &place),
+                        Some(exists) => body.if_else(
+                            exists,
+                            &types,
+                            |body| take(&mut scalar(body), &place),
+                            |body| vec![scalar(body).constant(0.0); values],
+                        ),
+                    };
+                    (place, values)
+                })
+                .collect();
+            for (place, values) in taken {
+                match place.exists {
+                    None => put(&mut scalar(body), &place, &values),
+                    Some(exists) => body.if_true(exists, |body| put(&mut scalar(body), &place, &values)),
+                }
+            }
+        });
+    }
+
+    /// The point of a number in an order, of which there are so many, if not all numbers are points.
+    fn place(
+        &self,
+        body: &mut Body,
+        first: &[Value],
+        order: &[Loop],
+        number: Value,
+        points: Option<usize>,
+    ) -> Place {
+        let mut within = vec![body.index(0); first.len()];
+        let mut loops = first.to_vec();
+        let mut exists = points.map(|points| below(body, number, points));
+        let extents: Vec<usize> = order.iter().rev().map(|l| self.tile[l.0]).collect();
+        for (&l, value) in order.iter().rev().zip(decode(body, number, &extents)) {
+            within[l.0] = value;
+            loops[l.0] = body.sum(0, &[(first[l.0], 1), (value, 1)]);
+            if !self.nest.extent(l).is_multiple_of(self.tile[l.0]) {
+                let inside = below(body, loops[l.0], self.nest.extent(l));
+                exists = Some(match exists {
+                    None => inside,
+                    Some(exists) => both(body, exists, inside),
+                });
+            }
+        }
+        let point = Point { loops, vector: None };
+        Place {
+            point,
+            within,
+            exists,
+        }
+    }
+}
+
+impl Stage {
+    fn words(&self, nest: &Resolved) -> usize {
+        match self.source {
+            Source::Reduction if asks_winner(nest) => 2 * self.banks.words,
+            _ => self.banks.words,
+        }
+    }
+
+    /// The word of shared memory of a point's `i`th value.
+    fn word(&self, body: &mut Body, place: &Place, i: usize) -> Value {
+        let banks = &self.banks;
+        let terms = banks.steps.iter().zip(&place.within);
+        let terms: Vec<(Value, i64)> = terms.map(|(&step, &within)| (within, step as i64)).collect();
+        let at = body.sum(0, &terms);
+        let turns = body.index_op("divui", at, banks.every as i64);
+        let start = (self.start + i * banks.words) as i64;
+        body.sum(start, &[(at, 1), (turns, banks.skew as i64)])
+    }
+}
+
+impl Banks {
+    /// The arrangement of a tile's points whose warps, in both orders, wait the least for each other; with the order
+    /// that has `steps` in lines of banks, and a skew from one group of lines to the next.
+    fn choose(tile: &[usize], order: &[Loop], other: &[Loop]) -> Banks {
+        let other_numbers = places(tile, other);
+        let numbers = places(tile, order);
+        let mut best: Option<(usize, Banks)> = None;
+        for lines in [order, other] {
+            let (mut steps, mut step) = (vec![0; tile.len()], 1);
+            let mut groups = vec![WARP];
+            for &l in lines.iter().filter(|l| other.contains(l)) {
+                steps[l.0] = step;
+                step *= tile[l.0];
+                // After so many words, rows of such a length are back at the same bank.
+                groups.push(step / gcd(step, WARP) * WARP);
+                groups.extend((1..=8).map(|i| i * WARP));
+            }
+            for every in groups {
+                for skew in 0..WARP {
+                    let banks = Banks {
+                        steps: steps.clone(),
+                        every,
+                        skew,
+                        words: step + (step - 1) / every * skew,
+                    };
+                    let limit = best.as_ref().map_or(usize::MAX, |best| best.0);
+                    let conflicts = banks.conflicts(&numbers, limit);
+                    let conflicts = conflicts + banks.conflicts(&other_numbers, limit);
+                    if conflicts < limit {
+                        best = Some((conflicts, banks));
+                    }
+                    if conflicts == 0 {
+                        return best.expect("it was just found").1;
+                    }
+                }
+            }
+        }
+        best.expect("there are arrangements").1
+    }
+
+    fn word(&self, place: &[usize]) -> usize {
+        let at: usize = place
+            .iter()
+            .zip(&self.steps)
+            .map(|(place, step)| place * step)
+            .sum();
+        at + at / self.every * self.skew
+    }
+
+    /// Turns that warps wait because lanes want different words of a bank; those beyond the limit are not counted.
+    fn conflicts(&self, places: &[Vec<usize>], limit: usize) -> usize {
+        let mut conflicts = 0;
+        for warp in places.chunks(WARP) {
+            let mut words: Vec<usize> = warp.iter().map(|place| self.word(place)).collect();
+            words.sort_unstable();
+            words.dedup();
+            let mut banks = [0; WARP];
+            words.iter().for_each(|word| banks[word % WARP] += 1);
+            conflicts += banks.into_iter().max().unwrap_or(0) - 1;
+            if conflicts >= limit {
+                break;
+            }
+        }
+        conflicts
+    }
+}
+
+/// The places of a tile in an order, of each loop of the nest.
+fn places(tile: &[usize], order: &[Loop]) -> Vec<Vec<usize>> {
+    let points: usize = order.iter().map(|l| tile[l.0]).product();
+    let place = |mut number: usize| {
+        let mut place = vec![0; tile.len()];
+        for l in order {
+            place[l.0] = number % tile[l.0];
+            number /= tile[l.0];
+        }
+        place
+    };
+    (0..points).map(place).collect()
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// What does not run along the loop along which the first output does.
+fn sources(nest: &Resolved, fastest: Loop) -> Vec<Source> {
+    let runs_elsewhere = |access: &Access| {
+        let elsewhere = |l: Loop| l != fastest && access.step(l) == Some(1);
+        !matches!(access.step(fastest), Some(0 | 1)) && nest.parallel_loops().into_iter().any(elsewhere)
+    };
+    let mut sources = vec![];
+    if nest.combine != Combine::None && runs_elsewhere(access(nest, Source::Reduction)) {
+        sources.push(Source::Reduction);
+    }
+    let mut used = vec![false; nest.reads.len()];
+    for (_, value) in &nest.outputs {
+        value.walk(&mut |e| {
+            if let Expr::Read(read) = e {
+                used[*read] = true;
+            }
+        });
+    }
+    let reads = (0..nest.reads.len()).filter(|&read| used[read] && runs_elsewhere(&nest.reads[read]));
+    sources.extend(reads.map(Source::Read));
+    let outputs = (0..nest.outputs.len()).filter(|&output| runs_elsewhere(&nest.outputs[output].0));
+    sources.extend(outputs.map(Source::Output));
+    sources
+}
+
+/// The memory of what is staged; of a reduction, that of its largest operand.
+fn access(nest: &Resolved, source: Source) -> &Access {
+    match source {
+        Source::Read(read) => &nest.reads[read],
+        Source::Output(output) => &nest.outputs[output].0,
+        Source::Reduction => {
+            let mut largest: Option<&Access> = None;
+            nest.body.walk(&mut |e| {
+                if let Expr::Read(read) = e
+                    && largest.is_none_or(|largest| nest.reads[*read].elements > largest.elements)
+                {
+                    largest = Some(&nest.reads[*read]);
+                }
+            });
+            largest.unwrap_or(&nest.outputs[0].0)
+        }
+    }
+}
+
+/// Loops by their steps in memory, the smallest first; those without a step come last.
+fn by_step(access: &Access, mut loops: Vec<Loop>) -> Vec<Loop> {
+    let step = |l: Loop| access.step(l).filter(|&step| step != 0);
+    loops.sort_by_key(|&l| step(l).map_or(i64::MAX, i64::abs));
+    loops
+}
+
+/// What a block takes of each loop.
+fn tile(nest: &Resolved, orders: &[(&Access, &[Loop])]) -> Vec<usize> {
+    let mut tile = vec![1; nest.extents.len()];
+    let shortest = |tile: &[usize], all: bool| {
+        let runs = orders
+            .iter()
+            .map(|(access, order)| Run::of(nest, access, order, tile));
+        let runs = runs.filter(|run| all || !run.is_whole);
+        let grows = runs.filter_map(|run| Some((run.length, run.next?)));
+        grows.min_by_key(|run| run.0).map(|run| run.1)
+    };
+    while let Some(l) = shortest(&tile, false) {
+        let grown = (2 * tile[l.0]).min(nest.extent(l));
+        if tile.iter().product::<usize>() / tile[l.0] * grown > MOST {
+            break;
+        }
+        tile[l.0] = grown;
+    }
+    // More for a thread to do, as long as there are enough blocks.
+    while let Some(l) = shortest(&tile, true) {
+        let points: usize = tile.iter().product();
+        let blocks: usize = nest
+            .parallel_loops()
+            .iter()
+            .map(|&l| nest.extent(l).div_ceil(tile[l.0]))
+            .product();
+        if points >= ENOUGH || blocks < 4 * PROCESSORS || !nest.extent(l).is_multiple_of(2 * tile[l.0]) {
+            break;
+        }
+        tile[l.0] *= 2;
+    }
+    tile
+}
+
+/// Neighbours in memory that a tile has.
+struct Run {
+    length: usize,
+    /// The loop that would make it longer.
+    next: Option<Loop>,
+    /// Whether it is as wide as a warp and begins where a sector does.
+    is_whole: bool,
+}
+
+impl Run {
+    fn of(nest: &Resolved, access: &Access, order: &[Loop], tile: &[usize]) -> Run {
+        let step = |l: Loop| access.step(l).map_or(0, i64::abs);
+        let mut length = 1;
+        for (i, &l) in order.iter().enumerate() {
+            if step(l) != length as i64 {
+                break;
+            }
+            length *= tile[l.0];
+            if tile[l.0] < nest.extent(l) {
+                let begins = order[i + 1..].iter().all(|&l| step(l) % SECTOR == 0);
+                let is_whole = length >= WARP && begins && length as i64 % SECTOR == 0;
+                let next = Some(l);
+                return Run {
+                    length,
+                    next,
+                    is_whole,
+                };
+            }
+        }
+        Run {
+            length,
+            next: None,
+            is_whole: true,
+        }
+    }
+}
+
+fn scalar(body: &mut Body) -> Math<'_> {
+    let lanes = Lanes::scalar();
+    Math { body, lanes }
+}
