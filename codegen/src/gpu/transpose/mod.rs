@@ -7,30 +7,28 @@
 //!
 //! The tile grows until what it has of each memory are runs of a warp's width or more that begin where sectors do: of
 //! weights `[out, in, 3, 3]` whose copy is `[out, 3, 3, in]`, 32 inputs; of `[out, 3, 11, 11]`, where those are no whole
-//! sectors, eight outputs as a whole. In shared memory one of the two orders has lines of banks, and [`Banks`] is chosen
-//! so that a warp of the other one hits different banks too.
+//! sectors, eight outputs as a whole. Where no tile is aligned like that, warps are: they take a row of neighbours each,
+//! from the sector on that it begins in. [`Banks`] arranges shared memory so that the lanes of a warp, in either order,
+//! hit different banks.
+
+mod banks;
+mod order;
 
 use super::thread::{Grid, barrier, below, both, frame, load_shared, store_shared};
-use super::{Call, PROCESSORS, Partial};
+use super::{Call, Partial};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
 use crate::kernel::{KernelText, Resolved, decode};
 use crate::loops::{asks_winner, reduce_point};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
+use banks::Banks;
 use ir::nest::{Combine, Expr, Loop};
+use order::{Order, SECTOR};
 
 const THREADS: usize = 256;
 /// Points that a thread has on their way at once.
 const TOGETHER: usize = 4;
-/// Lanes of a warp, and banks of shared memory.
-const WARP: usize = 32;
-/// Words of a sector of global memory.
-const SECTOR: i64 = 8;
-/// Points of a tile at the most.
-const MOST: usize = 4096;
-/// Points of a tile that keep a block's threads busy.
-const ENOUGH: usize = 4 * THREADS;
 /// Words of shared memory that a block has without asking for more.
 const SHARED: usize = 48 * 1024 / 4;
 
@@ -49,27 +47,17 @@ enum Source {
 #[derive(Debug)]
 struct Stage {
     source: Source,
-    /// The loops that it depends on in the order of its own memory, the fastest first.
-    order: Vec<Loop>,
+    /// That of its own memory.
+    order: Order,
     banks: Banks,
     /// Its first word.
     start: usize,
 }
 
-/// Where the points of a tile lie in shared memory: at `at + at / every · skew`, for `at = Σ step · place`.
-#[derive(Clone, Debug, PartialEq)]
-struct Banks {
-    /// Of each loop of the nest.
-    steps: Vec<usize>,
-    every: usize,
-    skew: usize,
-    words: usize,
-}
-
 struct Schedule<'a> {
     nest: &'a Resolved,
-    /// All parallel loops in the order of the first output's memory, the fastest first.
-    order: Vec<Loop>,
+    /// That of the first output, with all parallel loops.
+    order: Order,
     /// What a block has of each loop of the nest.
     tile: Vec<usize>,
     stages: Vec<Stage>,
@@ -111,37 +99,47 @@ struct Place {
 
 impl<'a> Schedule<'a> {
     fn new(nest: &'a Resolved) -> Option<Schedule<'a>> {
-        let loops = nest.parallel_loops();
-        let output = &nest.outputs[0].0;
-        let order = by_step(output, loops.clone());
-        let fastest = *order.first().filter(|&&l| output.step(l) == Some(1))?;
+        let order = Order::new(&nest.outputs[0].0, nest.parallel_loops());
+        let fastest = *order.loops.first()?;
         let sources = sources(nest, fastest);
-        if sources.is_empty() {
+        if sources.is_empty() || order.access.step(fastest) != Some(1) {
             return None;
         }
-        let orders: Vec<(&Access, Vec<Loop>)> = sources
+        let orders: Vec<Order> = sources
             .iter()
             .map(|&source| {
-                let (access, mut loops) = (access(nest, source), loops.clone());
+                let (access, mut loops) = (access(nest, source), nest.parallel_loops());
                 if let Source::Read(_) = source {
                     loops.retain(|&l| access.depends_on(l));
                 }
-                (access, by_step(access, loops))
+                Order::new(access, loops)
             })
             .collect();
-        let all: Vec<(&Access, &[Loop])> = std::iter::once((output, &order[..]))
-            .chain(orders.iter().map(|(access, order)| (*access, &order[..])))
-            .collect();
-        let tile = tile(nest, &all);
+        let tile = order::tile(nest, &[&[order.clone()], &orders[..]].concat());
+        // Each stage as it is arranged best, if the output is taken like this: conflicts, order, banks.
+        let arrange = |order: &Order| -> Vec<(usize, Order, Banks)> {
+            let best = |staged: &Order| {
+                let ways = staged.ways(nest, &tile).into_iter().map(|staged| {
+                    let (conflicts, banks) = Banks::choose(&tile, order, &staged);
+                    (conflicts, staged, banks)
+                });
+                ways.min_by_key(|way| way.0).expect("there is a way")
+            };
+            orders.iter().map(best).collect()
+        };
+        let ways = order.ways(nest, &tile).into_iter();
+        let (arranged, order) = ways
+            .map(|order| (arrange(&order), order))
+            .min_by_key(|(stages, _)| stages.iter().map(|stage| stage.0).sum::<usize>())
+            .expect("there is a way");
         let mut start = 0;
         let stages = sources
-            .iter()
-            .zip(&orders)
-            .map(|(&source, (_, along))| {
-                let banks = Banks::choose(&tile, &order, along);
+            .into_iter()
+            .zip(arranged)
+            .map(|(source, (_, order, banks))| {
                 let stage = Stage {
                     source,
-                    order: along.clone(),
+                    order,
                     banks,
                     start,
                 };
@@ -160,14 +158,14 @@ impl<'a> Schedule<'a> {
     /// Tiles along each loop, slowest first.
     fn block_extents(&self) -> Vec<usize> {
         let tiles = |&l: &Loop| self.nest.extent(l).div_ceil(self.tile[l.0]);
-        self.order.iter().rev().map(tiles).collect()
+        self.order.loops.iter().rev().map(tiles).collect()
     }
 
     fn write(&self, body: &mut Body, block: Value, thread: Value) {
         let nest = self.nest;
         let mut first = vec![body.index(0); nest.extents.len()];
         let numbers = decode(body, block, &self.block_extents());
-        for (&l, number) in self.order.iter().rev().zip(numbers) {
+        for (&l, number) in self.order.loops.iter().rev().zip(numbers) {
             first[l.0] = body.sum(0, &[(number, self.tile[l.0] as i64)]);
         }
         for stage in &self.stages {
@@ -282,12 +280,12 @@ impl<'a> Schedule<'a> {
         body: &mut Body,
         first: &[Value],
         thread: Value,
-        order: &[Loop],
+        order: &Order,
         values: usize,
         take: &dyn Fn(&mut Math, &Place) -> Vec<Value>,
         put: &dyn Fn(&mut Math, &Place, &[Value]),
     ) {
-        let points: usize = order.iter().map(|l| self.tile[l.0]).product();
+        let points: usize = order.extents(&self.tile).iter().product();
         let passes = points.div_ceil(THREADS);
         let rounds = passes.div_ceil(TOGETHER);
         let together = passes.div_ceil(rounds);
@@ -325,23 +323,38 @@ impl<'a> Schedule<'a> {
         &self,
         body: &mut Body,
         first: &[Value],
-        order: &[Loop],
+        order: &Order,
         number: Value,
         points: Option<usize>,
     ) -> Place {
         let mut within = vec![body.index(0); first.len()];
         let mut loops = first.to_vec();
         let mut exists = points.map(|points| below(body, number, points));
-        let extents: Vec<usize> = order.iter().rev().map(|l| self.tile[l.0]).collect();
-        for (&l, value) in order.iter().rev().zip(decode(body, number, &extents)) {
+        let numbers = decode(body, number, &order.extents(&self.tile));
+        let also = |body: &mut Body, exists: &mut Option<Value>, condition: Value| {
+            *exists = Some(match *exists {
+                None => condition,
+                Some(exists) => both(body, exists, condition),
+            });
+        };
+        for (i, (&l, mut value)) in order.loops.iter().rev().zip(numbers).enumerate() {
+            if order.by_row && i + 1 == order.loops.len() {
+                // All other loops are set, so this is where the row begins.
+                let point = Point {
+                    loops: loops.clone(),
+                    vector: None,
+                };
+                let begin = point.offset(body, &order.access);
+                let before = body.index_op("remui", begin, SECTOR as i64);
+                value = body.sum(0, &[(value, 1), (before, -1)]);
+                let inside = below(body, value, self.tile[l.0]);
+                also(body, &mut exists, inside);
+            }
             within[l.0] = value;
             loops[l.0] = body.sum(0, &[(first[l.0], 1), (value, 1)]);
             if !self.nest.extent(l).is_multiple_of(self.tile[l.0]) {
                 let inside = below(body, loops[l.0], self.nest.extent(l));
-                exists = Some(match exists {
-                    None => inside,
-                    Some(exists) => both(body, exists, inside),
-                });
+                also(body, &mut exists, inside);
             }
         }
         let point = Point { loops, vector: None };
@@ -371,91 +384,6 @@ impl Stage {
         let start = (self.start + i * banks.words) as i64;
         body.sum(start, &[(at, 1), (turns, banks.skew as i64)])
     }
-}
-
-impl Banks {
-    /// The arrangement of a tile's points whose warps, in both orders, wait the least for each other; with the order
-    /// that has `steps` in lines of banks, and a skew from one group of lines to the next.
-    fn choose(tile: &[usize], order: &[Loop], other: &[Loop]) -> Banks {
-        let other_numbers = places(tile, other);
-        let numbers = places(tile, order);
-        let mut best: Option<(usize, Banks)> = None;
-        for lines in [order, other] {
-            let (mut steps, mut step) = (vec![0; tile.len()], 1);
-            let mut groups = vec![WARP];
-            for &l in lines.iter().filter(|l| other.contains(l)) {
-                steps[l.0] = step;
-                step *= tile[l.0];
-                // After so many words, rows of such a length are back at the same bank.
-                groups.push(step / gcd(step, WARP) * WARP);
-                groups.extend((1..=8).map(|i| i * WARP));
-            }
-            for every in groups {
-                for skew in 0..WARP {
-                    let banks = Banks {
-                        steps: steps.clone(),
-                        every,
-                        skew,
-                        words: step + (step - 1) / every * skew,
-                    };
-                    let limit = best.as_ref().map_or(usize::MAX, |best| best.0);
-                    let conflicts = banks.conflicts(&numbers, limit);
-                    let conflicts = conflicts + banks.conflicts(&other_numbers, limit);
-                    if conflicts < limit {
-                        best = Some((conflicts, banks));
-                    }
-                    if conflicts == 0 {
-                        return best.expect("it was just found").1;
-                    }
-                }
-            }
-        }
-        best.expect("there are arrangements").1
-    }
-
-    fn word(&self, place: &[usize]) -> usize {
-        let at: usize = place
-            .iter()
-            .zip(&self.steps)
-            .map(|(place, step)| place * step)
-            .sum();
-        at + at / self.every * self.skew
-    }
-
-    /// Turns that warps wait because lanes want different words of a bank; those beyond the limit are not counted.
-    fn conflicts(&self, places: &[Vec<usize>], limit: usize) -> usize {
-        let mut conflicts = 0;
-        for warp in places.chunks(WARP) {
-            let mut words: Vec<usize> = warp.iter().map(|place| self.word(place)).collect();
-            words.sort_unstable();
-            words.dedup();
-            let mut banks = [0; WARP];
-            words.iter().for_each(|word| banks[word % WARP] += 1);
-            conflicts += banks.into_iter().max().unwrap_or(0) - 1;
-            if conflicts >= limit {
-                break;
-            }
-        }
-        conflicts
-    }
-}
-
-/// The places of a tile in an order, of each loop of the nest.
-fn places(tile: &[usize], order: &[Loop]) -> Vec<Vec<usize>> {
-    let points: usize = order.iter().map(|l| tile[l.0]).product();
-    let place = |mut number: usize| {
-        let mut place = vec![0; tile.len()];
-        for l in order {
-            place[l.0] = number % tile[l.0];
-            number /= tile[l.0];
-        }
-        place
-    };
-    (0..points).map(place).collect()
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// What does not run along the loop along which the first output does.
@@ -498,84 +426,6 @@ fn access(nest: &Resolved, source: Source) -> &Access {
                 }
             });
             largest.unwrap_or(&nest.outputs[0].0)
-        }
-    }
-}
-
-/// Loops by their steps in memory, the smallest first; those without a step come last.
-fn by_step(access: &Access, mut loops: Vec<Loop>) -> Vec<Loop> {
-    let step = |l: Loop| access.step(l).filter(|&step| step != 0);
-    loops.sort_by_key(|&l| step(l).map_or(i64::MAX, i64::abs));
-    loops
-}
-
-/// What a block takes of each loop.
-fn tile(nest: &Resolved, orders: &[(&Access, &[Loop])]) -> Vec<usize> {
-    let mut tile = vec![1; nest.extents.len()];
-    let shortest = |tile: &[usize], all: bool| {
-        let runs = orders
-            .iter()
-            .map(|(access, order)| Run::of(nest, access, order, tile));
-        let runs = runs.filter(|run| all || !run.is_whole);
-        let grows = runs.filter_map(|run| Some((run.length, run.next?)));
-        grows.min_by_key(|run| run.0).map(|run| run.1)
-    };
-    while let Some(l) = shortest(&tile, false) {
-        let grown = (2 * tile[l.0]).min(nest.extent(l));
-        if tile.iter().product::<usize>() / tile[l.0] * grown > MOST {
-            break;
-        }
-        tile[l.0] = grown;
-    }
-    // More for a thread to do, as long as there are enough blocks.
-    while let Some(l) = shortest(&tile, true) {
-        let points: usize = tile.iter().product();
-        let blocks: usize = nest
-            .parallel_loops()
-            .iter()
-            .map(|&l| nest.extent(l).div_ceil(tile[l.0]))
-            .product();
-        if points >= ENOUGH || blocks < 4 * PROCESSORS || !nest.extent(l).is_multiple_of(2 * tile[l.0]) {
-            break;
-        }
-        tile[l.0] *= 2;
-    }
-    tile
-}
-
-/// Neighbours in memory that a tile has.
-struct Run {
-    length: usize,
-    /// The loop that would make it longer.
-    next: Option<Loop>,
-    /// Whether it is as wide as a warp and begins where a sector does.
-    is_whole: bool,
-}
-
-impl Run {
-    fn of(nest: &Resolved, access: &Access, order: &[Loop], tile: &[usize]) -> Run {
-        let step = |l: Loop| access.step(l).map_or(0, i64::abs);
-        let mut length = 1;
-        for (i, &l) in order.iter().enumerate() {
-            if step(l) != length as i64 {
-                break;
-            }
-            length *= tile[l.0];
-            if tile[l.0] < nest.extent(l) {
-                let begins = order[i + 1..].iter().all(|&l| step(l) % SECTOR == 0);
-                let is_whole = length >= WARP && begins && length as i64 % SECTOR == 0;
-                let next = Some(l);
-                return Run {
-                    length,
-                    next,
-                    is_whole,
-                };
-            }
-        }
-        Run {
-            length,
-            next: None,
-            is_whole: true,
         }
     }
 }
