@@ -115,7 +115,7 @@ impl<'a> Schedule<'a> {
                 Order::new(access, loops)
             })
             .collect();
-        let tile = order::tile(nest, &[&[order.clone()], &orders[..]].concat());
+        let tile = order::tile(nest, &[std::slice::from_ref(&order), &orders[..]].concat());
         // Each stage as it is arranged best, if the output is taken like this: conflicts, order, banks.
         let arrange = |order: &Order| -> Vec<(usize, Order, Banks)> {
             let best = |staged: &Order| {
