@@ -126,14 +126,8 @@ fn warpgroup_products(body: &mut Body, start: Value, thread: Value, rounds: u64)
     warpgroup::show_copies(body);
     barrier(body);
     let group = body.index_op("divui", thread, 128);
-    let pairs: Vec<(Value, Value)> = (0..LINE)
-        .step_by(DEEP)
-        .map(|depth| {
-            let left = body.sum(depth as i64, &[(group, (LINE * ROWS / 2) as i64)]);
-            let right = body.index((LINE * ROWS + depth) as i64);
-            (warpgroup::descriptor(body, left), warpgroup::descriptor(body, right))
-        })
-        .collect();
+    let stage = body.index(0);
+    let pairs = warpgroup::descriptors(body, group, stage, LINE * ROWS);
     repeat(body, start, (COLUMNS / 2, rounds), |body, sums| {
         let sums = warpgroup::begin(body, COLUMNS, &pairs, sums);
         warpgroup::wait(body, &sums)

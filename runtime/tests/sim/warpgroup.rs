@@ -152,7 +152,7 @@ fn layouts_that_are_unknown_and_matrices_beyond_shared_memory() {
     };
     faulty(with(descriptor(0, 16, 1024, 1) | 1 << 49), 128, &["wgmma.mma_async", "unknown layout", "base offset"]);
     faulty(with(descriptor(128, 16, 1024, 1)), 128, &["unknown layout", "multiple of 1024 bytes"]);
-    faulty(with(descriptor(4096, 16, 1024, 1)), 128, &["access out of bounds", "of shared memory, which has"]);
+    faulty(with(descriptor(15 * 1024, 16, 1024, 1)), 128, &["access out of bounds", "of shared memory, which has"]);
     faulty(
         |text| text.replace("1, 1, 1;\nwgmma.commit", "1, -1, 1;\nwgmma.commit"),
         128,

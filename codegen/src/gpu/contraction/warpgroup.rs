@@ -30,18 +30,35 @@ const ROWS: usize = 64;
 /// groups of 8 lines 1024 bytes apart. The offset of the other dimension has no meaning in this layout.
 const DESCRIPTOR: i64 = 1 << 62 | (ALIGNMENT as i64 >> 4) << 32 | 1 << 16;
 
-/// The descriptor of the matrix that begins at a word of shared memory, which has to be a multiple of 4.
-pub fn descriptor(body: &mut Body, word: Value) -> Value {
+/// The descriptors of a step's products, for warpgroup `group` of the block: the step's rows begin at word `stage` of shared
+/// memory, its columns `columns` words later; both are multiples of 4.
+pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) -> Vec<(Value, Value)> {
+    // In units of 16 bytes; rows of a group come after those of the groups before.
+    let rows = body.index_op("muli", group, (ROWS * LINE / 4) as i64);
+    let stage = body.index_op("divui", stage, 4);
     let base = body.op("llvm.mlir.addressof @KERNEL_shared : !llvm.ptr<3>");
-    let base = body.op(format_args!("llvm.ptrtoint {base} : !llvm.ptr<3> to i32"));
-    let four = body.op("arith.constant 4 : i32");
-    let base = body.op(format_args!("arith.shrui {base}, {four} : i32"));
-    let units = body.index_op("divui", word, 4);
-    let units = body.op(format_args!("arith.index_castui {units} : index to i32"));
-    let units = body.op(format_args!("arith.addi {base}, {units} : i32"));
-    let units = body.op(format_args!("arith.extui {units} : i32 to i64"));
-    let rest = body.op(format_args!("arith.constant {DESCRIPTOR} : i64"));
-    body.op(format_args!("arith.ori {units}, {rest} : i64"))
+    let base = body.op(format_args!("llvm.ptrtoint {base} : !llvm.ptr<3> to i64"));
+    let four = body.op("arith.constant 4 : i64");
+    let base = body.op(format_args!("arith.shrui {base}, {four} : i64"));
+    let mut plus = |a: Value, b: i64| {
+        let b = body.op(format_args!("arith.constant {b} : i64"));
+        body.op(format_args!("arith.addi {a}, {b} : i64"))
+    };
+    let (left, right) = (plus(base, DESCRIPTOR), plus(base, DESCRIPTOR + columns as i64 / 4));
+    let mut further = |a: Value, units: Value| {
+        let units = body.op(format_args!("arith.index_castui {units} : index to i64"));
+        body.op(format_args!("arith.addi {a}, {units} : i64"))
+    };
+    let left = further(left, rows);
+    let (left, right) = (further(left, stage), further(right, stage));
+    (0..LINE)
+        .step_by(DEEP)
+        .map(|depth| {
+            let depth = body.op(format_args!("arith.constant {} : i64", depth / 4));
+            let mut plus = |a: Value| body.op(format_args!("arith.addi {a}, {depth} : i64"));
+            (plus(left), plus(right))
+        })
+        .collect()
 }
 
 /// Lets `wgmma` see what the threads put into shared memory, once a barrier says that all did.
@@ -101,14 +118,7 @@ impl Schedule<'_> {
         stage: Value,
         sums: &[Value],
     ) -> Vec<Value> {
-        let pairs: Vec<(Value, Value)> = (0..LINE)
-            .step_by(DEEP)
-            .map(|depth| {
-                let left = body.sum(depth as i64, &[(stage, 1), (group, (ROWS * LINE) as i64)]);
-                let right = body.sum((self.rows.words + depth) as i64, &[(stage, 1)]);
-                (descriptor(body, left), descriptor(body, right))
-            })
-            .collect();
+        let pairs = descriptors(body, group, stage, self.rows.words);
         begin(body, self.tile.columns, &pairs, sums)
     }
 }
