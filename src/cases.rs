@@ -27,19 +27,14 @@ const SAMPLES: (u64, u64) = (8, 256);
 /// Layers in a row multiply the relative error of one; so much is allowed to a whole program.
 const LAYERS: f64 = 20.0;
 
-/// What the rounding of factors adds: half a unit in the last place of the mantissa, for each of two.
-fn rounding(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => 0.0,
-        Precision::Tf32 => 2.0 / 2048.0,
-        Precision::Bf16 => 2.0 / 256.0,
-    }
-}
-
-fn precision(target: &Target) -> Precision {
+/// What the rounding of factors adds: half a unit in the last place of the mantissa, or a whole one where tf32 is cut, for
+/// each of two.
+fn rounding(target: &Target) -> f64 {
     match target {
-        Target::Host(_) => Precision::F32,
-        Target::Gpu(_, precision) => *precision,
+        Target::Host(_) | Target::Gpu(_, Precision::F32) => 0.0,
+        Target::Gpu(gpu, Precision::Tf32) if gpu.has_warpgroups() => 2.0 / 1024.0,
+        Target::Gpu(_, Precision::Tf32) => 2.0 / 2048.0,
+        Target::Gpu(_, Precision::Bf16) => 2.0 / 256.0,
     }
 }
 
@@ -115,7 +110,7 @@ fn kernel(
         outputs,
         tolerance: F32
             + if contracts {
-                rounding(precision(target))
+                rounding(target)
             } else {
                 0.0
             },
@@ -244,7 +239,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     executor.run()?;
     // Outputs, and the smaller parameters, which a step has changed. Rounded factors turn some values about 0 to the other
     // side, where their gradients are others: then only outputs are compared.
-    let exact = precision(target) == Precision::F32;
+    let exact = rounding(target) == 0.0;
     let small = |shape: &[usize]| shape.iter().product::<usize>() <= 1 << 14;
     let kept = executor.names(|role| match role {
         Role::Output { .. } => true,
@@ -259,7 +254,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     let rules = CaseRules {
         mode: options.mode,
         runs: 1,
-        tolerance: LAYERS * (F32 + rounding(precision(target))),
+        tolerance: LAYERS * (F32 + rounding(target)),
         initial_seed: Some(0),
         drawn,
     };

@@ -45,13 +45,14 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         &[operand(copied)],
         false,
         Precision::F32,
+        false,
     );
     let mut kernels: Vec<(&str, KernelText, Vec<usize>, u64)> = copy
         .into_iter()
         .map(|text| ("copy", text, vec![0, 1], 0))
         .collect();
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        let (text, flops) = peak::kernel(&sums, precision, rounds);
+        let (text, flops) = peak::kernel(&sums, precision, target.has_warpgroups(), rounds);
         kernels.push((precision.name(), text, vec![2], flops));
     }
     let mut plan = Plan {

@@ -9,7 +9,7 @@ use codegen::gpu::Precision;
 use ir::plan::Mode;
 use passes::{Machine, Options};
 use runtime::device::sim::counts::Counts;
-use runtime::device::sim::predict::{H200, predict};
+use runtime::device::sim::predict::{H200, predict, tensor_operations};
 use runtime::{DeviceSpec, Executor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,10 +22,20 @@ const SECTORS: f64 = 1.15;
 
 #[test]
 fn kernels_move_little_more_than_they_must() {
+    measure("sm_90", "mma.tf32");
+}
+
+#[test]
+fn kernels_of_warpgroups_move_little_more_than_they_must() {
+    measure("sm_90a", "wgmma.commit_group");
+}
+
+/// Compiles the step for an architecture, whose contractions have this instruction, and runs it once.
+fn measure(architecture: &str, product: &str) {
     let batch = std::env::var("ALEXC_COUNTS_BATCH").map_or(2, |n| n.parse().expect("a number of images"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/alexnet.ir");
     let model = Model::read(&path, false).unwrap();
-    let gpu = GpuTarget::from_name("sm_90").unwrap();
+    let gpu = GpuTarget::from_name(architecture).unwrap();
     let request = Request {
         modes: vec![Mode::Train],
         batch,
@@ -59,7 +69,7 @@ fn kernels_move_little_more_than_they_must() {
             .unwrap()
             .label
     };
-    let (mut traffic, mut time) = (0, 0.0);
+    let (mut traffic, mut time, mut products) = (0, 0.0, 0);
     for (symbol, counts) in counts {
         let label = label(symbol);
         let bytes = counts.distinct_read_bytes + counts.distinct_written_bytes;
@@ -67,15 +77,19 @@ fn kernels_move_little_more_than_they_must() {
         let prediction = predict(counts, &H200);
         time += prediction.us * counts.launches as f64;
         let sectors = counts.sectors as f64 / counts.least_sectors.max(1) as f64;
+        let operations = tensor_operations(counts).0;
+        let reached = operations / H200.tensor.0 / (prediction.us * 1e-6) / counts.launches as f64;
         println!(
-            "{symbol:4} {:9.1} us by {:13} {:9.3} MB, sectors {sectors:5.2}, conflicts {:8}  {label}",
+            "{symbol:4} {:9.1} us by {:13} {:9.3} MB, sectors {sectors:5.2}, conflicts {:8}, tensor cores {:3.0} %  {label}",
             prediction.us,
             prediction.bound,
             bytes as f64 / 1e6,
-            counts.conflicts
+            counts.conflicts,
+            100.0 * reached
         );
+        products += counts.executed(product);
         assert_eq!(counts.conflicts, 0, "{label}");
-        match counts.executed("mma.tf32") > 0 {
+        match operations > 0.0 {
             true => assert!(counts.shared_cycles > 0, "{label}"),
             false => assert!(sectors <= SECTORS, "{label}: {sectors}"),
         }
@@ -83,11 +97,12 @@ fn kernels_move_little_more_than_they_must() {
     let least = least_traffic(&model, batch);
     let ratio = traffic as f64 / least as f64;
     println!(
-        "batch {batch}: {:.1} MB moved, {ratio:.3} of the least; {:.2} ms predicted for {}",
+        "batch {batch} on {architecture}: {:.1} MB moved, {ratio:.3} of the least; {:.2} ms predicted for {}",
         traffic as f64 / 1e6,
         time / 1e3,
         H200.name
     );
+    assert!(products > 0, "no {product}");
     assert!(ratio <= TRAFFIC, "{ratio}");
 }
 

@@ -214,7 +214,10 @@ impl Library {
                 contraction::lower(&call.nest, &operands, &results, in_place, *lanes)
                     .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, *lanes)),
             ],
-            Target::Gpu(_, precision) => gpu::lower(&call.nest, &operands, &results, in_place, *precision),
+            Target::Gpu(gpu, precision) => {
+                let warpgroups = gpu.has_warpgroups();
+                gpu::lower(&call.nest, &operands, &results, in_place, *precision, warpgroups)
+            }
         };
         let arguments: Vec<Operand> = operands.iter().chain(&results).cloned().collect();
         let values = call

@@ -216,6 +216,19 @@ fn the_best_text_for_the_gpu_is_taken() {
         let log = std::fs::read_to_string(place.log()).unwrap();
         assert!(log.starts_with(loaded), "{capability}: {log}");
     }
+    // Of two for 9.0, the one that is for it alone.
+    let both = Driver::new(&artifact("scale", COUNT, &["sm_90", "sm_90a", "sm_80"]));
+    for (capability, loaded) in [("90", "module sm_90a"), ("100", "module sm_90\n")] {
+        let _ = std::fs::remove_file(both.log());
+        let output = both.check("cuda:0", &[("FAKE_CUDA_CAPABILITY", capability)]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let log = std::fs::read_to_string(both.log()).unwrap();
+        assert!(log.starts_with(loaded), "{capability}: {log}");
+    }
     // sm_90a runs on 9.0 alone.
     let exact = Driver::new(&artifact("scale", COUNT, &["sm_90a"]));
     assert!(exact.check("cuda:0", &[]).status.success());

@@ -59,12 +59,14 @@ impl Precision {
 }
 
 /// The kernels of a nest, in the order they run; all take operands, results and, where one has it, scratch memory.
+/// `warpgroups` says that the architecture has `wgmma`.
 pub fn lower(
     nest: &Nest,
     operands: &[Operand],
     results: &[Operand],
     in_place: bool,
     precision: Precision,
+    warpgroups: bool,
 ) -> Vec<KernelText> {
     let call = Call {
         arguments: [operands, results].concat(),
@@ -72,7 +74,7 @@ pub fn lower(
     };
     let mut resolved = Resolved::new(nest, operands, results);
     if let Some((a, b)) = nest.contraction()
-        && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision)
+        && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision, warpgroups)
     {
         return texts;
     }

@@ -32,6 +32,7 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
         blocks: total.div_ceil(THREADS) as u64,
         threads: THREADS as u32,
         shared_bytes: 0,
+        shared_align: 16,
         registers: 0,
     };
     let mut arguments = call.arguments.clone();

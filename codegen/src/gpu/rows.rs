@@ -52,6 +52,7 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
         blocks: (blocks * schedule.parts) as u64,
         threads: (schedule.across * schedule.along) as u32,
         shared_bytes,
+        shared_align: 16,
         registers: 0,
     };
     let partial = (schedule.parts > 1).then(|| {

@@ -3,6 +3,7 @@
 
 mod faults;
 mod results;
+mod warpgroup;
 
 use ir::DType;
 use ir::plan::{self, Buffer, Kernel, Launch, Mode, Place, Plan, Role};
@@ -75,7 +76,7 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         predicted_ms: None,
         host: None,
         ptx: vec![Ptx {
-            target: "sm_90".into(),
+            target: if text.contains(".target sm_90a") { "sm_90a" } else { "sm_90" }.into(),
             text,
         }],
     }

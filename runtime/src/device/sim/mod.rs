@@ -5,7 +5,7 @@
 //! | [`decode`], [`moves`], [`names`] | instructions as written to [`code`], instructions as executed |
 //! | [`flow`] | where threads that took different ways meet again |
 //! | [`lanes`] | registers of all threads of a block, as arrays |
-//! | [`arithmetic`], [`convert`], [`matrix`] | what instructions compute, rounded as the ISA says |
+//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | what instructions compute, rounded as the ISA says |
 //! | [`global`], [`shared`] | memory that remembers who touched it |
 //! | [`block`] | runs a block, instruction by instruction; [`access`] its loads and stores, [`warp`] what lanes exchange |
 //! | [`counts`] | operations, bytes, coalescing, bank conflicts |
@@ -34,6 +34,7 @@ mod names;
 pub mod predict;
 mod shared;
 mod warp;
+mod warpgroup;
 
 use super::{BufferId, Device, LaunchId, ptx};
 use crate::Error;
@@ -238,7 +239,8 @@ impl Sim {
     }
 }
 
-/// An opcode without types: of loads and stores with the memory, of copies as `cp.async`.
+/// An opcode without types: of loads and stores with the memory, of copies as `cp.async`, of tensor cores with what they
+/// multiply.
 fn short_name(opcode: &str) -> String {
     let parts: Vec<&str> = opcode.split('.').collect();
     match parts[0] {
@@ -256,6 +258,8 @@ fn short_name(opcode: &str) -> String {
             .replace(".cg", ""),
         "mma" if parts.contains(&"bf16") => "mma.bf16".to_string(),
         "mma" => "mma.tf32".to_string(),
+        "wgmma" if parts.contains(&"mma_async") => format!("wgmma.{}.{}", parts[4], parts[parts.len() - 1]),
+        "wgmma" => parts[..parts.len().min(2)].join("."),
         name => name.to_string(),
     }
 }
