@@ -108,12 +108,7 @@ fn kernel(
         launches,
         inputs,
         outputs,
-        tolerance: F32
-            + if contracts {
-                rounding(target)
-            } else {
-                0.0
-            },
+        tolerance: F32 + if contracts { rounding(target) } else { 0.0 },
     }
 }
 

@@ -34,7 +34,11 @@ pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: 
     let grid = Grid {
         blocks: BLOCKS,
         threads: THREADS,
-        shared_bytes: if warpgroups { (4 * LINE * (ROWS + COLUMNS)) as u32 } else { 0 },
+        shared_bytes: if warpgroups {
+            (4 * LINE * (ROWS + COLUMNS)) as u32
+        } else {
+            0
+        },
         shared_align: ALIGNMENT,
         registers: 0,
     };

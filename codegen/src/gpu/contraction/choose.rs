@@ -1,7 +1,7 @@
 //! Sides, tile and parts of a contraction.
 
-use super::{Along, Lines, Schedule, Side, Tile, Unit};
 use super::warpgroup::{ALIGNMENT, LINE};
+use super::{Along, Lines, Schedule, Side, Tile, Unit};
 use crate::access::Access;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::Grid;
@@ -163,7 +163,11 @@ impl<'a> Schedule<'a> {
                 (_, Precision::Bf16) if self.tile.threads > 128 => 0,
                 _ => 168,
             },
-            shared_align: if self.tile.unit == Unit::Warpgroup { ALIGNMENT } else { 16 },
+            shared_align: if self.tile.unit == Unit::Warpgroup {
+                ALIGNMENT
+            } else {
+                16
+            },
         }
     }
 

@@ -101,7 +101,11 @@ impl Schedule<'_> {
         let line = self.line(side, apart);
         let groups: Vec<Vec<usize>> = (0..side.tile)
             .step_by(line.max(apart))
-            .map(|begin| (begin..side.tile.min(begin + line.max(apart))).step_by(apart).collect())
+            .map(|begin| {
+                (begin..side.tile.min(begin + line.max(apart)))
+                    .step_by(apart)
+                    .collect()
+            })
             .collect();
         let few = groups.len() <= FEW && self.nest.reads[side.read].divided.is_empty();
         let name = argument_name(self.nest.reads[side.read].argument);
@@ -137,7 +141,11 @@ impl Schedule<'_> {
         let Some(&last) = side.loops.last() else {
             return 1;
         };
-        let asked = access.checks.iter().map(Check::map).chain(access.divided.iter().map(|d| &d.0));
+        let asked = access
+            .checks
+            .iter()
+            .map(Check::map)
+            .chain(access.divided.iter().map(|d| &d.0));
         let line = common_divisor(self.nest.extent(last), side.tile);
         match line.is_multiple_of(apart) && asked.into_iter().all(|map| map.coefficient(last) == 0) {
             true => line,

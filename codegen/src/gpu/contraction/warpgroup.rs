@@ -44,7 +44,10 @@ pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) 
         let b = body.op(format_args!("arith.constant {b} : i64"));
         body.op(format_args!("arith.addi {a}, {b} : i64"))
     };
-    let (left, right) = (plus(base, DESCRIPTOR), plus(base, DESCRIPTOR + columns as i64 / 4));
+    let (left, right) = (
+        plus(base, DESCRIPTOR),
+        plus(base, DESCRIPTOR + columns as i64 / 4),
+    );
     let mut further = |a: Value, units: Value| {
         let units = body.op(format_args!("arith.index_castui {units} : index to i64"));
         body.op(format_args!("arith.addi {a}, {units} : i64"))
@@ -63,7 +66,9 @@ pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) 
 
 /// Lets `wgmma` see what the threads put into shared memory, once a barrier says that all did.
 pub fn show_copies(body: &mut Body) {
-    body.line("llvm.inline_asm has_side_effects asm_dialect = att \"fence.proxy.async;\", \"~{memory}\" : () -> ()");
+    body.line(
+        "llvm.inline_asm has_side_effects asm_dialect = att \"fence.proxy.async;\", \"~{memory}\" : () -> ()",
+    );
 }
 
 /// Begins the products of a warpgroup's 64 rows with `columns` columns at pairs of descriptors; [`wait`] ends them, and
@@ -96,7 +101,11 @@ fn in_place(body: &mut Body, text: &str, descriptors: &[Value], sums: &[Value]) 
     let same = (0..sums.len()).map(|i| i.to_string());
     let constraints: Vec<String> = results.into_iter().chain(given).chain(same).collect();
     let operands: Vec<String> = descriptors.iter().chain(sums).map(Value::to_string).collect();
-    let types: Vec<&str> = descriptors.iter().map(|_| "i64").chain(sums.iter().map(|_| "f32")).collect();
+    let types: Vec<&str> = descriptors
+        .iter()
+        .map(|_| "i64")
+        .chain(sums.iter().map(|_| "f32"))
+        .collect();
     let ty = format!("!llvm.struct<({})>", vec!["f32"; sums.len()].join(", "));
     let made = body.op(format_args!(
         "llvm.inline_asm has_side_effects asm_dialect = att \"{text}\", \"{},~{{memory}}\" {} : ({}) -> {ty}",
