@@ -76,7 +76,12 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         predicted_ms: None,
         host: None,
         ptx: vec![Ptx {
-            target: if text.contains(".target sm_90a") { "sm_90a" } else { "sm_90" }.into(),
+            target: if text.contains(".target sm_90a") {
+                "sm_90a"
+            } else {
+                "sm_90"
+            }
+            .into(),
             text,
         }],
     }

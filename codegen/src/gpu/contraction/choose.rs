@@ -155,12 +155,11 @@ impl<'a> Schedule<'a> {
             blocks: self.block_extents().iter().map(|&n| n as u64).product(),
             threads: self.tile.threads as u32,
             shared_bytes: (self.stage_words() * self.tile.stages * 4) as u32,
-            // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; of
-            // bf16, it spills when it is told (tried with ptxas 13.3 on every model: tests/ptx.rs).
-            // Two blocks of warpgroups at once keep the tensor cores busy while one of them waits.
-            registers: match (self.tile.unit, self.precision) {
-                (Unit::Warpgroup, _) => 128,
-                (_, Precision::Bf16) if self.tile.threads > 128 => 0,
+            // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; those
+            // of warpgroups it gives what they need, at the most 128 but for the first convolution (tried with ptxas 13.3
+            // on every model: tests/ptx.rs).
+            registers: match self.tile.unit {
+                Unit::Warpgroup => 0,
                 _ => 168,
             },
             shared_align: if self.tile.unit == Unit::Warpgroup {

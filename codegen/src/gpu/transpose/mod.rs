@@ -78,6 +78,7 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<
         blocks: schedule.block_extents().iter().map(|&n| n as u64).product(),
         threads: THREADS as u32,
         shared_bytes: 4 * words as u32,
+        shared_align: 16,
         registers: 0,
     };
     let scratch = partial.map(|partial| partial.scratch.clone());

@@ -87,10 +87,15 @@ pub fn decode(module: &Module, entry: &Entry) -> Result<Program, Unknown> {
             *to = before.min(decoder.starts[first]);
         }
     }
-    let waits = steps.iter().any(|step| matches!(step.code, Code::WarpgroupMultiply { .. }));
+    let waits = steps
+        .iter()
+        .any(|step| matches!(step.code, Code::WarpgroupMultiply { .. }));
     let names = |instruction: &Instruction| {
         let mut found = vec![];
-        let guard = instruction.guard.iter().map(|(name, _)| Operand::Name(name.clone()));
+        let guard = instruction
+            .guard
+            .iter()
+            .map(|(name, _)| Operand::Name(name.clone()));
         let operands = instruction.operands.iter().cloned().chain(guard).collect();
         decoder.named(&Operand::Vector(operands), &mut found);
         found

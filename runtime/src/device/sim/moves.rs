@@ -300,12 +300,32 @@ impl Decoder<'_> {
                     _ => Err("a number of groups is expected".to_string()),
                 };
             }
-            ["wgmma", "mma_async", "sync", "aligned", shape, "f32", "tf32", "tf32"] => (shape, false),
-            ["wgmma", "mma_async", "sync", "aligned", shape, "f32", "bf16", "bf16"] => (shape, true),
+            [
+                "wgmma",
+                "mma_async",
+                "sync",
+                "aligned",
+                shape,
+                "f32",
+                "tf32",
+                "tf32",
+            ] => (shape, false),
+            [
+                "wgmma",
+                "mma_async",
+                "sync",
+                "aligned",
+                shape,
+                "f32",
+                "bf16",
+                "bf16",
+            ] => (shape, true),
             _ => return Err("the instruction is not known".to_string()),
         };
         let deep = if bf16 { "k16" } else { "k8" };
-        let columns = shape.strip_prefix("m64n").and_then(|rest| rest.strip_suffix(deep));
+        let columns = shape
+            .strip_prefix("m64n")
+            .and_then(|rest| rest.strip_suffix(deep));
         let columns: usize = columns.and_then(|n| n.parse().ok()).unwrap_or(0);
         if columns == 0 || columns > 256 || !columns.is_multiple_of(8) {
             return Err("the shape is not known".to_string());
@@ -315,7 +335,10 @@ impl Decoder<'_> {
         };
         // Both factors with their sign; of bf16 also that neither is transposed.
         let expected: &[i64] = if bf16 { &[1, 1, 0, 0] } else { &[1, 1] };
-        let plain = rest.iter().zip(expected).all(|(found, &number)| *found == Operand::Number(number));
+        let plain = rest
+            .iter()
+            .zip(expected)
+            .all(|(found, &number)| *found == Operand::Number(number));
         if !plain || rest.len() != expected.len() {
             return Err("only factors as they are, with rows along the depth, are known".to_string());
         }

@@ -65,7 +65,9 @@ impl Shared {
             let wrote = self.wrote[first + i];
             let writer = (wrote & 0xffff) as usize - 1;
             if self.shown[writer] < (wrote & !PENDING) >> 32 {
-                let what = format!("wgmma reads what thread {writer} wrote and did not show: fence.proxy.async is missing");
+                let what = format!(
+                    "wgmma reads what thread {writer} wrote and did not show: fence.proxy.async is missing"
+                );
                 return Err(Fault::new(thread, what));
             }
             *word = self.words[first + i];

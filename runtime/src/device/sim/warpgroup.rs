@@ -143,7 +143,9 @@ impl Products {
 /// The warpgroups that have an active thread.
 fn warpgroups(mask: &Mask) -> impl Iterator<Item = usize> {
     let warps = mask.0.chunks(THREADS / WARP).enumerate();
-    warps.filter(|w| w.1.iter().any(|&active| active != 0)).map(|w| w.0)
+    warps
+        .filter(|w| w.1.iter().any(|&active| active != 0))
+        .map(|w| w.0)
 }
 
 impl Block<'_> {
@@ -163,11 +165,16 @@ impl Block<'_> {
                 continue;
             }
             if let Some(missing) = (0..THREADS / WARP).find(|&w| warps.get(w) != Some(&u32::MAX)) {
-                let what = format!("does not take part in an instruction of its whole warpgroup, with warp {missing} of it");
+                let what = format!(
+                    "does not take part in an instruction of its whole warpgroup, with warp {missing} of it"
+                );
                 return Err(Fault::new(first, what));
             }
             // Sums of the same shape follow each other in order; other uses of a sum do not wait.
-            let waiting = self.products.groups[number].iter().flatten().chain(&self.products.open[number]);
+            let waiting = self.products.groups[number]
+                .iter()
+                .flatten()
+                .chain(&self.products.open[number]);
             for product in waiting {
                 let shared = product.sums.iter().any(|sum| step.list.contains(sum));
                 if shared && product.sums != step.list {
@@ -177,12 +184,24 @@ impl Block<'_> {
             let mut words = vec![];
             let mut matrix = |register: u32, rows: usize, values: &mut [[u32; WORDS]]| {
                 let descriptor = self.registers.get_wide(register, first);
-                let all = (first..first + THREADS).all(|t| self.registers.get_wide(register, t) == descriptor);
+                let all =
+                    (first..first + THREADS).all(|t| self.registers.get_wide(register, t) == descriptor);
                 if !all {
-                    return Err(Fault::new(first, "the threads of a warpgroup have different matrix descriptors"));
+                    return Err(Fault::new(
+                        first,
+                        "the threads of a warpgroup have different matrix descriptors",
+                    ));
                 }
                 let detail = self.detailed.then_some(&mut self.detail);
-                read(&mut self.shared, descriptor, rows, first, values, &mut words, detail)
+                read(
+                    &mut self.shared,
+                    descriptor,
+                    rows,
+                    first,
+                    values,
+                    &mut words,
+                    detail,
+                )
             };
             let (mut left, mut right) = ([[0; WORDS]; ROWS], [[0; WORDS]; COLUMNS]);
             matrix(step.a, ROWS, &mut left)?;
@@ -218,12 +237,15 @@ impl Block<'_> {
                         let (row, column) = place(lane, i);
                         *out = (sums[row][column] as f32).to_bits();
                     }
-                    self.registers.set_narrow(register, first / WARP + warp, u32::MAX, &out);
+                    self.registers
+                        .set_narrow(register, first / WARP + warp, u32::MAX, &out);
                 }
             }
             let products = &mut self.products;
             products.sums.resize(self.kernel.program.registers.0, false);
-            step.list.iter().for_each(|&sum| products.sums[sum as usize] = true);
+            step.list
+                .iter()
+                .for_each(|&sum| products.sums[sum as usize] = true);
             products.open[number].push(Product {
                 sums: step.list.clone(),
                 words,
