@@ -206,6 +206,7 @@ fn samples(
 pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, Error> {
     let own = Options {
         machine: Machine::Processor,
+        second: None,
         ..*options
     };
     let program =

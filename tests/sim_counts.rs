@@ -126,6 +126,7 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
         },
         opt_level: 2,
         machine: Machine::Gpu,
+        second: None,
     };
     let program = passes::compile(&model.graph, &options, &mut |_, _| {}).unwrap();
     let calls = program
