@@ -43,16 +43,31 @@ fn precision(target: &Target) -> Precision {
     }
 }
 
+/// The coarsest arithmetic of several devices: processors compute in f32, and GPUs of one program alike.
+fn coarsest(targets: &[Target]) -> Precision {
+    let precisions = targets.iter().map(precision);
+    precisions.fold(Precision::F32, |coarsest, precision| match precision {
+        Precision::F32 => coarsest,
+        _ => precision,
+    })
+}
+
 /// The kernels of a program, each alone.
-pub fn kernels(program: &Program, calls: &[CallLaunches], target: &Target) -> Result<Case, Error> {
+pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> Result<Case, Error> {
     let mode = program.mode;
-    let pairs: Vec<(usize, &KernelCall)> = program.kernels.iter().enumerate().collect();
+    let all = program.kernels.iter().enumerate();
+    let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut kernels: Vec<Option<KernelCase>> = vec![None; pairs.len()];
     std::thread::scope(|scope| {
         let work = |worker: usize| {
             let own = pairs.iter().skip(worker).step_by(workers);
-            let made = own.map(|&(i, call)| (i, kernel(program, calls, i, call, target)));
+            let made = own.map(|&(i, call)| {
+                (
+                    i,
+                    kernel(program, calls, i, call, &targets[program.device_of(call).0]),
+                )
+            });
             made.collect::<Vec<_>>()
         };
         let others: Vec<_> = (0..workers)
@@ -203,7 +218,7 @@ fn samples(
 
 /// A program as a whole: everything that is set is drawn, and what a run leaves behind is what the same graph, compiled for
 /// this processor in f32, leaves behind.
-pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, Error> {
+pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Case, Error> {
     let own = Options {
         machine: Machine::Processor,
         second: None,
@@ -211,7 +226,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     };
     let program =
         passes::compile(graph, &own, &mut |_, _| {}).map_err(|error| Error::input(error.to_string()))?;
-    let host = Target::Host(HostTarget::native());
+    let host = [Target::Host(HostTarget::native())];
     let compiled =
         codegen::compile(&program, &host, false).map_err(|error| Error::work(error.to_string()))?;
     let program: Compiled = program_of(compiled, &host, String::new());
@@ -245,7 +260,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     executor.run()?;
     // Outputs, and the smaller parameters, which a step has changed. Rounded factors turn some values about 0 to the other
     // side, where their gradients are others: then only outputs are compared.
-    let exact = precision(target) == Precision::F32;
+    let exact = coarsest(targets) == Precision::F32;
     let small = |shape: &[usize]| shape.iter().product::<usize>() <= 1 << 14;
     let kept = executor.names(|role| match role {
         Role::Output { .. } => true,
@@ -260,7 +275,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     let rules = CaseRules {
         mode: options.mode,
         runs: 1,
-        tolerance: LAYERS * (F32 + rounding(precision(target))),
+        tolerance: LAYERS * (F32 + rounding(coarsest(targets))),
         initial_seed: Some(0),
         drawn,
     };

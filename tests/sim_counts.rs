@@ -44,7 +44,7 @@ fn kernels_move_little_more_than_they_must() {
         recipe: Default::default(),
         dropout: true,
         opt_level: 2,
-        target: Target::Gpu(gpu, Precision::Tf32),
+        targets: vec![Target::Gpu(gpu, Precision::Tf32)],
         with_cases: false,
         emit: vec![],
     };
@@ -67,7 +67,7 @@ fn kernels_move_little_more_than_they_must() {
         &plan
             .step
             .iter()
-            .find(|launch| launch.kernel == kernel)
+            .find(|launch| launch.kernel_position() == Some(kernel))
             .unwrap()
             .label
     };
