@@ -58,7 +58,7 @@ pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) ->
     let all = program.kernels.iter().enumerate();
     let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut kernels: Vec<Option<KernelCase>> = vec![None; pairs.len()];
+    let mut kernels: Vec<Option<KernelCase>> = vec![None; program.kernels.len()];
     std::thread::scope(|scope| {
         let work = |worker: usize| {
             let own = pairs.iter().skip(worker).step_by(workers);

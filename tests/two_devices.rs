@@ -74,21 +74,34 @@ fn train(program: &Compiled, devices: &str, steps: usize) -> (Vec<f32>, Vec<(Str
 fn assert_trained_alike(devices: &str, batch: usize, steps: usize) {
     let one = train(&compiled(Mode::Train, batch, "cpu:0"), "cpu:0", steps);
     let program = compiled(Mode::Train, batch, devices);
-    let moved = program.plan.step.iter().filter(|launch| matches!(launch.work, Work::Transfer { .. }));
+    let moved = program
+        .plan
+        .step
+        .iter()
+        .filter(|launch| matches!(launch.work, Work::Transfer { .. }));
     assert!(moved.count() > 0, "nothing is transferred");
     let two = train(&program, devices, steps);
     for (step, (one, two)) in one.0.iter().zip(&two.0).enumerate() {
         let error = f64::from((one - two).abs() / one.abs());
-        assert!(error <= TOLERANCE, "{devices}, step {step}: the loss is {two} instead of {one}");
+        assert!(
+            error <= TOLERANCE,
+            "{devices}, step {step}: the loss is {two} instead of {one}"
+        );
     }
     for ((name, one), (other, two)) in one.1.iter().zip(&two.1) {
         assert_eq!(name, other);
         let largest = one.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let worst = one.iter().zip(two).fold(0.0f32, |worst, (a, b)| match (a - b).abs() {
-            difference if difference.is_finite() => worst.max(difference),
-            _ => f32::INFINITY,
-        });
-        assert!(f64::from(worst / largest) <= TOLERANCE, "{devices}: {name} differs by {worst} of {largest}");
+        let worst = one
+            .iter()
+            .zip(two)
+            .fold(0.0f32, |worst, (a, b)| match (a - b).abs() {
+                difference if difference.is_finite() => worst.max(difference),
+                _ => f32::INFINITY,
+            });
+        assert!(
+            f64::from(worst / largest) <= TOLERANCE,
+            "{devices}: {name} differs by {worst} of {largest}"
+        );
     }
     let again = train(&program, devices, steps);
     let bits = |losses: &[f32]| losses.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -115,8 +128,16 @@ fn diagnosis_sees_all_devices() {
     runtime::bench::set_random_inputs(&mut executor).unwrap();
     let profile = executor.profile().unwrap();
     assert_eq!(profile.len(), program.plan.step.len());
-    assert!(profile.iter().any(|launch| launch.kernel == "transfer" && launch.bytes > 0));
-    assert!([0, 1].iter().all(|device| profile.iter().any(|launch| launch.device == *device)));
+    assert!(
+        profile
+            .iter()
+            .any(|launch| launch.kernel == "transfer" && launch.bytes > 0)
+    );
+    assert!(
+        [0, 1]
+            .iter()
+            .all(|device| profile.iter().any(|launch| launch.device == *device))
+    );
     assert_eq!(executor.first_non_finite().unwrap(), None);
     // In the second half of the batch, so on the second device.
     let mut images = executor.get_f32("image").unwrap();
@@ -138,27 +159,53 @@ fn what_two_devices_saved_one_goes_on_with_and_the_other_way_round() {
     };
     place.succeeds("train tiny.ir --data data --steps 6 --out whole --devices cpu:0");
     for (run, first, then) in [("down", pair(), "cpu:0"), ("up", "cpu:0", pair())] {
-        place.succeeds(&format!("train tiny.ir --data data --steps 3 --out {run} --devices {first}"));
-        place.succeeds(&format!("train tiny.ir --data data --steps 6 --out {run} --resume --devices {then}"));
+        place.succeeds(&format!(
+            "train tiny.ir --data data --steps 3 --out {run} --devices {first}"
+        ));
+        place.succeeds(&format!(
+            "train tiny.ir --data data --steps 6 --out {run} --resume --devices {then}"
+        ));
         let (whole, parts) = (losses("whole"), losses(run));
         assert_eq!(whole.len(), parts.len(), "{run}");
         for (one, two) in whole.iter().zip(&parts) {
-            assert!((one - two).abs() <= TOLERANCE * one.abs(), "{run}: {parts:?} instead of {whole:?}");
+            assert!(
+                (one - two).abs() <= TOLERANCE * one.abs(),
+                "{run}: {parts:?} instead of {whole:?}"
+            );
         }
-        place.succeeds(&format!("eval tiny.ir --weights {run} --data data --batch 4 --devices {}", pair()));
+        place.succeeds(&format!(
+            "eval tiny.ir --weights {run} --data data --batch 4 --devices {}",
+            pair()
+        ));
     }
 }
 
 #[test]
 fn the_command_line_takes_two_devices_and_says_what_it_does_not_take() {
     let place = Place::new();
-    let text = place.succeeds(&format!("compile tiny.ir --mode train --batch 6 --emit optimized --devices {}", pair()));
-    let transfer = |line: &str| line.starts_with("# 1  transfer") && line.contains("@1") && line.contains("@0");
+    let text = place.succeeds(&format!(
+        "compile tiny.ir --mode train --batch 6 --emit optimized --devices {}",
+        pair()
+    ));
+    let transfer =
+        |line: &str| line.starts_with("# 1  transfer") && line.contains("@1") && line.contains("@0");
     assert!(text.lines().any(transfer), "{text}");
-    let report = place.json(&format!("bench tiny.ir --mode train --batch 6 --iters 2 --devices {} --json", pair()));
+    let report = place.json(&format!(
+        "bench tiny.ir --mode train --batch 6 --iters 2 --devices {} --json",
+        pair()
+    ));
     assert_eq!(report["devices"], pair());
-    place.refused("bench tiny.ir --devices cpu:0,cpu:9999", &["core 9999 is not among those"]);
-    place.refused("bench tiny.ir --devices cpu:0,cpu:0,sim", &["2 devices at the most"]);
+    place.refused(
+        "bench tiny.ir --devices cpu:0,cpu:9999",
+        &["core 9999 is not among those"],
+    );
+    place.refused(
+        "bench tiny.ir --devices cpu:0,cpu:0,sim",
+        &["2 devices at the most"],
+    );
     place.refused("bench tiny.ir --devices cpu:0,gpu", &["no such kind of device"]);
-    place.succeeds(&format!("compile tiny.ir --mode train --batch 6 --with-cases -o two.alx --devices {}", pair()));
+    place.succeeds(&format!(
+        "compile tiny.ir --mode train --batch 6 --with-cases -o two.alx --devices {}",
+        pair()
+    ));
 }

@@ -104,25 +104,49 @@ fn planted_faults_are_found() {
     type Damage = fn(&mut Plan);
     let damages: [(Damage, &str); 14] = [
         (|p| p.step[2].after = vec![1], "transfer does not wait for make"),
-        (|p| p.step[2].after = vec![0], "transfer does not wait for use the place"),
-        (|p| p.step[3].after.clear(), "overwrite does not wait for transfer"),
+        (
+            |p| p.step[2].after = vec![0],
+            "transfer does not wait for use the place",
+        ),
+        (
+            |p| p.step[3].after.clear(),
+            "overwrite does not wait for transfer",
+        ),
         (|p| p.step[5].after.clear(), "work does not wait for transfer"),
         (|p| p.step[2].after.push(2), "waits for 2, which is not before it"),
         (|p| p.step[0].after.push(5), "waits for 5, which is not before it"),
         (|p| p.step[2].device = 0, "leads from device 0 to 1"),
-        (|p| p.step[2].work = Work::Transfer { from: 2, to: 4 }, "leads from device 0 to 0"),
-        (|p| p.step[2].work = Work::Transfer { from: 2, to: 30 }, "names buffer 30"),
+        (
+            |p| p.step[2].work = Work::Transfer { from: 2, to: 4 },
+            "leads from device 0 to 0",
+        ),
+        (
+            |p| p.step[2].work = Work::Transfer { from: 2, to: 30 },
+            "names buffer 30",
+        ),
         (|p| p.buffers[2].bytes = 32, "needs 64 bytes in a"),
-        (|p| p.step[5] = Launch::kernel("stray", 1, 0, vec![2, 5]), "on device 0"),
+        (
+            |p| p.step[5] = Launch::kernel("stray", 1, 0, vec![2, 5]),
+            "on device 0",
+        ),
         (|p| p.buffers[1].part = part(20, 12), "holds"),
-        (|p| p.buffers[1].part = part(0, 16), "the parts of x are not all of it"),
-        (|p| p.prepare = vec![p.step[2].clone()], "does not stay on its device"),
+        (
+            |p| p.buffers[1].part = part(0, 16),
+            "the parts of x are not all of it",
+        ),
+        (
+            |p| p.prepare = vec![p.step[2].clone()],
+            "does not stay on its device",
+        ),
     ];
     for (damage, said) in damages {
         let mut plan = plan();
         damage(&mut plan);
         let error = plan.check().unwrap_err().to_string();
-        assert!(error.contains(said) || (said == "holds" && error.contains("x of shape")), "{said:?} is not in {error}");
+        assert!(
+            error.contains(said) || (said == "holds" && error.contains("x of shape")),
+            "{said:?} is not in {error}"
+        );
     }
 }
 
@@ -130,8 +154,18 @@ fn planted_faults_are_found() {
 fn two_tensors_of_one_name_are_parts_of_one() {
     let mut plan = plan();
     plan.buffers[1].device = 0;
-    assert!(plan.check().unwrap_err().to_string().contains("two tensors are named x"));
+    assert!(
+        plan.check()
+            .unwrap_err()
+            .to_string()
+            .contains("two tensors are named x")
+    );
     let mut plan = self::plan();
     plan.buffers[1].role = Role::Input { shape: vec![33] };
-    assert!(plan.check().unwrap_err().to_string().contains("two tensors are named x"));
+    assert!(
+        plan.check()
+            .unwrap_err()
+            .to_string()
+            .contains("two tensors are named x")
+    );
 }

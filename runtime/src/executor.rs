@@ -8,7 +8,7 @@ use crate::tensor::{Data, Tensor, type_name};
 use crate::{Error, parts, weights};
 use ir::DType;
 use ir::plan::{Buffer, Launch, Place, Plan, Role, Work};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
@@ -362,13 +362,16 @@ impl Executor {
 
     /// Launches a range of the plan's launches (those of `prepare` first, then those of `step`).
     fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
-        self.devices.iter_mut().try_for_each(|device| device.begin())?;
+        let all: Vec<&Launch> = self.plan.prepare.iter().chain(&self.plan.step).collect();
+        let used: BTreeSet<usize> = range.clone().map(|position| all[position].device).collect();
+        used.iter().try_for_each(|&device| self.devices[device].begin())?;
         let launched = range.into_iter().try_for_each(|position| self.launch(position));
-        // Also after a failure: devices must not stay in a run.
-        let ended = self
-            .devices
-            .iter_mut()
-            .try_for_each(|device| device.synchronise());
+        // Also after a failure: devices must not stay in a run. The last to begin is the first to end, since each gives the
+        // calling thread back as it got it.
+        let mut ended = Ok(());
+        for &device in used.iter().rev() {
+            ended = ended.and(self.devices[device].synchronise());
+        }
         launched.and(ended)
     }
 

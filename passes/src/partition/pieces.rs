@@ -171,7 +171,8 @@ impl<'a> Pieces<'a> {
         if let Some(here) = pieces.iter().filter(holds).find(|piece| piece.device == device) {
             return here.clone();
         }
-        if let Some(there) = pieces.iter().find(holds) {
+        // Not a copy that another device joined: its parts are nearer.
+        if let Some(there) = pieces.iter().filter(holds).find(|piece| piece.original) {
             let there = there.clone();
             let slice = self.slice(id, &there, part);
             return self.transfer(id, &slice, device);
