@@ -38,16 +38,27 @@ fn rounding(target: &Target) -> f64 {
     }
 }
 
+/// The coarsest rounding of several devices.
+fn coarsest(targets: &[Target]) -> f64 {
+    targets.iter().map(rounding).fold(0.0, f64::max)
+}
+
 /// The kernels of a program, each alone.
-pub fn kernels(program: &Program, calls: &[CallLaunches], target: &Target) -> Result<Case, Error> {
+pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> Result<Case, Error> {
     let mode = program.mode;
-    let pairs: Vec<(usize, &KernelCall)> = program.kernels.iter().enumerate().collect();
+    let all = program.kernels.iter().enumerate();
+    let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut kernels: Vec<Option<KernelCase>> = vec![None; pairs.len()];
+    let mut kernels: Vec<Option<KernelCase>> = vec![None; program.kernels.len()];
     std::thread::scope(|scope| {
         let work = |worker: usize| {
             let own = pairs.iter().skip(worker).step_by(workers);
-            let made = own.map(|&(i, call)| (i, kernel(program, calls, i, call, target)));
+            let made = own.map(|&(i, call)| {
+                (
+                    i,
+                    kernel(program, calls, i, call, &targets[program.device_of(call).0]),
+                )
+            });
             made.collect::<Vec<_>>()
         };
         let others: Vec<_> = (0..workers)
@@ -193,14 +204,15 @@ fn samples(
 
 /// A program as a whole: everything that is set is drawn, and what a run leaves behind is what the same graph, compiled for
 /// this processor in f32, leaves behind.
-pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, Error> {
+pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Case, Error> {
     let own = Options {
         machine: Machine::Processor,
+        second: None,
         ..*options
     };
     let program =
         passes::compile(graph, &own, &mut |_, _| {}).map_err(|error| Error::input(error.to_string()))?;
-    let host = Target::Host(HostTarget::native());
+    let host = [Target::Host(HostTarget::native())];
     let compiled =
         codegen::compile(&program, &host, false).map_err(|error| Error::work(error.to_string()))?;
     let program: Compiled = program_of(compiled, &host, String::new());
@@ -234,7 +246,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     executor.run()?;
     // Outputs, and the smaller parameters, which a step has changed. Rounded factors turn some values about 0 to the other
     // side, where their gradients are others: then only outputs are compared.
-    let exact = rounding(target) == 0.0;
+    let exact = coarsest(targets) == 0.0;
     let small = |shape: &[usize]| shape.iter().product::<usize>() <= 1 << 14;
     let kept = executor.names(|role| match role {
         Role::Output { .. } => true,
@@ -249,7 +261,7 @@ pub fn whole(graph: &Graph, options: &Options, target: &Target) -> Result<Case, 
     let rules = CaseRules {
         mode: options.mode,
         runs: 1,
-        tolerance: LAYERS * (F32 + rounding(target)),
+        tolerance: LAYERS * (F32 + coarsest(targets)),
         initial_seed: Some(0),
         drawn,
     };

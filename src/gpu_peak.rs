@@ -35,6 +35,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         device: 0,
         role: role(vec![elements]),
         place: Place::Own,
+        part: None,
     };
     let output = |shape| Role::Output { shape };
     let input = |shape| Role::Input { shape };
@@ -88,14 +89,10 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             shared_bytes: kernel.shared_bytes,
             bytes: argument_bytes.iter().sum(),
             argument_bytes,
+            operands: 0,
             flops,
         });
-        plan.step.push(Launch {
-            label: label.to_string(),
-            kernel: i,
-            device: 0,
-            arguments,
-        });
+        plan.step.push(Launch::kernel(label, 0, i, arguments));
         symbols.push(symbol);
     }
     let code = compile_ptx(&text, &symbols, target).map_err(|error| Error::work(error.to_string()))?;

@@ -42,7 +42,7 @@ fn measure(architecture: &str, product: &str) {
         recipe: Default::default(),
         dropout: true,
         opt_level: 2,
-        target: Target::Gpu(gpu, Precision::Tf32),
+        targets: vec![Target::Gpu(gpu, Precision::Tf32)],
         with_cases: false,
         emit: vec![],
     };
@@ -65,7 +65,7 @@ fn measure(architecture: &str, product: &str) {
         &plan
             .step
             .iter()
-            .find(|launch| launch.kernel == kernel)
+            .find(|launch| launch.kernel_position() == Some(kernel))
             .unwrap()
             .label
     };
@@ -121,6 +121,7 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
         },
         opt_level: 2,
         machine: Machine::Gpu,
+        second: None,
     };
     let program = passes::compile(&model.graph, &options, &mut |_, _| {}).unwrap();
     let calls = program

@@ -35,6 +35,7 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
         device: 0,
         role,
         place: Place::Own,
+        part: None,
     };
     let shape = vec![count];
     let plan = Plan {
@@ -53,17 +54,13 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
             tasks: count as u64 / 32,
             threads: 32,
             shared_bytes: 100_000,
+            operands: 1,
             argument_bytes: vec![4 * count as u64; 2],
             flops: 0,
             bytes: 0,
         }],
         prepare: vec![],
-        step: vec![Launch {
-            label: "layer1".into(),
-            kernel: 0,
-            device: 0,
-            arguments: vec![0, 1],
-        }],
+        step: vec![Launch::kernel("layer1", 0, 0, vec![0, 1])],
         flops: 1,
     };
     let x: Vec<f32> = (0..count).map(|i| (i % 1009) as f32 - 500.0).collect();

@@ -245,6 +245,7 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Grap
             Target::Host(_) => Machine::Processor,
             Target::Gpu(..) => Machine::Gpu,
         },
+        second: None,
     };
     let mut whole = None;
     let program = passes::compile(source, &options, &mut |pass, stage| {
@@ -253,10 +254,11 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Grap
         }
     })
     .unwrap_or_else(|error| panic!("{}\n{error}", case.text));
+    let targets = std::slice::from_ref(target);
     let compiled =
-        codegen::compile(&program, target, false).unwrap_or_else(|error| panic!("{}\n{error}", case.text));
+        codegen::compile(&program, targets, false).unwrap_or_else(|error| panic!("{}\n{error}", case.text));
     compiled.plan.check().expect("codegen makes sound plans");
-    let program = alexc::compile::program_of(compiled, target, String::new());
+    let program = alexc::compile::program_of(compiled, targets, String::new());
     (whole.expect("the pipeline has passes over graphs"), program)
 }
 

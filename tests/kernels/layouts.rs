@@ -10,7 +10,7 @@ use ir::interpreter::{Tensor, evaluate_nest};
 use ir::layout::Layout;
 use ir::nest::{Affine, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source, Unary};
 use ir::plan::{Init, Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use proptest::prelude::*;
 use runtime::device::DeviceSpec;
 use runtime::device::sim::counts::Counts;
@@ -67,6 +67,8 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         role,
         alias: alias.map(ValueId),
         place: Place::Own,
+        device: DeviceIx(0),
+        part: None,
     };
     let mut values = vec![];
     for (i, operand) in operands.iter().enumerate() {
@@ -101,15 +103,15 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         batch: 1,
         values,
         kernels: vec![call],
-        arena_bytes: 0,
+        arena_bytes: vec![0],
         flops: 0,
     };
     program.verify().expect("the program is sound");
     let gpu = GpuTarget::from_name("sm_90").expect("an architecture");
-    let target = Target::Gpu(gpu, Precision::F32);
-    let compiled = codegen::compile(&program, &target, false).expect("the nest compiles");
+    let targets = [Target::Gpu(gpu, Precision::F32)];
+    let compiled = codegen::compile(&program, &targets, false).expect("the nest compiles");
     compiled.plan.check().expect("codegen makes sound plans");
-    let program = alexc::compile::program_of(compiled, &target, String::new());
+    let program = alexc::compile::program_of(compiled, &targets, String::new());
     let mut executor = Executor::new(&program, &DeviceSpec::parse_list("sim").unwrap()).unwrap();
     executor.set_poison(true);
 

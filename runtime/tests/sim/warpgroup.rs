@@ -9,9 +9,12 @@ const SHARED: usize = 10 * 1024;
 /// Where columns begin.
 const RIGHT: usize = 8 * 1024;
 
+/// Where the word at a place of a line lies.
+type Swizzle = fn(usize) -> usize;
+
 /// A way to lay out rows in shared memory: the number in a descriptor, and the bytes of a row. Parts of 16 bytes of a row
 /// are shuffled among themselves by the row's number, as often as the row has parts.
-const LAYOUTS: [(u64, usize, fn(usize) -> usize); 3] = [
+const LAYOUTS: [(u64, usize, Swizzle); 3] = [
     (1, 128, |row| row % 8),
     (2, 64, |row| row % 8 / 2),
     (3, 32, |row| row % 8 / 4),

@@ -36,17 +36,18 @@ mod shared;
 mod warp;
 mod warpgroup;
 
-use super::{BufferId, Device, LaunchId, ptx};
+use super::cuda::driver::Gpu;
+use super::{BufferId, Device, LaunchId, Outlet, ptx};
 use crate::Error;
 use crate::artifact::Compiled;
 use block::{Block, Kernel, Stopped};
 use counts::{Counts, Detail};
 use fault::Place;
-use global::{Global, Span};
+use global::{Global, Region, Span};
 use ir::plan::{Launch, Plan};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// Architectures whose PTX is understood.
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_90a", "sm_100"];
@@ -92,7 +93,8 @@ impl Sim {
         let memory = super::cpu::available_bytes();
         super::capacity::check(&plan, position, memory / 3, &name)?;
         let mut kernels = HashMap::new();
-        for kernel in &plan.kernels {
+        for kernel in super::kernels_of(&plan, position) {
+            let kernel = &plan.kernels[kernel];
             let symbol = &kernel.symbol;
             let fail = |what: String| {
                 Err(Error::input(format!(
@@ -148,12 +150,12 @@ impl Sim {
         }
     }
 
-    fn run(&mut self, launch: &Launch) -> Result<(), Error> {
-        let plan = &self.plan.kernels[launch.kernel];
+    fn run(&mut self, launch: &Launch, kernel: usize) -> Result<(), Error> {
+        let plan = &self.plan.kernels[kernel];
         let kernel = &self.kernels[&plan.symbol];
         let blocks = plan.tasks;
         let mut arguments = vec![];
-        for &buffer in &launch.arguments {
+        for buffer in launch.buffers() {
             arguments.push(self.span(BufferId(buffer), 0)?);
         }
         let addresses: Vec<u64> = arguments.iter().map(Span::address).collect();
@@ -239,6 +241,35 @@ impl Sim {
     }
 }
 
+/// A buffer as other devices read it.
+struct SimOutlet {
+    span: Span,
+    region: Arc<Region>,
+    what: String,
+}
+
+impl Outlet for SimOutlet {
+    fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        if bytes.len() != self.span.bytes {
+            let (found, expected) = (bytes.len(), self.span.bytes);
+            return Err(Error::work(format!(
+                "{} has {expected} bytes and was to fill {found}",
+                self.what
+            )));
+        }
+        self.region.send(self.span, bytes).map_err(|byte| {
+            let what = &self.what;
+            Error::work(format!(
+                "a transfer reads {what} at byte {byte}, which nothing wrote"
+            ))
+        })
+    }
+
+    fn on_gpu(&self) -> Option<(&Gpu, u64)> {
+        None
+    }
+}
+
 /// An opcode without types: of loads and stores with the memory, of copies as `cp.async`, of tensor cores with what they
 /// multiply.
 fn short_name(opcode: &str) -> String {
@@ -303,13 +334,36 @@ impl Device for Sim {
             .chain(&self.plan.step)
             .nth(launch.0)
             .cloned();
-        match found {
-            Some(found) if found.device == self.position => self.run(&found),
-            _ => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
+        let here = found.filter(|found| found.device == self.position);
+        let kernel = here.as_ref().and_then(Launch::kernel_position);
+        match here.zip(kernel) {
+            Some((found, kernel)) => self.run(&found, kernel),
+            None => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
         }
     }
 
+    fn complete(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn synchronise(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+        let span = self.span(buffer, 0)?;
+        Ok(Box::new(SimOutlet {
+            span,
+            region: self.global.region(span),
+            what: format!("buffer {} of {}", self.plan.buffers[buffer.0].name, self.name),
+        }))
+    }
+
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        let mut bytes = vec![0; span.bytes];
+        from.read(&mut bytes)?;
+        self.global.write(span, &bytes);
         Ok(())
     }
 
