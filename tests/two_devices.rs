@@ -106,8 +106,13 @@ fn assert_trained_alike(devices: &str, batch: usize, steps: usize) {
     let again = train(&program, devices, steps);
     let bits = |losses: &[f32]| losses.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&two.0), bits(&again.0), "{devices}");
-    let same = |(a, b): (&(String, Vec<f32>), &(String, Vec<f32>))| bits(&a.1) == bits(&b.1);
-    assert!(two.1.iter().zip(&again.1).all(same), "{devices}: two runs differ");
+    for ((name, first), (_, second)) in two.1.iter().zip(&again.1) {
+        assert_eq!(
+            bits(first),
+            bits(second),
+            "{devices}: {name} differs between two runs"
+        );
+    }
 }
 
 #[test]
