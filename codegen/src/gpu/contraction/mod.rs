@@ -6,6 +6,12 @@
 //! there (`cp.async`), each element fetched from where it lies, or a zero where it lies outside. So convolutions, their
 //! gradients and matrix products are one kernel, and nothing is rearranged in memory for it.
 //!
+//! Max pooling is no epilogue here. Its windows overlap (3 × 3 in steps of 2), so a tile of 128 points of an image, 15 × 8,
+//! has 7 × 3 whole windows, which stand for 84 points: half as much work again. The first convolution of `alexnet-owt` at
+//! batch 128 would so save 198 MB of writing and reading again (41 µs at an H200's 4.8 TB/s) for 9 GFLOP more (29 µs at
+//! 65 % of its tf32 rate); the second, 143 MB (30 µs) for 30 GFLOP (93 µs). The 2012 network pools its first two layers after
+//! they are normalised across channels.
+//!
 //! `choose` decides, `copy` fetches, `multiply` has the arithmetic of threads (f32) and of warps (tensor cores),
 //! `warpgroup` that of four warps together, `write` puts them together and finishes the outputs.
 
