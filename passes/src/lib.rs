@@ -15,6 +15,7 @@
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
 
 pub mod compose;
+pub mod eqsat;
 pub mod error;
 pub mod fuse;
 pub mod gpu_layout;
