@@ -26,6 +26,7 @@ pub mod memory;
 pub mod partition;
 pub mod schedule;
 pub mod simplify;
+pub mod solver;
 pub mod substitute;
 pub mod training;
 

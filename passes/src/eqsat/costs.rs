@@ -1,28 +1,20 @@
-//! What a kernel costs, as the extraction wants to know it.
+//! What kernels cost, as the extraction wants to know it.
 
 use ir::nest::{Binary, Expr, Nest, Unary};
-use ir::types::Type;
-
-/// Seconds of one kernel, by cause.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cost {
-    /// Arithmetic.
-    pub compute: f64,
-    /// Reading every operand once.
-    pub read: f64,
-    /// Writing each output, if it is stored.
-    pub store: Vec<f64>,
-    /// Launching.
-    pub launch: f64,
-}
 
 /// A model of a machine.
 pub trait Costs {
-    /// The cost of a nest over operands of these types.
-    fn kernel(&self, nest: &Nest, operands: &[&Type]) -> Cost;
+    /// Seconds of a nest's arithmetic, if its operands are at hand.
+    fn compute(&self, nest: &Nest) -> f64;
+    /// Seconds of reading or writing so many bytes of memory.
+    fn traffic(&self, bytes: usize) -> f64;
+    /// Seconds of a launch.
+    fn launch(&self) -> f64;
+    /// Seconds of bringing so many bytes from another device.
+    fn transfer(&self, bytes: usize) -> f64;
 }
 
-/// Arithmetic over a rate, traffic over a bandwidth, the larger of both.
+/// Arithmetic over a rate, traffic over a bandwidth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Roofline {
     /// Floating-point operations a second.
@@ -31,10 +23,14 @@ pub struct Roofline {
     pub bandwidth: f64,
     /// Seconds of a launch.
     pub launch: f64,
+    /// Bytes a second between devices.
+    pub link: f64,
+    /// Seconds of a transfer of nothing.
+    pub latency: f64,
 }
 
 impl Costs for Roofline {
-    fn kernel(&self, nest: &Nest, operands: &[&Type]) -> Cost {
+    fn compute(&self, nest: &Nest) -> f64 {
         let count = |e: &Expr| {
             let mut operations = 0.0;
             e.walk(&mut |part| operations += weight(part));
@@ -47,16 +43,19 @@ impl Costs for Roofline {
             None => NO_CONTRACTION * (1.0 + count(&nest.body)),
         };
         let reduced = if nest.reduction.is_empty() { 0.0 } else { body * nest.points() as f64 };
-        let operations = reduced + NO_CONTRACTION * outputs * nest.parallel_points() as f64;
-        let seconds = |bytes: usize| bytes as f64 / self.bandwidth;
-        let bytes = |ty: &&Type| ty.elements() * ty.dtype.bytes();
-        let stored = |o: &ir::nest::Output| o.extents.iter().product::<usize>() * o.dtype.bytes();
-        Cost {
-            compute: operations / self.flops,
-            read: seconds(operands.iter().map(bytes).sum()),
-            store: nest.outputs.iter().map(|o| seconds(stored(o))).collect(),
-            launch: self.launch,
-        }
+        (reduced + NO_CONTRACTION * outputs * nest.parallel_points() as f64) / self.flops
+    }
+
+    fn traffic(&self, bytes: usize) -> f64 {
+        bytes as f64 / self.bandwidth
+    }
+
+    fn launch(&self) -> f64 {
+        self.launch
+    }
+
+    fn transfer(&self, bytes: usize) -> f64 {
+        self.latency + bytes as f64 / self.link
     }
 }
 

@@ -4,13 +4,17 @@
 //! (conv2d ?attributes ?x ?w)    an operation: its attributes are a leaf, so that patterns bind and rules read them
 //! (kernel#12 ?x ?w ?b)          a nest over stored values; what it makes is a tuple
 //! (result#0 ?kernel)            one value of a tuple: equal to the operation that means the same
+//! (inside ?host ?guest)         the guest's tuple, computed where the host runs: equal to the guest
 //! conv1.weight                  an input or a parameter
 //! ```
 //!
 //! A class of values is one tensor, however it is computed. Whether a value is *stored* is not in the e-graph: a kernel
-//! offers every value it comes by, and the extraction pays for those that it writes to memory (see `extract`).
+//! offers every value it comes by, and the extraction pays for those that it writes to memory (see `extract`). So is a fused
+//! kernel never a node of its own: it is a host with those of its possible guests that the extraction lets in. Their number
+//! grows with the pairs, where that of fused kernels would grow with the subsets.
 
 use super::interner::{Interner, NestId, OpId};
+use super::kernel::Hosts;
 use egg::{DidMerge, EGraph, FromOp, Id, Language};
 use ir::nest::Nest;
 use ir::ops::{MNEMONICS, Op};
@@ -31,6 +35,8 @@ pub enum Node {
     Kernel(NestId, Box<[Id]>),
     /// One output of a kernel.
     Result(u32, [Id; 1]),
+    /// What the second kernel makes, computed where the first runs.
+    Inside([Id; 2]),
 }
 
 /// What nodes have in common when only their children differ.
@@ -46,6 +52,8 @@ pub enum Kind {
     Kernel(NestId),
     /// An output.
     Result(u32),
+    /// A kernel inside of another.
+    Inside,
 }
 
 impl Language for Node {
@@ -58,6 +66,7 @@ impl Language for Node {
             Node::Apply(mnemonic, _) => Kind::Apply(mnemonic),
             Node::Kernel(nest, _) => Kind::Kernel(*nest),
             Node::Result(i, _) => Kind::Result(*i),
+            Node::Inside(_) => Kind::Inside,
         }
     }
 
@@ -70,6 +79,7 @@ impl Language for Node {
             Node::Leaf(_) | Node::Attributes(_) => &[],
             Node::Apply(_, children) | Node::Kernel(_, children) => children,
             Node::Result(_, kernel) => kernel,
+            Node::Inside(pair) => pair,
         }
     }
 
@@ -78,6 +88,7 @@ impl Language for Node {
             Node::Leaf(_) | Node::Attributes(_) => &mut [],
             Node::Apply(_, children) | Node::Kernel(_, children) => children,
             Node::Result(_, kernel) => kernel,
+            Node::Inside(pair) => pair,
         }
     }
 }
@@ -90,6 +101,7 @@ impl fmt::Display for Node {
             Node::Apply(mnemonic, _) => f.write_str(mnemonic),
             Node::Kernel(nest, _) => write!(f, "kernel#{}", nest.0),
             Node::Result(i, _) => write!(f, "result#{i}"),
+            Node::Inside(_) => f.write_str("inside"),
         }
     }
 }
@@ -114,21 +126,10 @@ pub type Tensors = EGraph<Node, Facts>;
 pub enum Fact {
     /// A tensor of this type; the name is that of a node of the graph, if one stands for it.
     Value(Type, Option<String>),
-    /// The outputs of a kernel, and how it came about.
-    Kernel(Vec<Type>, Origin),
+    /// The outputs of a kernel, and the node of the graph that it computes.
+    Kernel(Vec<Type>, String),
     /// Attributes.
     Attributes(OpId),
-}
-
-/// Which rule made a kernel, of which others.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// The nodes it computes, joined by `+`.
-    pub label: String,
-    /// The rule; empty where a kernel was not made by one.
-    pub rule: &'static str,
-    /// The kernels that the rule joined.
-    pub from: Vec<Id>,
 }
 
 /// The analysis: types by the operations' own rules, and the tables that nodes refer to.
@@ -140,6 +141,8 @@ pub struct Facts {
     pub nests: Interner<NestId, Nest>,
     /// Types of leaves.
     pub leaves: HashMap<egg::Symbol, Type>,
+    /// What may be computed inside of which kernel.
+    pub hosts: Hosts,
 }
 
 impl egg::Analysis<Node> for Facts {
@@ -164,12 +167,13 @@ impl egg::Analysis<Node> for Facts {
             }
             Node::Kernel(nest, _) => {
                 let outputs = &egraph.analysis.nests[*nest].outputs;
-                Fact::Kernel(outputs.iter().map(output_type).collect(), Origin::default())
+                Fact::Kernel(outputs.iter().map(output_type).collect(), String::new())
             }
             Node::Result(i, [kernel]) => match &egraph[*kernel].data {
                 Fact::Kernel(types, _) => Fact::Value(types[*i as usize].clone(), None),
                 other => panic!("results are of kernels: {other:?}"),
             },
+            Node::Inside([_, guest]) => egraph[*guest].data.clone(),
         }
     }
 
@@ -185,12 +189,12 @@ impl egg::Analysis<Node> for Facts {
                 }
                 DidMerge(took, differs && !took)
             }
-            (Fact::Kernel(types, origin), Fact::Kernel(others, second)) => {
+            (Fact::Kernel(types, label), Fact::Kernel(others, second)) => {
                 assert_eq!(*types, others, "equal kernels have the same outputs");
-                let took = origin.label.is_empty() && !second.label.is_empty();
-                let differs = *origin != second;
+                let took = label.is_empty() && !second.is_empty();
+                let differs = *label != second;
                 if took {
-                    *origin = second;
+                    *label = second;
                 }
                 DidMerge(took, differs && !took)
             }
@@ -232,10 +236,10 @@ pub fn value_name(egraph: &Tensors, id: Id) -> Option<&str> {
     }
 }
 
-/// How a kernel came about.
-pub fn origin(egraph: &Tensors, id: Id) -> &Origin {
+/// The node of the graph that a kernel computes.
+pub fn label(egraph: &Tensors, id: Id) -> &str {
     match &egraph[id].data {
-        Fact::Kernel(_, origin) => origin,
+        Fact::Kernel(_, label) => label,
         other => panic!("this class is a kernel: {other:?}"),
     }
 }
@@ -248,15 +252,15 @@ pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
     egraph.add(Node::Apply(op.mnemonic(), children.into()))
 }
 
-/// Adds a kernel and gives its outputs; `origin` is kept if the kernel is new.
-pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], origin: Origin) -> Vec<Id> {
+/// Adds a kernel and gives its outputs; the label is kept if the kernel is new.
+pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str) -> Vec<Id> {
     let outputs = nest.outputs.len() as u32;
     let nest = egraph.analysis.nests.intern(nest);
     let kernel = egraph.add(Node::Kernel(nest, operands.into()));
-    if let Fact::Kernel(types, Origin { label, .. }) = &egraph[kernel].data
-        && label.is_empty()
+    if let Fact::Kernel(types, known) = &egraph[kernel].data
+        && known.is_empty()
     {
-        let fact = Fact::Kernel(types.clone(), origin);
+        let fact = Fact::Kernel(types.clone(), label.to_string());
         egraph.set_analysis_data(kernel, fact);
     }
     (0..outputs)

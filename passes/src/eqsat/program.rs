@@ -1,32 +1,34 @@
 //! A selection of kernels as a program.
 
-use super::extract::{Taken, ValueIx};
-use super::language::{Node, Tensors, origin, value_name, value_type};
+use super::kernel::{Kernel, class_of};
+use super::language::{Tensors, value_name, value_type};
 use crate::error::PassError;
-use crate::fuse::{fold_copies, retain};
+use crate::fuse::fold_copies;
 use crate::lower::{Lowered, lowered};
-use crate::substitute::normalize;
 use egg::Id;
 use ir::Graph;
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
 
-/// The selected kernels over the interface of the graph that the e-graph was made from.
-///
-/// `classes` are those of the graph's nodes, `kernels` the class of each candidate, `values` that of each value.
+/// Kernels over the interface of the graph that the e-graph was made from.
 pub(super) struct Making<'a> {
     pub egraph: &'a Tensors,
     pub graph: &'a Graph,
+    /// The classes of the graph's nodes.
     pub classes: &'a [Id],
-    pub kernels: &'a [Id],
-    pub values: &'a [Id],
 }
 
 impl Making<'_> {
-    pub fn program(&self, mode: Mode, batch: usize, taken: &[Taken]) -> Result<Program, PassError> {
+    /// The program of kernels in the order they run, each with its label.
+    pub fn program(
+        &self,
+        mode: Mode,
+        batch: usize,
+        kernels: Vec<(Kernel, String)>,
+    ) -> Result<Program, PassError> {
         let Lowered {
             mut program,
             values,
@@ -54,8 +56,8 @@ impl Making<'_> {
                 places.insert(class, value);
             }
         }
-        for taken in taken {
-            let call = self.call(&mut program, &mut places, taken);
+        for (kernel, label) in kernels {
+            let call = self.call(&mut program, &mut places, kernel, label);
             program.kernels.push(call);
         }
         for (value, class) in again {
@@ -88,71 +90,37 @@ impl Making<'_> {
         self.egraph.find(self.classes[node])
     }
 
-    fn call(&self, program: &mut Program, places: &mut HashMap<Id, ValueId>, taken: &Taken) -> KernelCall {
-        let kernel = self.kernels[taken.candidate];
-        let (nest, operands) = nest_of(self.egraph, kernel);
-        let mut nest = nest.clone();
-        let results: Vec<Id> = results_of(self.egraph, kernel);
-        let stored = |class: &Id| {
-            let ValueIx(value) = *taken
-                .stores
-                .iter()
-                .find(|v| self.egraph.find(self.values[v.0]) == *class)?;
-            Some(value)
-        };
-        let mut keep: Vec<bool> = results.iter().map(|class| stored(class).is_some()).collect();
-        // A value may be offered twice by one kernel.
-        for i in 0..keep.len() {
-            keep[i] &= !results[..i].contains(&results[i]);
-        }
-        retain(&mut nest.outputs, &keep);
-        let mut results = results;
-        retain(&mut results, &keep);
-        let mut nest = normalize(nest);
+    fn call(
+        &self,
+        program: &mut Program,
+        places: &mut HashMap<Id, ValueId>,
+        kernel: Kernel,
+        label: String,
+    ) -> KernelCall {
+        let Kernel { mut nest, results, .. } = kernel;
         let mut place = |class: Id| {
             *places
                 .entry(class)
                 .or_insert_with(|| add_value(program, self.egraph, class))
         };
         let results: Vec<ValueId> = results.into_iter().map(&mut place).collect();
-        let mut used: Vec<ValueId> = vec![];
+        let mut operands: Vec<ValueId> = vec![];
         for read in &mut nest.reads {
-            let Source::Operand(i) = read.source else {
-                unreachable!("kernels read operands")
-            };
-            let value = place(self.egraph.find(operands[i]));
-            let position = used.iter().position(|&v| v == value).unwrap_or_else(|| {
-                used.push(value);
-                used.len() - 1
+            let value = place(class_of(read.source));
+            let position = operands.iter().position(|&v| v == value).unwrap_or_else(|| {
+                operands.push(value);
+                operands.len() - 1
             });
             read.source = Source::Operand(position);
         }
         KernelCall {
-            label: origin(self.egraph, kernel).label.clone(),
+            label,
             nest,
-            operands: used,
+            operands,
             results,
             prepare: false,
         }
     }
-}
-
-/// The nest of a class of kernels, and its operands.
-pub(super) fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
-    let node = egraph[kernel].nodes.iter().find_map(|node| match node {
-        Node::Kernel(nest, operands) => Some((&egraph.analysis.nests[*nest], &operands[..])),
-        _ => None,
-    });
-    node.expect("a class of kernels has a kernel")
-}
-
-/// The classes of a kernel's outputs.
-pub(super) fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
-    let outputs = nest_of(egraph, kernel).0.outputs.len() as u32;
-    let result = |i| egraph.lookup(Node::Result(i, [kernel]));
-    (0..outputs)
-        .map(|i| egraph.find(result(i).expect("the outputs of a kernel were added with it")))
-        .collect()
 }
 
 fn is_interface(program: &Program, value: ValueId) -> bool {
@@ -172,6 +140,8 @@ fn add_value(program: &mut Program, egraph: &Tensors, class: Id) -> ValueId {
         role: Role::Temporary,
         alias: None,
         place: Place::Own,
+        device: DeviceIx::default(),
+        part: None,
     });
     id
 }

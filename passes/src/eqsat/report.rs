@@ -1,7 +1,8 @@
 //! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
 
-use super::extract::{Problem, Selection, integer};
-use super::language::{Tensors, origin};
+use super::extract::{Selection, integer};
+use super::language::{Tensors, label};
+use super::problem::Extraction;
 use egg::Id;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,8 +35,10 @@ pub struct Chosen {
     pub seconds: f64,
     /// What bounds it: `compute`, `memory` or `launch`.
     pub bound: &'static str,
-    /// The rules that made it, the last first, each with the kernels that it joined.
-    pub rules: Vec<String>,
+    /// The node that it is built around.
+    pub host: String,
+    /// What it computes besides, each with the rule that lets it in.
+    pub guests: Vec<(String, &'static str)>,
 }
 
 /// What a search found.
@@ -43,8 +46,10 @@ pub struct Chosen {
 pub struct Report {
     /// Phases in their order.
     pub phases: Vec<Phase>,
-    /// Kernels that the extraction chose among.
-    pub candidates: usize,
+    /// Kernels that could run, each with any of its guests.
+    pub kernels: usize,
+    /// Values that could be stored.
+    pub values: usize,
     /// Seconds of extraction.
     pub extraction_seconds: f64,
     /// How the solver came to its answer.
@@ -62,43 +67,36 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn record(
-        &mut self,
-        egraph: &Tensors,
-        problem: &Problem,
-        selection: &Selection,
-        kernels: &[Id],
-    ) {
+    pub(super) fn record(&mut self, egraph: &Tensors, extraction: &Extraction, selection: &Selection) {
+        let Extraction { problem, members, .. } = extraction;
         self.seconds = selection.seconds;
         self.bound = selection.bound;
         self.gap = selection.gap();
-        for taken in &selection.taken {
-            let (candidate, kernel) = (&problem.candidates[taken.candidate], kernels[taken.candidate]);
-            let seconds = candidate.seconds(|v| taken.stores.contains(&v));
-            let bound = match seconds - candidate.launch {
-                work if work < candidate.launch => "launch",
-                work if work <= candidate.compute => "compute",
-                _ => "memory",
-            };
-            let mut rules = vec![];
-            explain(egraph, kernel, &mut rules);
-            self.chosen.push(Chosen {
-                label: origin(egraph, kernel).label.clone(),
-                seconds,
-                bound,
-                rules,
-            });
-        }
-    }
-}
-
-/// The rule that made a kernel, then those that made what it was made of.
-fn explain(egraph: &Tensors, kernel: Id, rules: &mut Vec<String>) {
-    let made = origin(egraph, egraph.find(kernel));
-    if let [a, b] = made.from[..] {
-        let label = |id: Id| &origin(egraph, egraph.find(id)).label;
-        rules.push(format!("{}: {} with {}", made.rule, label(a), label(b)));
-        explain(egraph, a, rules);
-        explain(egraph, b, rules);
+        self.values = problem.traffic.len();
+        self.chosen = selection
+            .taken
+            .iter()
+            .map(|taken| {
+                let launch = problem.kernels[taken.kernel].launch;
+                let (seconds, memory) = (problem.seconds(taken), problem.memory(taken));
+                let classes: Vec<Id> = taken.members.iter().map(|&m| members[taken.kernel][m]).collect();
+                let host = members[taken.kernel][0];
+                let rule = |guest: &Id| egraph.analysis.hosts.guests.get(&(host, *guest)).copied();
+                let guests = classes.iter().filter_map(|g| Some((label(egraph, *g).to_string(), rule(g)?)));
+                let mut names: Vec<&str> = classes.iter().map(|&class| label(egraph, class)).collect();
+                names.dedup();
+                Chosen {
+                    label: names.join("+"),
+                    host: label(egraph, host).to_string(),
+                    guests: guests.collect(),
+                    seconds,
+                    bound: match seconds - launch {
+                        work if work < launch => "launch",
+                        work if work > memory => "compute",
+                        _ => "memory",
+                    },
+                }
+            })
+            .collect();
     }
 }

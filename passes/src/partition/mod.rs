@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`region`] | boxes of tensors; nests over a part of a loop, or adding partial sums |
 //! | [`pieces`] | what of each value lies on which device; slices, transfers, joins |
-//! | [`choose`] | a strategy by its cost |
+//! | [`choose`] | a strategy by its cost, greedily |
+//! | [`search`] | the cheapest strategy as an integer program |
 //!
 //! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
 //! what it reads, a device needs the box that its part of the loop touches. So splitting the batch, channels, groups, the
@@ -19,6 +20,7 @@
 pub mod choose;
 pub mod pieces;
 pub mod region;
+pub mod search;
 
 use crate::layout::drop_unused_operands;
 use crate::substitute::normalize;

@@ -1,49 +1,33 @@
 //! The integer program.
 //!
 //! ```text
-//! take[c] ∈ {0, 1}            candidate c runs
-//! store[c, v] ∈ {0, 1}        and stores value v:         store[c, v] ≤ take[c]
-//! seconds[c] ≥ compute · take[c]
-//! seconds[c] ≥ read · take[c] + Σ store seconds · store[c, v]
-//! Σ over c of store[c, v] ≥ 1                             for every wanted v
-//! Σ over c of store[c, v] ≥ take[d]                       for every v that d needs
-//! minimise Σ seconds[c] + launch · take[c]
+//! run[k], in[k, m], read[k, v], store[k, v] ∈ {0, 1};  in[k, 0] = run[k]
+//! in[k, m] ≤ run[k]
+//! read[k, v] + Σ in[k, p] ≥ in[k, m]              over p that m can take v from, for every v that m needs
+//! store[k, v] ≤ Σ in[k, m]                        over m that make v
+//! Σ store[j, v] ≥ read[k, v]                      over j ≠ k, for every v that is not given
+//! Σ store[k, v] ≥ 1                               over k, for every wanted v
+//! Σ store[k, v] ≤ outputs · run[k]                over v
+//! seconds[k] ≥ Σ compute · in[k, m]
+//! seconds[k] ≥ Σ traffic · (read[k, v] + store[k, v])
+//! minimise Σ seconds[k] + launch · run[k]
 //! ```
 //!
-//! That says nothing of order, so a solution may contain candidates that wait for each other. Such a cycle is cut and the
-//! program solved again: of the candidates that make one of the cycle's values without needing another, one must run. Cycles
-//! that no solution contains cost nothing. The bound of the last program holds for the whole, since every row is true of
-//! every selection that can run.
+//! That says nothing of order, so a solution may contain kernels that wait for each other in a circle. The circle is cut, one
+//! of its steps must not be, and the program solved again. Circles that no solution contains cost nothing. The bound of the
+//! last program holds for the whole, since every row is true of every selection that can run.
 
-use super::{ExtractError, Problem, Selection, Taken, ValueIx, greedy};
-use good_lp::variable::VariableDefinition;
-use good_lp::{Constraint, Expression, ProblemVariables, SolverModel, Variable, constraint, highs, variable};
+use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
+use crate::solver::{Column, Limits, Model};
+use good_lp::{Expression, constraint};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Limits of a search.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Seconds that the solver may take, over all rounds.
-    pub seconds: f64,
-    /// The gap at which it may stop, relative to the cost.
-    pub gap: f64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            seconds: 20.0,
-            gap: 1e-6,
-        }
-    }
-}
-
 /// How the solver came to its answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Effort {
     /// Programs solved: one, and one for each round of cuts.
     pub rounds: usize,
-    /// Cycles cut.
+    /// Circles cut.
     pub cuts: usize,
     /// Variables of a program.
     pub variables: usize,
@@ -52,207 +36,318 @@ pub struct Effort {
 /// Costs are handed to the solver in such units that the greedy selection costs this much: its tolerances are absolute.
 const SCALE: f64 = 1e3;
 
-/// The optimum, from a greedy selection as a start.
-pub fn select(problem: &Problem, limits: &Limits) -> Result<(Selection, Effort), ExtractError> {
-    let start = greedy::select(problem)?;
-    let begun = std::time::Instant::now();
-    let useful = problem.useful();
-    let mut cuts: Vec<Cut> = vec![];
-    let mut effort = Effort::default();
-    loop {
-        let left = (limits.seconds - begun.elapsed().as_secs_f64()).max(0.1);
-        let program = Program::new(problem, &useful, start.seconds.max(f64::MIN_POSITIVE) / SCALE);
-        effort.rounds += 1;
-        effort.variables = program.columns;
-        let (chosen, bound) = program.solve(&start, &cuts, Limits { seconds: left, ..*limits })?;
-        match problem.order(&chosen) {
-            Ok(taken) => {
-                let selection = Selection {
-                    seconds: problem.seconds(&taken),
-                    taken,
-                    bound,
-                };
-                return Ok((selection, effort));
-            }
-            Err(missing) => {
-                // A solution that keeps every cut can be ordered, or misses this one.
-                let cut = Cut::new(problem, &chosen, missing);
-                if cuts.contains(&cut) || begun.elapsed().as_secs_f64() > limits.seconds {
-                    let found = format!("after {} cuts value {} is still not made", cuts.len(), missing.0);
-                    return Err(ExtractError::Solver(found));
+/// A circle: kernels that store a value with those that read it, the last for the first.
+type Circle = Vec<(usize, ValueIx, usize)>;
+
+/// What rounds of solving learn.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    circles: Vec<Circle>,
+    /// How the solver came to its answer.
+    pub effort: Effort,
+    spent: f64,
+}
+
+impl Search {
+    /// The cheapest selection, from a greedy one as a start. May be called again after the problem forbids more.
+    ///
+    /// It ends when what is known is within the gap of the bound; a greedy selection that is good enough is the answer.
+    pub fn select(&mut self, problem: &Problem, limits: &Limits) -> Result<Selection, ExtractError> {
+        let start = greedy::select(problem)?;
+        let good = |bound: f64| start.seconds <= bound * (1.0 + limits.gap);
+        loop {
+            let begun = std::time::Instant::now();
+            let left = (limits.seconds - self.spent).max(0.1);
+            let program = Program::new(problem, start.seconds.max(f64::MIN_POSITIVE) / SCALE);
+            self.effort.rounds += 1;
+            self.effort.variables = program.model.columns();
+            let solved = program.solve(&start, &self.circles, Limits { seconds: left, ..*limits })?;
+            self.spent += begun.elapsed().as_secs_f64();
+            let found = problem.realise(&solved.choice);
+            let bound = |seconds: f64| solved.bound.min(seconds);
+            match found {
+                Ok(selection) if selection.seconds <= start.seconds => {
+                    let bound = bound(selection.seconds);
+                    return Ok(Selection { bound, ..selection });
                 }
-                effort.cuts += 1;
-                cuts.push(cut);
+                _ if good(solved.bound) => {
+                    let bound = bound(start.seconds);
+                    return Ok(Selection { bound, ..start });
+                }
+                Ok(selection) => {
+                    let bound = bound(selection.seconds);
+                    return Ok(Selection { bound, ..selection });
+                }
+                Err(stuck) => {
+                    let new = circles(&solved, &stuck);
+                    let known = new.iter().all(|circle| self.circles.contains(circle));
+                    if known || self.spent > limits.seconds {
+                        let found = format!(
+                            "after {} cuts value {} is still not made",
+                            self.circles.len(),
+                            stuck.missing.0
+                        );
+                        return Err(ExtractError::Solver(found));
+                    }
+                    self.circles.extend(new);
+                    self.effort.cuts = self.circles.len();
+                }
             }
         }
     }
 }
 
-/// Candidates of which at least one must run: those that reach into a set of values from outside of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Cut(BTreeSet<usize>);
-
-impl Cut {
-    /// The values that chosen candidates make only of each other, on the way to a value that is therefore missing.
-    fn new(problem: &Problem, chosen: &[usize], missing: ValueIx) -> Cut {
-        let here = problem.reached(chosen);
-        let mut inside: BTreeSet<ValueIx> = [missing].into();
-        let mut open = vec![missing];
-        while let Some(value) = open.pop() {
-            let offer = |c: &&usize| problem.candidates[**c].offers.iter().any(|o| o.0 == value);
-            for &c in chosen.iter().filter(offer) {
-                let waits = problem.candidates[c].needs.iter().filter(|v| !here.contains(v));
-                open.extend(waits.filter(|v| inside.insert(**v)));
-            }
-        }
-        let enters = |c: &usize| {
-            let candidate = &problem.candidates[*c];
-            let offers = candidate.offers.iter().any(|o| inside.contains(&o.0));
-            offers && !candidate.needs.iter().any(|v| inside.contains(v))
-        };
-        Cut((0..problem.candidates.len()).filter(enters).collect())
-    }
+struct Solved {
+    choice: Choice,
+    stores: BTreeSet<(usize, ValueIx)>,
+    bound: f64,
 }
 
-/// A variable, and its position among the columns that the solver answers with.
-#[derive(Clone, Copy)]
-struct Column {
-    variable: Variable,
-    position: usize,
+/// A shortest circle through every kernel that waits, each once.
+fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Circle> {
+    let waits = |k: usize| stuck.waiting.get(&k).into_iter().flatten().copied();
+    let makers = |v: ValueIx| {
+        let stores = move |j: &usize| solved.stores.contains(&(*j, v));
+        stuck.waiting.keys().copied().filter(stores)
+    };
+    let mut found: Vec<Circle> = vec![];
+    for &start in stuck.waiting.keys() {
+        // Breadth first, from each kernel to those it waits for, until one of them waits for the start.
+        let mut ways: BTreeMap<usize, Circle> = [(start, vec![])].into();
+        let mut open: Vec<usize> = vec![start];
+        let mut closed: Option<Circle> = None;
+        while closed.is_none() && !open.is_empty() {
+            let mut next = vec![];
+            for k in std::mem::take(&mut open) {
+                for v in waits(k) {
+                    for j in makers(v) {
+                        let mut way = ways[&k].clone();
+                        way.push((j, v, k));
+                        if j == start {
+                            closed.get_or_insert(way);
+                        } else if !ways.contains_key(&j) {
+                            ways.insert(j, way);
+                            next.push(j);
+                        }
+                    }
+                }
+            }
+            open = next;
+        }
+        if let Some(mut circle) = closed {
+            circle.sort();
+            if !found.contains(&circle) {
+                found.push(circle);
+            }
+        }
+    }
+    found
 }
 
 struct Program<'a> {
     problem: &'a Problem,
-    /// Seconds that the solver calls one.
+    model: Model,
+    /// Seconds of one unit of cost.
     unit: f64,
-    variables: ProblemVariables,
-    columns: usize,
-    take: BTreeMap<usize, Column>,
+    /// By kernel and member; that of the core says whether the kernel runs.
+    member: BTreeMap<(usize, usize), Column>,
+    read: BTreeMap<(usize, ValueIx), Column>,
     store: BTreeMap<(usize, ValueIx), Column>,
     seconds: BTreeMap<usize, Column>,
 }
 
-impl Program<'_> {
-    fn new<'a>(problem: &'a Problem, useful: &[usize], unit: f64) -> Program<'a> {
+impl<'a> Program<'a> {
+    fn new(problem: &'a Problem, unit: f64) -> Program<'a> {
         let mut program = Program {
             problem,
+            model: Model::default(),
             unit,
-            variables: ProblemVariables::new(),
-            columns: 0,
-            take: BTreeMap::new(),
+            member: BTreeMap::new(),
+            read: BTreeMap::new(),
             store: BTreeMap::new(),
             seconds: BTreeMap::new(),
         };
-        for &c in useful {
-            let taken = program.add(variable().binary());
-            program.take.insert(c, taken);
-            let seconds = program.add(variable().min(0));
-            program.seconds.insert(c, seconds);
-            for &(value, _) in &problem.candidates[c].offers {
-                if !problem.given.contains(&value) && !program.store.contains_key(&(c, value)) {
-                    let stored = program.add(variable().binary());
-                    program.store.insert((c, value), stored);
+        let useful = problem.useful();
+        let used: BTreeSet<ValueIx> = useful
+            .iter()
+            .flat_map(|&k| &problem.kernels[k].members)
+            .flat_map(|m| m.needs.iter().map(|n| n.value))
+            .chain(problem.wanted.iter().copied())
+            .collect();
+        let Program {
+            model,
+            member: members,
+            read,
+            store,
+            seconds,
+            ..
+        } = &mut program;
+        for k in useful {
+            seconds.insert(k, model.positive());
+            for (m, member) in problem.kernels[k].members.iter().enumerate() {
+                members.insert((k, m), model.binary());
+                for need in &member.needs {
+                    read.entry((k, need.value)).or_insert_with(|| model.binary());
+                }
+                let makes = member.makes.iter().filter(|v| used.contains(v) && !problem.given.contains(v));
+                for &value in makes {
+                    store.entry((k, value)).or_insert_with(|| model.binary());
                 }
             }
         }
         program
     }
 
-    fn add(&mut self, definition: VariableDefinition) -> Column {
-        let position = self.columns;
-        self.columns += 1;
-        Column {
-            variable: self.variables.add(definition),
-            position,
-        }
-    }
-
-    /// The candidates taken, and the bound on the cost in seconds.
-    fn solve(
-        mut self,
-        start: &Selection,
-        cuts: &[Cut],
-        limits: Limits,
-    ) -> Result<(Vec<usize>, f64), ExtractError> {
+    fn solve(mut self, start: &Selection, circles: &[Circle], limits: Limits) -> Result<Solved, ExtractError> {
         let cost = self.cost();
-        let mut model = std::mem::take(&mut self.variables).minimise(cost).using(highs);
-        for row in self.rows(cuts)? {
-            model = model.with(row);
+        self.rows(circles)?;
+        let known = self.columns(start);
+        let Program { model, unit, member, store, .. } = self;
+        let solution = model.minimise(cost, &known, limits).map_err(ExtractError::Solver)?;
+        let mut choice = Choice::new();
+        for (&(k, m), &column) in &member {
+            if solution.is_set(column) && solution.is_set(member[&(k, 0)]) {
+                choice.entry(k).or_default().insert(m);
+            }
         }
-        let failed = |error: String| ExtractError::Solver(error);
-        // good_lp's own solution has no bound, so the solver's is asked for it.
-        let mut model = model.try_into_inner().map_err(|error| failed(error.to_string()))?;
-        model.make_quiet();
-        model.set_option("threads", 1);
-        model.set_option("parallel", "off");
-        model.set_option("time_limit", limits.seconds);
-        model.set_option("mip_rel_gap", limits.gap);
-        model.set_solution(Some(&self.values(start)), None, None, None);
-        let solved = model.try_solve().map_err(|error| failed(format!("{error:?}")))?;
-        let bound = solved
-            .double_info_value(c"mip_dual_bound")
-            .map_err(|error| failed(format!("no bound: {error:?}")))?;
-        let solution = solved.get_solution();
-        let value = |column: &Column| solution.columns().get(column.position).copied().unwrap_or(0.0);
-        let chosen = self.take.iter().filter(|(_, column)| value(column) > 0.5);
-        Ok((chosen.map(|(&c, _)| c).collect(), bound * self.unit))
+        let stores = store.iter().filter(|(_, column)| solution.is_set(**column));
+        Ok(Solved {
+            choice,
+            stores: stores.map(|(&store, _)| store).collect(),
+            bound: solution.bound * unit,
+        })
     }
 
     fn cost(&self) -> Expression {
         let mut cost = Expression::default();
-        for (c, seconds) in &self.seconds {
+        for (&k, seconds) in &self.seconds {
             cost += seconds.variable;
-            cost += self.problem.candidates[*c].launch / self.unit * self.take[c].variable;
+            cost += self.problem.kernels[k].launch / self.unit * self.member[&(k, 0)].variable;
         }
         cost
     }
 
-    fn rows(&self, cuts: &[Cut]) -> Result<Vec<Constraint>, ExtractError> {
-        let (problem, mut rows) = (self.problem, vec![]);
+    fn rows(&mut self, circles: &[Circle]) -> Result<(), ExtractError> {
+        let problem = self.problem;
+        let mut rows = vec![];
+        let before = problem.ancestors();
         let mut made: BTreeMap<ValueIx, Expression> = BTreeMap::new();
         for (&(_, value), stored) in &self.store {
             *made.entry(value).or_default() += stored.variable;
         }
-        for (&c, taken) in &self.take {
-            let (candidate, taken) = (&problem.candidates[c], taken.variable);
-            let mut traffic = candidate.read / self.unit * taken;
-            for &(value, seconds) in &candidate.offers {
-                if let Some(stored) = self.store.get(&(c, value)) {
-                    rows.push(constraint!(stored.variable <= taken));
-                    traffic += seconds / self.unit * stored.variable;
+        let mut traffic: BTreeMap<usize, Expression> = BTreeMap::new();
+        let mut count: BTreeMap<usize, Expression> = BTreeMap::new();
+        for (&(k, value), read) in &self.read {
+            *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * read.variable;
+            if problem.given.contains(&value) {
+                continue;
+            }
+            // What needs the core of a kernel is not there before that kernel ran.
+            let mut own = problem.kernels[k].members[0].makes.iter();
+            if own.any(|made| before[value.0].contains(made)) {
+                rows.push(constraint!(read.variable <= 0));
+                continue;
+            }
+            let Some(made) = made.get(&value) else {
+                rows.push(constraint!(read.variable <= 0));
+                continue;
+            };
+            let mut elsewhere = made.clone();
+            if let Some(own) = self.store.get(&(k, value)) {
+                elsewhere -= own.variable;
+            }
+            rows.push(constraint!(elsewhere >= read.variable));
+        }
+        for (&(k, value), stored) in &self.store {
+            *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * stored.variable;
+            *count.entry(k).or_default() += stored.variable;
+            let makers = problem.kernels[k].members.iter().enumerate();
+            let makers = makers.filter(|(_, m)| m.makes.contains(&value));
+            let chosen: Expression = makers.map(|(m, _)| self.member[&(k, m)].variable).sum();
+            rows.push(constraint!(chosen >= stored.variable));
+        }
+        for (&k, seconds) in &self.seconds {
+            let run = self.member[&(k, 0)].variable;
+            let mut compute = Expression::default();
+            for (m, member) in problem.kernels[k].members.iter().enumerate() {
+                let chosen = self.member[&(k, m)].variable;
+                compute += member.compute / self.unit * chosen;
+                if m != 0 {
+                    rows.push(constraint!(chosen <= run));
+                }
+                for need in &member.needs {
+                    let inside = need.inside.iter().map(|&p| self.member[&(k, p)].variable);
+                    let mut here: Expression = inside.sum();
+                    here += self.read[&(k, need.value)].variable;
+                    rows.push(constraint!(here >= chosen));
                 }
             }
-            let seconds = self.seconds[&c].variable;
-            rows.push(constraint!(seconds >= candidate.compute / self.unit * taken));
-            rows.push(constraint!(seconds >= traffic));
-            for value in candidate.needs.iter().filter(|v| !problem.given.contains(v)) {
-                rows.push(match made.get(value) {
-                    Some(made) => constraint!(made.clone() >= taken),
-                    None => constraint!(taken <= 0),
-                });
+            rows.push(constraint!(seconds.variable >= compute));
+            if let Some(traffic) = traffic.remove(&k) {
+                rows.push(constraint!(seconds.variable >= traffic));
+            }
+            if let Some(count) = count.remove(&k) {
+                rows.push(constraint!(count <= problem.outputs as f64 * run));
             }
         }
         for value in problem.wanted.iter().filter(|v| !problem.given.contains(v)) {
             let made = made.get(value).cloned().ok_or(ExtractError::Unmade(value.0))?;
             rows.push(constraint!(made >= 1));
         }
-        for Cut(entering) in cuts {
-            let sum: Expression = entering.iter().filter_map(|c| Some(self.take.get(c)?.variable)).sum();
-            rows.push(constraint!(sum >= 1));
+        for circle in circles {
+            let mut steps = Expression::default();
+            for (j, value, k) in circle {
+                steps += self.store[&(*j, *value)].variable + self.read[&(*k, *value)].variable;
+            }
+            rows.push(constraint!(steps <= 2.0 * circle.len() as f64 - 1.0));
         }
-        Ok(rows)
+        for (k, members) in &problem.impossible {
+            if self.seconds.contains_key(k) {
+                let together: Expression = members.iter().map(|&m| self.member[&(*k, m)].variable).sum();
+                rows.push(constraint!(together <= members.len() as f64 - 1.0));
+            }
+        }
+        rows.into_iter().for_each(|row| self.model.row(row));
+        Ok(())
     }
 
-    /// The values of all variables in a selection, by column.
-    fn values(&self, selection: &Selection) -> Vec<f64> {
-        let mut values = vec![0.0; self.columns];
-        for Taken { candidate: c, stores } in &selection.taken {
-            let candidate = &self.problem.candidates[*c];
-            values[self.take[c].position] = 1.0;
-            stores.iter().for_each(|v| values[self.store[&(*c, *v)].position] = 1.0);
-            let seconds = candidate.seconds(|v| stores.contains(&v)) - candidate.launch;
-            values[self.seconds[c].position] = seconds / self.unit;
+    /// The variables that are not zero in a selection, with their values.
+    fn columns(&self, selection: &Selection) -> Vec<(Column, f64)> {
+        let mut known = vec![];
+        for taken in &selection.taken {
+            let k = taken.kernel;
+            let members = taken.members.iter().map(|&m| self.member[&(k, m)]);
+            let reads = taken.reads.iter().map(|&v| self.read[&(k, v)]);
+            let stores = taken.stores.iter().map(|&v| self.store[&(k, v)]);
+            known.extend(members.chain(reads).chain(stores).map(|column| (column, 1.0)));
+            let seconds = self.problem.seconds(taken) - self.problem.kernels[k].launch;
+            known.push((self.seconds[&k], seconds / self.unit));
         }
-        values
+        known
+    }
+}
+
+impl Problem {
+    /// Kernels that make, over any number of steps, something that is wanted.
+    fn useful(&self) -> Vec<usize> {
+        let mut wanted: BTreeSet<ValueIx> = self.wanted.clone();
+        let mut found: BTreeSet<usize> = BTreeSet::new();
+        loop {
+            let makes = |k: &usize| {
+                let mut made = self.kernels[*k].members.iter().flat_map(|m| &m.makes);
+                made.any(|v| wanted.contains(v))
+            };
+            let new: Vec<usize> = (0..self.kernels.len())
+                .filter(|k| !found.contains(k) && makes(k))
+                .collect();
+            if new.is_empty() {
+                return found.into_iter().collect();
+            }
+            for k in new {
+                found.insert(k);
+                let needs = self.kernels[k].members.iter().flat_map(|m| &m.needs);
+                wanted.extend(needs.map(|n| n.value).filter(|v| !self.given.contains(v)));
+            }
+        }
     }
 }

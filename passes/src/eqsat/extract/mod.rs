@@ -1,72 +1,90 @@
-//! Which kernels run: the cheapest set that makes every wanted value, as an integer program.
+//! Which kernels run, what each computes and what it stores: the cheapest choice, as an integer program.
 //!
-//! [`Problem`] knows nothing of tensors: *values* are made by *candidates*, each of which needs other values and offers
-//! some. A candidate that is taken costs its time; a value that it stores costs traffic. Costs are those of a directed
-//! acyclic graph: a value that many need is paid for once.
+//! [`Problem`] knows nothing of tensors. *Values* are made by *kernels*. A kernel is a core and what may be computed beside
+//! it, its *members*; a member takes each value it needs from another member of its kernel, where that is possible, or from
+//! memory, where some kernel must have stored it. A kernel costs its launch and the larger of its arithmetic and its traffic;
+//! a value that many kernels need is stored once and paid for once.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`integer`] | the optimum, with its bound, by a solver; cycles are cut as they appear in solutions |
+//! | [`integer`] | the optimum, with its bound, by a solver; circles are cut as they appear in solutions |
 //! | [`greedy`] | a good selection at once: the warm start, and the fallback where the solver finds none |
 
 pub mod greedy;
 pub mod integer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A value, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueIx(pub usize);
 
-/// A way to make values.
+/// A value that a member reads.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Values that must be there.
-    pub needs: Vec<ValueIx>,
-    /// Values it offers, with the seconds that storing each takes.
-    pub offers: Vec<(ValueIx, f64)>,
-    /// Seconds of arithmetic.
-    pub compute: f64,
-    /// Seconds of reading what it needs.
-    pub read: f64,
-    /// Seconds that a launch takes.
-    pub launch: f64,
+pub struct Need {
+    /// The value.
+    pub value: ValueIx,
+    /// Members of the same kernel that it can be taken from, without memory.
+    pub inside: Vec<usize>,
 }
 
-impl Candidate {
-    /// Seconds, if these values are stored: arithmetic and traffic overlap.
-    pub fn seconds(&self, stored: impl Fn(ValueIx) -> bool) -> f64 {
-        let store: f64 = self.offers.iter().filter(|o| stored(o.0)).map(|o| o.1).sum();
-        self.compute.max(self.read + store) + self.launch
-    }
+/// What a kernel may compute.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    /// Values that it makes.
+    pub makes: Vec<ValueIx>,
+    /// Values that it reads.
+    pub needs: Vec<Need>,
+    /// Seconds of arithmetic.
+    pub compute: f64,
+}
+
+/// A kernel that could run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kernel {
+    /// What it may compute; the first always, the others as the selection says.
+    pub members: Vec<Member>,
+    /// Seconds that a launch takes.
+    pub launch: f64,
 }
 
 /// What to make, of what.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Problem {
-    /// How many values there are.
-    pub values: usize,
-    /// Values that are there from the start.
+    /// For every value the seconds that a kernel takes to read it, or to store it.
+    pub traffic: Vec<f64>,
+    /// Values that are in memory from the start.
     pub given: BTreeSet<ValueIx>,
-    /// Values that must be made.
+    /// Values that must be in memory at the end.
     pub wanted: BTreeSet<ValueIx>,
-    /// All ways to make values.
-    pub candidates: Vec<Candidate>,
+    /// Kernels that could run.
+    pub kernels: Vec<Kernel>,
+    /// The most values that a kernel stores.
+    pub outputs: usize,
+    /// Members that cannot be in one kernel together: found when it was built.
+    pub impossible: Vec<(usize, BTreeSet<usize>)>,
 }
 
-/// A candidate that runs, with the values that it stores.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Kernels with their members.
+pub type Choice = BTreeMap<usize, BTreeSet<usize>>;
+
+/// A kernel that runs.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
-    /// Position among the candidates.
-    pub candidate: usize,
-    /// Values stored: each by one candidate of a selection.
+    /// Position among the kernels.
+    pub kernel: usize,
+    /// Its members, in an order in which they can be computed.
+    pub members: Vec<usize>,
+    /// Values that it reads from memory.
+    pub reads: Vec<ValueIx>,
+    /// Values that it stores: each is stored by one kernel of a selection.
     pub stores: Vec<ValueIx>,
 }
 
 /// What was selected, in an order in which it can run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
-    /// Candidates in the order they run.
+    /// Kernels in the order they run.
     pub taken: Vec<Taken>,
     /// Seconds of all.
     pub seconds: f64,
@@ -88,116 +106,183 @@ impl Selection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtractError {
     /// A wanted value is made by nothing.
-    #[error("no candidate makes value {0}, which is wanted")]
+    #[error("no kernel makes value {0}, which is wanted")]
     Unmade(usize),
     /// The solver gave up.
     #[error("the solver found no selection: {0}")]
     Solver(String),
 }
 
+/// Why a choice cannot run: kernels that wait for values, and those that others of them make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stuck {
+    /// Kernels that cannot start, with the values each waits for.
+    pub waiting: BTreeMap<usize, Vec<ValueIx>>,
+    /// A wanted value that is therefore missing.
+    pub missing: ValueIx,
+}
+
 impl Problem {
-    /// Orders candidates so that each runs after those that make what it needs, every value made by the first of the
-    /// chosen that offers it; candidates left without a value to make are dropped. `Err` names a wanted value that is not
-    /// made, since candidates wait for each other.
-    pub fn order(&self, chosen: &[usize]) -> Result<Vec<Taken>, ValueIx> {
-        let (order, here) = self.run(chosen);
-        match self.wanted.iter().find(|v| !here.contains(v)) {
-            Some(&missing) => Err(missing),
-            None => Ok(self.without_waste(&order)),
-        }
-    }
-
-    /// The values that there are once all chosen candidates ran that can.
-    pub fn reached(&self, chosen: &[usize]) -> BTreeSet<ValueIx> {
-        self.run(chosen).1
-    }
-
-    fn run(&self, chosen: &[usize]) -> (Vec<usize>, BTreeSet<ValueIx>) {
+    /// Orders a choice so that each kernel runs after those that make what it reads, and leaves out what nobody needs.
+    ///
+    /// A value that several chosen kernels make is stored by the first of them.
+    pub fn realise(&self, choice: &Choice) -> Result<Selection, Stuck> {
         let mut here: BTreeSet<ValueIx> = self.given.clone();
-        let (mut left, mut order): (Vec<usize>, Vec<usize>) = (chosen.to_vec(), vec![]);
+        let mut order: Vec<Taken> = vec![];
+        let mut left: Vec<Taken> = choice.iter().map(|(&k, members)| self.inside(k, members)).collect();
         loop {
-            let ready = |c: &usize| self.candidates[*c].needs.iter().all(|v| here.contains(v));
-            let Some(position) = left.iter().position(ready) else {
-                return (order, here);
-            };
-            let next = left.remove(position);
-            here.extend(self.candidates[next].offers.iter().map(|o| o.0));
+            let ready = |taken: &Taken| taken.reads.iter().all(|v| here.contains(v));
+            let Some(position) = left.iter().position(ready) else { break };
+            let mut next = left.remove(position);
+            next.stores = self.made(&next).filter(|v| !here.contains(v)).collect();
+            here.extend(&next.stores);
             order.push(next);
         }
+        if let Some(&missing) = self.wanted.iter().find(|v| !here.contains(v)) {
+            let waits = |taken: &Taken| taken.reads.iter().copied().filter(|v| !here.contains(v)).collect();
+            let waiting = left.iter().map(|taken| (taken.kernel, waits(taken))).collect();
+            return Err(Stuck { waiting, missing });
+        }
+        let taken = self.without_waste(order);
+        Ok(Selection {
+            seconds: taken.iter().map(|t| self.seconds(t)).sum(),
+            taken,
+            bound: 0.0,
+        })
     }
 
-    /// From the end, keeps candidates that store a value which is needed later or wanted.
-    fn without_waste(&self, order: &[usize]) -> Vec<Taken> {
-        let mut needed: BTreeSet<ValueIx> = self.wanted.clone();
-        let mut taken = vec![];
-        for (position, &candidate) in order.iter().enumerate().rev() {
-            let earlier = |v: ValueIx| {
-                let offers = |c: &usize| self.candidates[*c].offers.iter().any(|o| o.0 == v);
-                order[..position].iter().any(offers)
-            };
-            let offers = self.candidates[candidate].offers.iter().map(|o| o.0);
-            let stores: Vec<ValueIx> = offers
-                .filter(|v| needed.contains(v) && !self.given.contains(v) && !earlier(*v))
-                .collect();
-            if !stores.is_empty() {
-                stores.iter().for_each(|v| _ = needed.remove(v));
-                needed.extend(&self.candidates[candidate].needs);
-                taken.push(Taken { candidate, stores });
+    /// For every value those that no way of making it does without, over any number of steps.
+    pub fn ancestors(&self) -> Vec<BTreeSet<ValueIx>> {
+        let count = self.traffic.len();
+        let all: BTreeSet<ValueIx> = (0..count).map(ValueIx).collect();
+        let mut before = vec![all; count];
+        self.given.iter().for_each(|v| before[v.0].clear());
+        let cores = || self.kernels.iter().flat_map(|kernel| &kernel.members);
+        loop {
+            let mut next: Vec<Option<BTreeSet<ValueIx>>> = vec![None; count];
+            for member in cores() {
+                let mut needs: BTreeSet<ValueIx> = member.needs.iter().map(|n| n.value).collect();
+                member.needs.iter().for_each(|n| needs.extend(&before[n.value.0]));
+                for value in &member.makes {
+                    next[value.0] = Some(match next[value.0].take() {
+                        None => needs.clone(),
+                        Some(known) => known.intersection(&needs).copied().collect(),
+                    });
+                }
+            }
+            let mut changed = false;
+            for (value, next) in next.into_iter().enumerate() {
+                if let Some(next) = next.filter(|next| *next != before[value] && !self.given.contains(&ValueIx(value))) {
+                    before[value] = next;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return before;
             }
         }
-        taken.reverse();
-        taken
     }
 
-    /// Seconds of a selection.
-    pub fn seconds(&self, taken: &[Taken]) -> f64 {
-        let seconds = |t: &Taken| self.candidates[t.candidate].seconds(|v| t.stores.contains(&v));
-        taken.iter().map(seconds).sum()
+    /// The order of a kernel's members, and what they read from memory.
+    fn inside(&self, kernel: usize, members: &BTreeSet<usize>) -> Taken {
+        let all = &self.kernels[kernel].members;
+        let (mut order, mut left): (Vec<usize>, BTreeSet<usize>) = (vec![], members.clone());
+        left.insert(0);
+        let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+        while !left.is_empty() {
+            let waits = |m: &usize| all[*m].needs.iter().any(|n| n.inside.iter().any(|p| left.contains(p)));
+            // Members that wait for each other read what they would have taken from each other.
+            let next = left.iter().find(|m| !waits(m)).or(left.first());
+            let next = *next.expect("a member is left");
+            left.remove(&next);
+            let from_memory = |n: &&Need| !n.inside.iter().any(|p| order.contains(p));
+            reads.extend(all[next].needs.iter().filter(from_memory).map(|n| n.value));
+            order.push(next);
+        }
+        Taken {
+            kernel,
+            members: order,
+            reads: reads.into_iter().collect(),
+            stores: vec![],
+        }
+    }
+
+    fn made<'a>(&'a self, taken: &'a Taken) -> impl Iterator<Item = ValueIx> + 'a {
+        let members = &self.kernels[taken.kernel].members;
+        taken.members.iter().flat_map(|&m| members[m].makes.iter().copied())
+    }
+
+    /// From the end, keeps what makes a value that is needed later or wanted.
+    fn without_waste(&self, order: Vec<Taken>) -> Vec<Taken> {
+        let mut needed: BTreeSet<ValueIx> = self.wanted.clone();
+        let mut kept = vec![];
+        for mut taken in order.into_iter().rev() {
+            taken.stores.retain(|v| needed.contains(v));
+            if taken.stores.is_empty() {
+                continue;
+            }
+            let members = &self.kernels[taken.kernel].members;
+            let mut used: BTreeSet<usize> = BTreeSet::new();
+            let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+            for (position, &m) in taken.members.iter().enumerate().rev() {
+                let makes = |v: &ValueIx| members[m].makes.contains(v);
+                if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
+                    continue;
+                }
+                used.insert(m);
+                for need in &members[m].needs {
+                    match taken.members[..position].iter().find(|p| need.inside.contains(p)) {
+                        Some(&provider) => _ = used.insert(provider),
+                        None => _ = reads.insert(need.value),
+                    }
+                }
+            }
+            taken.members.retain(|m| used.contains(m));
+            taken.reads = reads.into_iter().collect();
+            needed.extend(&taken.reads);
+            kept.push(taken);
+        }
+        kept.reverse();
+        kept
+    }
+
+    /// Seconds of a kernel: arithmetic and traffic overlap.
+    pub fn seconds(&self, taken: &Taken) -> f64 {
+        let kernel = &self.kernels[taken.kernel];
+        let compute: f64 = taken.members.iter().map(|&m| kernel.members[m].compute).sum();
+        compute.max(self.memory(taken)) + kernel.launch
+    }
+
+    /// Seconds of a kernel's traffic.
+    pub fn memory(&self, taken: &Taken) -> f64 {
+        taken.reads.iter().chain(&taken.stores).map(|v| self.traffic[v.0]).sum()
     }
 
     /// Checks that a selection runs in its order and makes all that is wanted, each value once.
     pub fn verify(&self, selection: &Selection) -> Result<(), String> {
         let mut here: BTreeSet<ValueIx> = self.given.clone();
         for taken in &selection.taken {
-            let candidate = &self.candidates[taken.candidate];
-            if let Some(missing) = candidate.needs.iter().find(|v| !here.contains(v)) {
-                return Err(format!(
-                    "candidate {} needs value {} before it is made",
-                    taken.candidate, missing.0
-                ));
+            let k = taken.kernel;
+            if let Some(missing) = taken.reads.iter().find(|v| !here.contains(v)) {
+                return Err(format!("kernel {k} reads value {} before it is made", missing.0));
+            }
+            for (position, &m) in taken.members.iter().enumerate() {
+                for need in &self.kernels[k].members[m].needs {
+                    let inside = taken.members[..position].iter().any(|p| need.inside.contains(p));
+                    if !inside && !taken.reads.contains(&need.value) {
+                        return Err(format!("member {m} of kernel {k} lacks value {}", need.value.0));
+                    }
+                }
             }
             for value in &taken.stores {
-                if !candidate.offers.iter().any(|o| o.0 == *value) || !here.insert(*value) {
-                    return Err(format!(
-                        "candidate {} stores value {}, which it does not offer or which is there",
-                        taken.candidate, value.0
-                    ));
+                if !self.made(taken).any(|v| v == *value) || !here.insert(*value) {
+                    return Err(format!("kernel {k} stores value {}, not made by it or stored already", value.0));
                 }
             }
         }
         match self.wanted.iter().find(|v| !here.contains(v)) {
             Some(missing) => Err(format!("value {} is wanted and not made", missing.0)),
             None => Ok(()),
-        }
-    }
-
-    /// Candidates that may be of use: those that offer, over any number of steps, what is wanted.
-    pub fn useful(&self) -> Vec<usize> {
-        let mut wanted: BTreeSet<ValueIx> = self.wanted.clone();
-        let mut found: BTreeSet<usize> = BTreeSet::new();
-        loop {
-            let new: Vec<usize> = (0..self.candidates.len())
-                .filter(|c| !found.contains(c))
-                .filter(|&c| self.candidates[c].offers.iter().any(|o| wanted.contains(&o.0)))
-                .collect();
-            if new.is_empty() {
-                return found.into_iter().collect();
-            }
-            for c in new {
-                found.insert(c);
-                let needs = self.candidates[c].needs.iter();
-                wanted.extend(needs.filter(|v| !self.given.contains(v)));
-            }
         }
     }
 }
