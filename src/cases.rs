@@ -43,8 +43,14 @@ fn precision(target: &Target) -> Precision {
     }
 }
 
-/// The kernels of a program, each alone.
+/// The kernels of a program, each alone, as they lie in an artifact.
 pub fn kernels(program: &Program, calls: &[CallLaunches], target: &Target) -> Result<Case, Error> {
+    let name = format!("{}-kernels", runtime::artifact::mode_name(program.mode));
+    kernel_cases(program, calls, target).to_case(&name)
+}
+
+/// The kernels of a program, each alone.
+pub fn kernel_cases(program: &Program, calls: &[CallLaunches], target: &Target) -> KernelCases {
     let mode = program.mode;
     let pairs: Vec<(usize, &KernelCall)> = program.kernels.iter().enumerate().collect();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -64,9 +70,8 @@ pub fn kernels(program: &Program, calls: &[CallLaunches], target: &Target) -> Re
             }
         }
     });
-    let name = format!("{}-kernels", runtime::artifact::mode_name(mode));
     let kernels = kernels.into_iter().flatten().collect();
-    KernelCases { mode, kernels }.to_case(&name)
+    KernelCases { mode, kernels }
 }
 
 fn kernel(

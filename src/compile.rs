@@ -220,6 +220,7 @@ pub fn program_of(compiled: codegen::Compiled, target: &Target, graph: String) -
         graph,
         precision: "f32".to_string(),
         predicted_ms: None,
+        predicted_us: vec![],
         host: None,
         ptx: vec![],
     };

@@ -107,6 +107,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             graph: String::new(),
             precision: "f32".to_string(),
             predicted_ms: None,
+            predicted_us: vec![],
             host: None,
             ptx: vec![Ptx {
                 target: target.architecture.to_string(),

@@ -199,6 +199,7 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
         graph: String::new(),
         precision: "f32".into(),
         predicted_ms: None,
+        predicted_us: vec![],
         host: Some(HostObject {
             arch: runtime::device::cpu::HOST_ARCH.to_string(),
             features: target.required_features(),

@@ -109,7 +109,11 @@ pub fn bench(
     }
     times.sort_by(f64::total_cmp);
     let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
-    let launches = options.launches.then(|| executor.profile()).transpose()?;
+    let mut launches = options.launches.then(|| executor.profile()).transpose()?;
+    let timed = launches.iter_mut().flatten();
+    for (launch, &us) in timed.zip(&program.predicted_us) {
+        launch.predicted_us = Some(round(us));
+    }
     let kernels = executor.counts().filter(|_| options.launches);
     let kernels = kernels.map(|counts| kernel_counts(&program.plan, counts));
     let plan = &program.plan;
@@ -167,9 +171,10 @@ impl std::fmt::Display for BenchReport {
             "{model}, {mode}, batch {batch}, {devices}, {precision}: {iters} runs"
         )?;
         let gflops = self.flops_per_iter as f64 / (self.median_ms * 1e6).max(1e-9);
+        let predicted = self.predicted_ms.map_or(String::new(), |ms| format!(", predicted {ms} ms"));
         writeln!(
             f,
-            "median {} ms, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
+            "median {} ms{predicted}, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
             self.median_ms, self.min_ms, self.images_per_s, self.peak_rss_mb
         )?;
         for launch in self.launches.iter().flatten() {
@@ -178,9 +183,12 @@ impl std::fmt::Display for BenchReport {
                 launch.flops as f64 / launch.ns as f64,
                 launch.bytes as f64 / launch.ns as f64,
             );
+            let predicted = launch.predicted_us.map_or("         -".to_string(), |us| {
+                format!("{:10.3}", us / 1e3)
+            });
             writeln!(
                 f,
-                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
+                "{ms:10.3} ms {predicted} predicted {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
                 launch.label
             )?;
         }

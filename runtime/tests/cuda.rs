@@ -87,6 +87,7 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
             graph: String::new(),
             precision: "f32".into(),
             predicted_ms: None,
+            predicted_us: vec![],
             host: None,
             ptx: targets
                 .iter()

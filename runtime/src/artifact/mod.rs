@@ -55,6 +55,8 @@ pub struct Compiled {
     pub precision: String,
     /// The compiler's prediction for one run, in milliseconds, if it makes one.
     pub predicted_ms: Option<f64>,
+    /// The prediction for every launch of a step, in microseconds; empty if there is none.
+    pub predicted_us: Vec<f64>,
     /// Kernels for the host, if the plan is for it.
     pub host: Option<HostObject>,
     /// Kernels for GPUs, if the plan is for them: one text an architecture.
@@ -258,6 +260,7 @@ impl ProgramEntry {
             batch: program.plan.batch,
             precision: program.precision.clone(),
             predicted_ms: program.predicted_ms,
+            predicted_us: program.predicted_us.clone(),
             host: program.host.as_ref().map(|host| HostEntry {
                 arch: host.arch.clone(),
                 features: host.features.clone(),
@@ -292,6 +295,7 @@ impl ProgramEntry {
             graph,
             precision: self.precision,
             predicted_ms: self.predicted_ms,
+            predicted_us: self.predicted_us,
             host,
             ptx,
         })

@@ -73,6 +73,7 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         graph: String::new(),
         precision: "f32".into(),
         predicted_ms: None,
+        predicted_us: vec![],
         host: None,
         ptx: vec![Ptx {
             target: "sm_90".into(),

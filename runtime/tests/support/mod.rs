@@ -118,6 +118,7 @@ pub fn compiled(plan: Plan, host: HostObject) -> Compiled {
         graph: "# the optimised graph\n".into(),
         precision: "f32".into(),
         predicted_ms: None,
+        predicted_us: vec![],
         host: Some(host),
         ptx: vec![],
     }

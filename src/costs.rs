@@ -1,0 +1,230 @@
+//! Which profile and which measured times a compilation counts with, and what its launches then cost.
+
+use crate::kernel_times;
+use clap::Args;
+use codegen::{Compiled, Target};
+use ir::plan::Plan;
+use ir::profile::{Precision, Profile, SHIPPED};
+use ir::program::Program;
+use passes::cost::{Candidate, Costs, KernelCost, KernelTimes, makespan};
+use runtime::console::Console;
+use runtime::device::cpu::Cores;
+use runtime::{DeviceSpec, Error, files};
+use std::path::{Path, PathBuf};
+
+/// The largest profile file accepted.
+const PROFILE_BYTES: u64 = 1 << 20;
+
+/// Flags that say what costs are computed from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CostArgs {
+    /// The device that costs are computed for: cpu2, gtx580, h200 or a file, as alexc devices --calibrate writes it
+    #[arg(long, value_name = "FILE|NAME")]
+    pub profile: Option<String>,
+    /// The file of measured kernel times; without, the one in the cache folder
+    #[arg(long, value_name = "FILE")]
+    pub kernel_times: Option<PathBuf>,
+}
+
+/// What costs of one device are computed from.
+#[derive(Clone, Debug)]
+pub struct DeviceCosts {
+    /// Its limits.
+    pub profile: Profile,
+    /// What its kernels were measured to take.
+    pub times: KernelTimes,
+}
+
+impl DeviceCosts {
+    /// Costs with a precision of contractions.
+    pub fn costs(&self, precision: Precision) -> Costs<'_> {
+        Costs {
+            profile: &self.profile,
+            precision,
+            times: Some(&self.times),
+        }
+    }
+}
+
+impl CostArgs {
+    /// The profile that is named, or that of each device; with the times measured there.
+    pub fn choose(&self, devices: &[DeviceSpec], target: &Target) -> Result<Vec<DeviceCosts>, Error> {
+        let named = self.profile.as_deref().map(read_named).transpose()?;
+        let cache = match kernel_times::path(self.kernel_times.as_deref()) {
+            Some(path) => kernel_times::read_or_warn(&path),
+            None => kernel_times::Cache::default(),
+        };
+        let of_device = |device: &DeviceSpec| {
+            let profile = match &named {
+                Some(profile) => of_named_cores(profile.clone(), device)?,
+                None => usual(device, target)?,
+            };
+            // Times of this machine are none of another's.
+            let here = named.as_ref().is_none_or(|named| named.name == machine());
+            let name = device_name(device)?.filter(|_| here);
+            let times = name.map(|name| cache.times(&name)).unwrap_or_default();
+            Ok(DeviceCosts { profile, times })
+        };
+        devices.iter().map(of_device).collect()
+    }
+}
+
+fn read_named(name: &str) -> Result<Profile, Error> {
+    if let Some(profile) = Profile::shipped(name) {
+        return Ok(profile);
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        let known: Vec<&str> = SHIPPED.iter().map(|(known, _)| *known).collect();
+        return Err(Error::input(format!(
+            "--profile {name}: no profile has this name ({}), and no file is there; check it, or measure this machine \
+             with alexc devices --calibrate",
+            known.join(", ")
+        )));
+    }
+    read_profile(path)
+}
+
+/// Reads a profile file.
+pub fn read_profile(path: &Path) -> Result<Profile, Error> {
+    let text = files::read_text(path, PROFILE_BYTES)?;
+    Profile::parse(&text).map_err(|error| Error::input(format!("{}: {error}", path.display())))
+}
+
+/// A profile that was named is taken as it is, unless only some cores are to be used.
+fn of_named_cores(profile: Profile, device: &DeviceSpec) -> Result<Profile, Error> {
+    Ok(match device {
+        DeviceSpec::Cpu(cores @ Cores::Range { .. }) if profile.gpu.is_none() => {
+            let count = cores.resolve()?.cores.len() as u32;
+            profile.with_units(count.min(profile.units))
+        }
+        _ => profile,
+    })
+}
+
+/// Without a profile named: the calibrated one of this machine, or a shipped one of a device of its kind.
+fn usual(device: &DeviceSpec, target: &Target) -> Result<Profile, Error> {
+    let shipped = |name: &str| Profile::shipped(name).expect("the profile of this name ships");
+    match (device, target) {
+        (DeviceSpec::Cpu(cores), Target::Host(_)) => {
+            let count = cores.resolve()?.cores.len() as u32;
+            Ok(calibrated().unwrap_or_else(|| shipped("cpu2")).with_units(count))
+        }
+        _ => Ok(shipped("h200")),
+    }
+}
+
+/// Where the profile of this machine is kept.
+pub fn calibrated_path() -> Option<PathBuf> {
+    kernel_times::cache_folder().map(|folder| folder.join("cpu.toml"))
+}
+
+/// The calibrated profile of this machine. One that cannot be read is said and left out.
+fn calibrated() -> Option<Profile> {
+    let path = calibrated_path().filter(|path| path.exists())?;
+    match read_profile(&path) {
+        Ok(profile) => (profile.name == machine()).then_some(profile),
+        Err(error) => {
+            let remedy = "it is ignored; write it again with alexc devices --calibrate";
+            Console::stderr().warn(&format!("{error}; {remedy}"));
+            None
+        }
+    }
+}
+
+/// The name of this machine's processor: under it profiles and times are kept.
+pub fn machine() -> String {
+    let host = codegen::bridge::HostTarget::native();
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("processor", |(_, name)| name.trim());
+    format!("{model} ({}, {} lanes)", host.cpu, host.lanes)
+}
+
+/// The name that times of a device are kept under; `None` for the emulator, whose time is nobody's.
+pub fn device_name(device: &DeviceSpec) -> Result<Option<String>, Error> {
+    Ok(match device {
+        DeviceSpec::Cpu(cores) => {
+            let count = cores.resolve()?.cores.len();
+            Some(format!("{}, {count} cores", machine()))
+        }
+        DeviceSpec::Cuda(number) => {
+            let gpus = runtime::device::cuda::driver::all().unwrap_or_default();
+            let gpu = gpus.into_iter().find(|gpu| gpu.number == *number);
+            gpu.map(|gpu| gpu.name)
+        }
+        DeviceSpec::Sim(_) => None,
+    })
+}
+
+/// The precision of a target's contractions.
+pub fn precision(target: &Target) -> Precision {
+    match target {
+        Target::Host(_) => Precision::F32,
+        Target::Gpu(_, precision) => *precision,
+    }
+}
+
+/// What a program costs.
+#[derive(Clone, Debug)]
+pub struct ProgramCosts {
+    /// One a launch of a step, in the plan's order.
+    pub launches: Vec<KernelCost>,
+    /// A whole step on its devices.
+    pub step_us: f64,
+}
+
+/// Computes what a program costs on its first device.
+pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> ProgramCosts {
+    let costs = &devices[0];
+    let first = compiled.plan.prepare.len();
+    // What adds the parts of a kernel is counted with the kernel.
+    let nothing = KernelCost {
+        operations: 0.0,
+        bytes: 0.0,
+        compute_us: 0.0,
+        memory_us: 0.0,
+        launch_us: 0.0,
+        measured_us: None,
+    };
+    let mut launches = vec![nothing; compiled.plan.step.len()];
+    let step = program.kernels.iter().zip(&compiled.calls).filter(|(call, _)| !call.prepare);
+    for (call, positions) in step {
+        let candidate = Candidate::of(program, call);
+        launches[positions.launches[0] - first] = costs.kernel(&candidate);
+        for (&position, halo) in positions.halos.iter().zip(costs.halos(&candidate)) {
+            launches[position - first] = halo;
+        }
+    }
+    ProgramCosts {
+        launches,
+        step_us: makespan(program, devices, |_| 0).us,
+    }
+}
+
+/// The table of `--emit costs`: JSON with a launch a line, its columns aligned.
+pub fn table(plan: &Plan, costs: &ProgramCosts) -> String {
+    let rows = plan.step.iter().zip(&costs.launches).map(|(launch, cost)| {
+        let kernel = &plan.kernels[launch.kernel];
+        let bound = match cost.predicted_us() > 0.0 {
+            true => cost.bound().name(),
+            false => "none",
+        };
+        let measured = cost.measured_us.map_or("null".to_string(), |us| format!("{us:.1}"));
+        let label = serde_json::Value::from(&launch.label[..]);
+        format!(
+            "  {{\"predicted_us\": {:11.1}, \"measured_us\": {measured:>11}, \"bound\": {:9}, \
+             \"compute_us\": {:11.1}, \"memory_us\": {:11.1}, \"operations\": {:15.0}, \"flops\": {:15}, \
+             \"bytes\": {:12.0}, \"tasks\": {:7}, \"label\": {label}}}",
+            cost.predicted_us(),
+            format!("\"{bound}\""),
+            cost.compute_us,
+            cost.memory_us,
+            cost.operations,
+            kernel.flops,
+            cost.bytes,
+            kernel.tasks,
+        )
+    });
+    format!("[\n{}\n]\n", rows.collect::<Vec<_>>().join(",\n"))
+}
