@@ -2,6 +2,7 @@
 //! were just compiled.
 
 use crate::compile::{EmitTo, Model, Request};
+use crate::cost_commands;
 use crate::model_args::{ModelArgs, colour};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use codegen::bridge::GpuTarget;
@@ -116,9 +117,29 @@ enum Command {
     /// Make data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// Verify and time this machine's kernels, so that costs are measured ones
+    #[command(after_help = "Example:\n  alexc tune models/alexnet.ir --mode train --batch 128")]
+    Tune {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// What is here to run on
-    #[command(after_help = "Example:\n  alexc devices --json")]
-    Devices(OutputArgs),
+    #[command(after_help = "Examples:\n  alexc devices --json\n  alexc devices --calibrate -o here.toml")]
+    Devices {
+        /// Write a profile of this machine, for costs; without -o into the cache folder, where it is found again
+        #[arg(long)]
+        calibrate: bool,
+        /// The profile to write
+        #[arg(short = 'o', long = "output", value_name = "FILE", requires = "calibrate")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Write an artifact that measures a GPU's limits: `alexrun bench` runs it where the GPU is
     #[command(after_help = "Example:\n  alexc peaks --target sm_90 -o peaks.alx")]
     Peaks {
@@ -277,7 +298,13 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
-        Command::Devices(output) => crate::peak::report(output),
+        Command::Tune { model, mode, output } => cost_commands::tune(&model, mode.into(), output),
+        Command::Devices {
+            calibrate: true,
+            file,
+            output,
+        } => cost_commands::calibrate(file, output),
+        Command::Devices { output, .. } => crate::peak::report(output),
         Command::Peaks {
             target,
             small,
@@ -315,6 +342,7 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         opt_level: args.model.opt_level,
         target: args.model.target(args.target.as_deref())?,
         with_cases: args.with_cases,
+        costs: vec![],
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
     let output = args.model.compile_as(&request)?;
@@ -376,6 +404,7 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         opt_level: model.opt_level,
         target: model.target(None)?,
         with_cases: false,
+        costs: vec![],
         emit: vec![],
     };
     args.run(&model.compile_as(&request)?.artifact, &model.devices.parse()?)

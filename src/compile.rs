@@ -1,9 +1,11 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
+use crate::costs::{self, DeviceCosts};
 use clap::ValueEnum;
 use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
+use passes::cost::{Costs, KernelCost};
 use passes::{Machine, Optimizer, Options, Stage};
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
@@ -31,7 +33,7 @@ pub enum Emit {
     Asm,
     /// What the runtime executes, as JSON.
     Plan,
-    /// Operations and bytes of every launch, as JSON.
+    /// What every launch costs and why, as JSON with a launch a line.
     Costs,
 }
 
@@ -86,6 +88,8 @@ pub struct Request {
     pub target: Target,
     /// Whether the artifact takes conformance cases along.
     pub with_cases: bool,
+    /// What costs are computed from, a device each; without any, none are.
+    pub costs: Vec<DeviceCosts>,
     /// Stages whose text is wanted.
     pub emit: Vec<Emit>,
 }
@@ -138,12 +142,8 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
     Ok((artifact, emitted))
 }
 
-fn compile_mode(
-    graph: &Graph,
-    request: &Request,
-    mode: Mode,
-    emitted: &mut Emitted,
-) -> Result<(Compiled, Vec<Case>), Error> {
+/// What the passes are asked for.
+pub fn options(request: &Request, mode: Mode) -> Options {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -159,7 +159,7 @@ fn compile_mode(
             Mode::Gradients | Mode::Infer => request.dropout,
         },
     };
-    let options = Options {
+    Options {
         mode,
         batch: request.batch,
         optimizer,
@@ -168,7 +168,16 @@ fn compile_mode(
             Target::Host(_) => Machine::Processor,
             Target::Gpu(..) => Machine::Gpu,
         },
-    };
+    }
+}
+
+fn compile_mode(
+    graph: &Graph,
+    request: &Request,
+    mode: Mode,
+    emitted: &mut Emitted,
+) -> Result<(Compiled, Vec<Case>), Error> {
+    let options = options(request, mode);
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
         if let Stage::Graph(graph) = stage {
@@ -180,6 +189,13 @@ fn compile_mode(
     let assembly = request.emit.contains(&Emit::Asm);
     let compiled = codegen::compile(&program, &request.target, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
+    let precision = costs::precision(&request.target);
+    let devices: Vec<Costs> = request
+        .costs
+        .iter()
+        .map(|device| device.costs(precision))
+        .collect();
+    let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
         let shown = match stage {
@@ -199,7 +215,14 @@ fn compile_mode(
             },
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
-            Emit::Costs => crate::show::costs(&compiled.plan),
+            Emit::Costs => match &costs {
+                Some(costs) => costs::table(&compiled.plan, costs),
+                None => {
+                    return Err(Error::input(
+                        "--emit costs: no device is named to compute costs for",
+                    ));
+                }
+            },
         };
         emitted.insert(stage, shown);
     }
@@ -210,7 +233,12 @@ fn compile_mode(
         ],
         false => vec![],
     };
-    Ok((program_of(compiled, &request.target, text), cases))
+    let mut made = program_of(compiled, &request.target, text);
+    if let Some(costs) = costs {
+        made.predicted_ms = Some(costs.step_us / 1e3);
+        made.predicted_us = costs.launches.iter().map(KernelCost::us).collect();
+    }
+    Ok((made, cases))
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.

@@ -61,6 +61,7 @@ impl CostArgs {
             };
             // Times of this machine are none of another's.
             let here = named.as_ref().is_none_or(|named| named.name == machine());
+            let here = here && device.code() == target.code();
             let name = device_name(device)?.filter(|_| here);
             let times = name.map(|name| cache.times(&name)).unwrap_or_default();
             Ok(DeviceCosts { profile, times })
@@ -91,11 +92,24 @@ pub fn read_profile(path: &Path) -> Result<Profile, Error> {
     Profile::parse(&text).map_err(|error| Error::input(format!("{}: {error}", path.display())))
 }
 
+/// Writes a profile file, atomically, and makes its folder.
+pub fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
+    if let Some(problem) = profile.problem() {
+        return Err(Error::work(format!(
+            "what was measured contradicts itself: {problem}; close other programs and measure again"
+        )));
+    }
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| Error::writing(folder, &error))?;
+    }
+    files::write_bytes(path, profile.to_toml().as_bytes())
+}
+
 /// A profile that was named is taken as it is, unless only some cores are to be used.
 fn of_named_cores(profile: Profile, device: &DeviceSpec) -> Result<Profile, Error> {
     Ok(match device {
         DeviceSpec::Cpu(cores @ Cores::Range { .. }) if profile.gpu.is_none() => {
-            let count = cores.resolve()?.cores.len() as u32;
+            let count = core_count(cores)?;
             profile.with_units(count.min(profile.units))
         }
         _ => profile,
@@ -107,7 +121,7 @@ fn usual(device: &DeviceSpec, target: &Target) -> Result<Profile, Error> {
     let shipped = |name: &str| Profile::shipped(name).expect("the profile of this name ships");
     match (device, target) {
         (DeviceSpec::Cpu(cores), Target::Host(_)) => {
-            let count = cores.resolve()?.cores.len() as u32;
+            let count = core_count(cores)?;
             Ok(calibrated().unwrap_or_else(|| shipped("cpu2")).with_units(count))
         }
         _ => Ok(shipped("h200")),
@@ -136,7 +150,9 @@ fn calibrated() -> Option<Profile> {
 pub fn machine() -> String {
     let host = codegen::bridge::HostTarget::native();
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("processor", |(_, name)| name.trim());
     format!("{model} ({}, {} lanes)", host.cpu, host.lanes)
 }
@@ -145,15 +161,23 @@ pub fn machine() -> String {
 pub fn device_name(device: &DeviceSpec) -> Result<Option<String>, Error> {
     Ok(match device {
         DeviceSpec::Cpu(cores) => {
-            let count = cores.resolve()?.cores.len();
+            let count = core_count(cores)?;
             Some(format!("{}, {count} cores", machine()))
         }
         DeviceSpec::Cuda(number) => {
             let gpus = runtime::device::cuda::driver::all().unwrap_or_default();
             let gpu = gpus.into_iter().find(|gpu| gpu.number == *number);
-            gpu.map(|gpu| gpu.name)
+            gpu.map(|gpu| gpu.name.clone())
         }
         DeviceSpec::Sim(_) => None,
+    })
+}
+
+/// How many cores are meant; those named may be another machine's.
+fn core_count(cores: &Cores) -> Result<u32, Error> {
+    Ok(match *cores {
+        Cores::All => cores.resolve()?.cores.len() as u32,
+        Cores::Range { first, last } => u32::try_from(last - first).unwrap_or(u32::MAX - 1) + 1,
     })
 }
 
@@ -188,7 +212,11 @@ pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> 
         measured_us: None,
     };
     let mut launches = vec![nothing; compiled.plan.step.len()];
-    let step = program.kernels.iter().zip(&compiled.calls).filter(|(call, _)| !call.prepare);
+    let step = program
+        .kernels
+        .iter()
+        .zip(&compiled.calls)
+        .filter(|(call, _)| !call.prepare);
     for (call, positions) in step {
         let candidate = Candidate::of(program, call);
         launches[positions.launches[0] - first] = costs.kernel(&candidate);
@@ -210,7 +238,9 @@ pub fn table(plan: &Plan, costs: &ProgramCosts) -> String {
             true => cost.bound().name(),
             false => "none",
         };
-        let measured = cost.measured_us.map_or("null".to_string(), |us| format!("{us:.1}"));
+        let measured = cost
+            .measured_us
+            .map_or("null".to_string(), |us| format!("{us:.1}"));
         let label = serde_json::Value::from(&launch.label[..]);
         format!(
             "  {{\"predicted_us\": {:11.1}, \"measured_us\": {measured:>11}, \"bound\": {:9}, \

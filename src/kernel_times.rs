@@ -41,7 +41,11 @@ impl Default for Cache {
 
 /// The folder of files that can be made again: `$XDG_CACHE_HOME/alexc`, or `~/.cache/alexc`.
 pub fn cache_folder() -> Option<PathBuf> {
-    let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = |variable: &str| {
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     // The specification of the variable has relative paths ignored.
     let cache = named("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     let cache = cache.or_else(|| named("HOME").map(|home| home.join(".cache")))?;
@@ -69,7 +73,12 @@ pub fn read_or_warn(path: &Path) -> Cache {
 
 fn read(path: &Path) -> Result<Cache, Error> {
     let text = files::read_text(path, SIZE_LIMIT)?;
-    let damaged = |what: String| Error::input(format!("{}: the kernel times are damaged: {what}", path.display()));
+    let damaged = |what: String| {
+        Error::input(format!(
+            "{}: the kernel times are damaged: {what}",
+            path.display()
+        ))
+    };
     let cache: Cache = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     if cache.format != FORMAT {
         return Err(damaged(format!("format {} instead of {FORMAT}", cache.format)));
@@ -77,7 +86,10 @@ fn read(path: &Path) -> Result<Cache, Error> {
     let kernels = cache.devices.values().flat_map(|device| &device.kernels);
     for (key, time) in kernels {
         if !(time.us.is_finite() && time.us > 0.0) {
-            return Err(damaged(format!("{key} took {} us, expected a number above 0", time.us)));
+            return Err(damaged(format!(
+                "{key} took {} us, expected a number above 0",
+                time.us
+            )));
         }
     }
     Ok(cache)
@@ -120,7 +132,13 @@ mod tests {
 
     fn times(us: f64) -> KernelTimes {
         let mut times = KernelTimes::default();
-        times.insert("key".into(), MeasuredTime { us, label: "conv".into() });
+        times.insert(
+            "key".into(),
+            MeasuredTime {
+                us,
+                label: "conv".into(),
+            },
+        );
         times
     }
 
@@ -136,7 +154,9 @@ mod tests {
         assert_eq!(read, cache);
         assert_eq!(read.times("cpu"), times(2.5));
         assert_eq!(read.times("abacus"), KernelTimes::default());
-        let text = std::fs::read_to_string(&path).unwrap().replace(codegen::VERSION, "0.0.0-old");
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace(codegen::VERSION, "0.0.0-old");
         std::fs::write(&path, text).unwrap();
         let mut old = super::read(&path).unwrap();
         assert_eq!(old.times("cpu"), KernelTimes::default());

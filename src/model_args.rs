@@ -1,6 +1,7 @@
 //! The flags that say which model is compiled, for what, and how.
 
 use crate::compile::{Emitted, Model, Request, compile};
+use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
 use codegen::bridge::{GpuTarget, HostTarget};
@@ -33,6 +34,9 @@ pub struct ModelArgs {
     /// Where it will run.
     #[command(flatten)]
     pub devices: DeviceArgs,
+    /// What costs are computed from.
+    #[command(flatten)]
+    pub costs: CostArgs,
 }
 
 /// Whether messages may be coloured.
@@ -79,6 +83,7 @@ impl ModelArgs {
             opt_level: self.opt_level,
             target: self.target(None)?,
             with_cases: false,
+            costs: vec![],
             emit: vec![],
         };
         self.compile_as(&request)
@@ -109,11 +114,16 @@ impl ModelArgs {
         Ok(Target::Host(target))
     }
 
-    /// Compiles the model as requested.
+    /// Compiles the model as requested, with the costs that the flags ask for.
     pub fn compile_as(&self, request: &Request) -> Result<Output, Error> {
         let begin = Instant::now();
         let model = Model::read(&self.model, colour())?;
-        let (artifact, emitted) = compile(&model, request)?;
+        let costs = self.costs.choose(&self.devices.parse()?, &request.target)?;
+        let request = Request {
+            costs,
+            ..request.clone()
+        };
+        let (artifact, emitted) = compile(&model, &request)?;
         Ok(Output {
             artifact,
             emitted,

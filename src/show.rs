@@ -1,7 +1,7 @@
 //! What `--emit` prints of graphs, programs and plans.
 
 use ir::Graph;
-use ir::plan::{Place, Plan};
+use ir::plan::Place;
 use ir::program::Program;
 use std::fmt::Write;
 
@@ -63,17 +63,4 @@ pub fn program(program: &Program) -> String {
 /// Anything as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plans have string keys only") + "\n"
-}
-
-/// Operations and least bytes of every launch.
-pub fn costs(plan: &Plan) -> String {
-    let launches: Vec<_> = plan
-        .step
-        .iter()
-        .map(|launch| {
-            let kernel = &plan.kernels[launch.kernel];
-            serde_json::json!({ "label": launch.label, "flops": kernel.flops, "bytes": kernel.bytes, "tasks": kernel.tasks })
-        })
-        .collect();
-    json(&launches)
 }

@@ -72,12 +72,20 @@ pub fn measure(programs: &[Program], target: &Target, device: &DeviceSpec) -> Re
         executor.run()?;
         let launches = executor.launch_times(ROUNDS)?;
         let first = compiled.plan.prepare.len();
-        let step = program.kernels.iter().zip(&calls).filter(|(call, _)| !call.prepare);
+        let step = program
+            .kernels
+            .iter()
+            .zip(&calls)
+            .filter(|(call, _)| !call.prepare);
         for (call, positions) in step {
-            let own = positions.launches.iter().map(|&position| &launches[position - first]);
+            let own = positions
+                .launches
+                .iter()
+                .map(|&position| &launches[position - first]);
             let own: Vec<&Vec<u64>> = own.collect();
             // A kernel and what adds its parts, round by round.
-            let rounds = (0..ROUNDS).map(|round| own.iter().map(|times| times[round] as f64 / 1e3).sum::<f64>());
+            let rounds =
+                (0..ROUNDS).map(|round| own.iter().map(|times| times[round] as f64 / 1e3).sum::<f64>());
             let key = key(&Candidate::of(program, call), precision);
             let known = samples.entry(key).or_insert_with(|| (call.label.clone(), vec![]));
             known.1.extend(rounds);
@@ -97,7 +105,12 @@ fn verify(executor: &mut Executor, cases: &runtime::kernel_check::KernelCases) -
     let comparisons = runtime::kernel_check::run(executor, cases, "tune")?;
     let failed = comparisons.iter().filter(|comparison| !comparison.passed);
     let failed: Vec<String> = failed
-        .map(|c| format!("{} is off by {:.1e}, expected at most {:.1e}", c.tensor, c.error, c.tolerance))
+        .map(|c| {
+            format!(
+                "{} is off by {:.1e}, expected at most {:.1e}",
+                c.tensor, c.error, c.tolerance
+            )
+        })
         .collect();
     if failed.is_empty() {
         return Ok(());

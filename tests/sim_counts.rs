@@ -46,6 +46,7 @@ fn kernels_move_little_more_than_they_must() {
         opt_level: 2,
         target: Target::Gpu(gpu, Precision::Tf32),
         with_cases: false,
+        costs: vec![],
         emit: vec![],
     };
     let (artifact, _) = compile(&model, &request).unwrap();

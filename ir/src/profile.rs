@@ -168,7 +168,12 @@ impl Profile {
 
     /// What is wrong with the numbers, if anything, with the keys at fault.
     pub fn problem(&self) -> Option<String> {
-        let Profile { compute, memory, link, .. } = self;
+        let Profile {
+            compute,
+            memory,
+            link,
+            ..
+        } = self;
         if let Some(key) = [("name", &self.name), ("source", &self.source)]
             .iter()
             .find_map(|(key, text)| text.trim().is_empty().then_some(key))
@@ -185,7 +190,8 @@ impl Profile {
             ("[link] bandwidth".to_string(), link.bandwidth),
             ("[link] latency_us".to_string(), link.latency_us),
         ];
-        let mut optional = |key: &str, value: Option<f64>| above_zero.extend(value.map(|v| (key.to_string(), v)));
+        let mut optional =
+            |key: &str, value: Option<f64>| above_zero.extend(value.map(|v| (key.to_string(), v)));
         optional("[compute] tf32", compute.tf32);
         optional("[compute] bf16", compute.bf16);
         for (i, cache) in memory.caches.iter().enumerate() {
@@ -193,7 +199,10 @@ impl Profile {
             optional(&format!("[[memory.caches]] {} bandwidth", i + 1), cache.bandwidth);
         }
         optional("[one_unit] f32", self.one_unit.as_ref().map(|one| one.f32));
-        optional("[one_unit] bandwidth", self.one_unit.as_ref().map(|one| one.bandwidth));
+        optional(
+            "[one_unit] bandwidth",
+            self.one_unit.as_ref().map(|one| one.bandwidth),
+        );
         optional("[gpu] clock_ghz", self.gpu.as_ref().map(|gpu| gpu.clock_ghz));
         optional("[gpu] issue", self.gpu.as_ref().map(|gpu| gpu.issue));
         if let Some((key, value)) = above_zero.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
@@ -252,7 +261,11 @@ impl Profile {
 
     /// GB/s for a kernel that touches so many bytes: that of the smallest cache that holds them, or memory's.
     pub fn bandwidth(&self, bytes: f64) -> f64 {
-        let fitting = self.memory.caches.iter().filter(|cache| bytes <= cache.kb * 1024.0);
+        let fitting = self
+            .memory
+            .caches
+            .iter()
+            .filter(|cache| bytes <= cache.kb * 1024.0);
         fitting
             .filter_map(|cache| cache.bandwidth)
             .next()
@@ -277,7 +290,9 @@ impl Profile {
         profile.compute.bf16 = self.compute.bf16.map(|all| scaled(all, None));
         profile.memory.bandwidth = scaled(self.memory.bandwidth, one.map(|one| one.bandwidth));
         for cache in &mut profile.memory.caches {
-            cache.bandwidth = cache.bandwidth.map(|all| (all * share).max(profile.memory.bandwidth));
+            cache.bandwidth = cache
+                .bandwidth
+                .map(|all| (all * share).max(profile.memory.bandwidth));
         }
         profile
     }
@@ -315,19 +330,57 @@ mod tests {
             ("units = 2", "units = -2", &["units", "u32"]),
             ("launch_us = 1", "launch_us = 0", &["launch_us = 0"]),
             ("latency_us = 2", "latency_us = -1", &["[link] latency_us = -1"]),
-            ("capacity_gb = 16\n", "", &["missing field `capacity_gb`", "[memory]"]),
-            ("capacity_gb = 16", "capacity_gb = 0", &["[memory] capacity_gb = 0"]),
-            ("capacity_gb = 16", "capacity_gb = 'much'", &["capacity_gb", "expected f64"]),
-            ("capacity_gb = 16", "capacity_gb = 0.01", &["kb = 32768", "[memory] capacity_gb = 0.01"]),
-            ("capacity_gb = 16", "capacity = 16", &["unknown field `capacity`", "`capacity_gb`"]),
-            ("bandwidth = 200", "bandwidth = 20", &["[[memory.caches]] 1 bandwidth = 20", "[memory] bandwidth = 40"]),
-            ("kb = 32768", "kb = 512", &["[[memory.caches]] 2 kb = 512", "kb = 1024"]),
-            ("f32 = 110", "f32 = 201", &["[one_unit] f32 = 201", "[compute] f32 = 200"]),
-            ("bandwidth = 30", "bandwidth = 41", &["[one_unit] bandwidth = 41", "[memory] bandwidth = 40"]),
+            (
+                "capacity_gb = 16\n",
+                "",
+                &["missing field `capacity_gb`", "[memory]"],
+            ),
+            (
+                "capacity_gb = 16",
+                "capacity_gb = 0",
+                &["[memory] capacity_gb = 0"],
+            ),
+            (
+                "capacity_gb = 16",
+                "capacity_gb = 'much'",
+                &["capacity_gb", "expected f64"],
+            ),
+            (
+                "capacity_gb = 16",
+                "capacity_gb = 0.01",
+                &["kb = 32768", "[memory] capacity_gb = 0.01"],
+            ),
+            (
+                "capacity_gb = 16",
+                "capacity = 16",
+                &["unknown field `capacity`", "`capacity_gb`"],
+            ),
+            (
+                "bandwidth = 200",
+                "bandwidth = 20",
+                &["[[memory.caches]] 1 bandwidth = 20", "[memory] bandwidth = 40"],
+            ),
+            (
+                "kb = 32768",
+                "kb = 512",
+                &["[[memory.caches]] 2 kb = 512", "kb = 1024"],
+            ),
+            (
+                "f32 = 110",
+                "f32 = 201",
+                &["[one_unit] f32 = 201", "[compute] f32 = 200"],
+            ),
+            (
+                "bandwidth = 30",
+                "bandwidth = 41",
+                &["[one_unit] bandwidth = 41", "[memory] bandwidth = 40"],
+            ),
             ("'by hand'", "' '", &["source is empty"]),
         ] {
             assert!(SMALL.contains(from), "{from}");
-            let error = Profile::parse(&SMALL.replacen(from, to, 1)).unwrap_err().to_string();
+            let error = Profile::parse(&SMALL.replacen(from, to, 1))
+                .unwrap_err()
+                .to_string();
             for part in parts {
                 assert!(error.contains(part), "{to}: {part:?} is not in: {error}");
             }

@@ -171,7 +171,9 @@ impl std::fmt::Display for BenchReport {
             "{model}, {mode}, batch {batch}, {devices}, {precision}: {iters} runs"
         )?;
         let gflops = self.flops_per_iter as f64 / (self.median_ms * 1e6).max(1e-9);
-        let predicted = self.predicted_ms.map_or(String::new(), |ms| format!(", predicted {ms} ms"));
+        let predicted = self
+            .predicted_ms
+            .map_or(String::new(), |ms| format!(", predicted {ms} ms"));
         writeln!(
             f,
             "median {} ms{predicted}, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
@@ -183,9 +185,9 @@ impl std::fmt::Display for BenchReport {
                 launch.flops as f64 / launch.ns as f64,
                 launch.bytes as f64 / launch.ns as f64,
             );
-            let predicted = launch.predicted_us.map_or("         -".to_string(), |us| {
-                format!("{:10.3}", us / 1e3)
-            });
+            let predicted = launch
+                .predicted_us
+                .map_or("         -".to_string(), |us| format!("{:10.3}", us / 1e3));
             writeln!(
                 f,
                 "{ms:10.3} ms {predicted} predicted {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",

@@ -196,7 +196,9 @@ impl Executor {
         // The emulator's time is nobody's; elsewhere the fastest of some counts.
         let rounds = if self.counts().is_some() { 1 } else { PROFILED };
         let times = self.launch_times(rounds)?;
-        let fastest = times.iter().map(|times| times.iter().min().copied().unwrap_or(u64::MAX));
+        let fastest = times
+            .iter()
+            .map(|times| times.iter().min().copied().unwrap_or(u64::MAX));
         let launches = self.plan.step.iter().zip(fastest);
         let times = launches.map(|(launch, ns)| {
             let kernel = &self.plan.kernels[launch.kernel];

@@ -74,6 +74,7 @@ fn executor(batch: usize, body: &str) -> Executor {
         opt_level: 2,
         target: codegen::Target::Host(HostTarget::native()),
         with_cases: false,
+        costs: vec![],
         emit: vec![],
     };
     let (artifact, _) = compile(&Model { text, graph }, &request).expect("the cases compile");

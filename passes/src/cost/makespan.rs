@@ -67,7 +67,9 @@ pub fn makespan(program: &Program, devices: &[Costs], device_of: impl Fn(usize) 
             let bytes = work::bytes(program.value(id));
             let link = link_free.entry((from, device)).or_default();
             let begin_us = link.max(there[&(id, from)]);
-            let us = devices[from].transfer_us(bytes).max(devices[device].transfer_us(bytes));
+            let us = devices[from]
+                .transfer_us(bytes)
+                .max(devices[device].transfer_us(bytes));
             let end_us = begin_us + us;
             *link = end_us;
             there.insert((id, device), end_us);

@@ -183,7 +183,9 @@ impl Costs<'_> {
     /// The cost of each launch that writes zeros around a result of a kernel.
     pub fn halos(&self, candidate: &Candidate) -> Vec<KernelCost> {
         let results = candidate.results.iter().filter(|value| value.layout.has_halo());
-        results.map(|value| self.computed(&Work::of_halo(value))).collect()
+        results
+            .map(|value| self.computed(&Work::of_halo(value)))
+            .collect()
     }
 
     /// The time of a kernel of a program with the halos of its results.

@@ -61,7 +61,9 @@ impl Work {
         let bytes = values().map(|value| bytes(value)).sum();
         let lanes = profile.lanes as usize;
         let mut loops = Loops::of(candidate);
-        let contraction = nest.contraction().and_then(|(a, b)| loops.contraction(a, b, lanes));
+        let contraction = nest
+            .contraction()
+            .and_then(|(a, b)| loops.contraction(a, b, lanes));
         if let Some(fill) = contraction {
             let products = 2.0 * nest.points() as f64;
             return Work {
@@ -88,7 +90,11 @@ impl Work {
             outer.count += at.instructions(vector, lanes);
         }
         // The logarithm of a sum of exponentials takes two rounds: for the largest and for the sum.
-        let rounds = if nest.combine == Combine::LogSumExp { 2.0 } else { 1.0 };
+        let rounds = if nest.combine == Combine::LogSumExp {
+            2.0
+        } else {
+            1.0
+        };
         let instructions = (rounds * inner.count * all + outer.count * points) / fill;
         Work {
             kind: kind(nest),
@@ -125,7 +131,12 @@ fn kind(nest: &Nest) -> Kind {
     };
     if nest.combine == Combine::None {
         Kind::Map
-    } else if nest.reads.iter().flat_map(|read| &read.index).any(|i| slides(&i.map)) {
+    } else if nest
+        .reads
+        .iter()
+        .flat_map(|read| &read.index)
+        .any(|i| slides(&i.map))
+    {
         Kind::Window
     } else {
         Kind::Row
@@ -194,7 +205,11 @@ fn binary(op: Binary, right: &Expr) -> f64 {
         (Binary::Divide, _) => DIVIDE,
         (Binary::Power, Expr::Constant(power)) if (power * 4.0).fract() == 0.0 && power.abs() <= 4.0 => {
             let quarters = (power.abs() * 4.0) as u32;
-            let roots = if quarters % 2 == 1 { 2.0 } else { f64::from(u8::from(quarters % 4 == 2)) };
+            let roots = if quarters % 2 == 1 {
+                2.0
+            } else {
+                f64::from(u8::from(quarters % 4 == 2))
+            };
             let inverse = if *power < 0.0 { DIVIDE } else { 0.0 };
             roots * ROOT + inverse + f64::from(quarters / 4) + 1.0
         }
@@ -230,7 +245,9 @@ impl Place {
                 _ => place.divided.push(index.map.clone()),
             }
         }
-        place.checks.extend(read.guards.iter().map(|guard| guard.map.clone()));
+        place
+            .checks
+            .extend(read.guards.iter().map(|guard| guard.map.clone()));
         place
     }
 
@@ -238,7 +255,9 @@ impl Place {
         let strides = value.layout.strides(&value.extents);
         let maps = output.index.iter().zip(&strides.dims);
         Place {
-            offset: maps.fold(Affine::default(), |sum, (map, &stride)| sum.plus(map, stride as i64)),
+            offset: maps.fold(Affine::default(), |sum, (map, &stride)| {
+                sum.plus(map, stride as i64)
+            }),
             ..Place::default()
         }
     }
@@ -262,7 +281,9 @@ impl Place {
     }
 
     fn maps(&self) -> impl Iterator<Item = &Affine> {
-        std::iter::once(&self.offset).chain(&self.divided).chain(&self.checks)
+        std::iter::once(&self.offset)
+            .chain(&self.divided)
+            .chain(&self.checks)
     }
 }
 
@@ -298,8 +319,12 @@ impl Loops {
         Loops {
             extents: nest.extents(),
             parallel: nest.parallel.len(),
-            reads: reads.map(|read| Place::of_read(nest, read, value(read), use_halo)).collect(),
-            outputs: outputs.map(|(output, value)| Place::of_output(output, value)).collect(),
+            reads: reads
+                .map(|read| Place::of_read(nest, read, value(read), use_halo))
+                .collect(),
+            outputs: outputs
+                .map(|(output, value)| Place::of_output(output, value))
+                .collect(),
             indices,
         }
     }
@@ -308,14 +333,18 @@ impl Loops {
     /// left, and it fills vectors however few the channels.
     fn merge(&mut self) {
         let loops: Vec<usize> = (0..self.parallel).collect();
-        let pairs = loops.iter().flat_map(|&outer| loops.iter().map(move |&inner| (outer, inner)));
+        let pairs = loops
+            .iter()
+            .flat_map(|&outer| loops.iter().map(move |&inner| (outer, inner)));
         let pairs: Vec<(usize, usize)> = pairs.filter(|(outer, inner)| outer != inner).collect();
         let merges = |loops: &Loops, outer: usize, inner: usize| {
             let step = |map: &Affine, l| map.coefficient(Loop(l));
             let extent = loops.extents[inner] as i64;
             loops.extents[outer] > 1
                 && extent > 1
-                && loops.maps().all(|map| step(map, outer) == step(map, inner) * extent)
+                && loops
+                    .maps()
+                    .all(|map| step(map, outer) == step(map, inner) * extent)
         };
         while let Some(&(outer, inner)) = pairs.iter().find(|&&(outer, inner)| merges(self, outer, inner)) {
             self.extents[inner] *= self.extents[outer];
@@ -333,9 +362,12 @@ impl Loops {
     fn drop_loop(&mut self, l: Loop) {
         let places = self.reads.iter_mut().chain(&mut self.outputs);
         let maps = places.flat_map(|place| {
-            std::iter::once(&mut place.offset).chain(&mut place.divided).chain(&mut place.checks)
+            std::iter::once(&mut place.offset)
+                .chain(&mut place.divided)
+                .chain(&mut place.checks)
         });
-        maps.chain(&mut self.indices).for_each(|map| map.terms.retain(|term| term.0 != l));
+        maps.chain(&mut self.indices)
+            .for_each(|map| map.terms.retain(|term| term.0 != l));
     }
 
     fn parallel_loops(&self) -> impl Iterator<Item = Loop> {
@@ -351,7 +383,9 @@ impl Loops {
         let walks = |panel: usize, scalar: usize, l: Loop| {
             self.reads[panel].step(l) == Some(1) && self.reads[scalar].step(l) == Some(0)
         };
-        let vectors = self.parallel_loops().filter(|&l| walks(a, b, l) || walks(b, a, l));
+        let vectors = self
+            .parallel_loops()
+            .filter(|&l| walks(a, b, l) || walks(b, a, l));
         let fill = |l: Loop| self.extents[l.0] as f64 / self.extents[l.0].next_multiple_of(lanes) as f64;
         vectors.map(fill).max_by(f64::total_cmp)
     }
@@ -361,9 +395,13 @@ impl Loops {
     fn vector(&self, lanes: usize) -> Option<Loop> {
         let apart = |l: &Loop| {
             let places = self.reads.iter().chain(&self.outputs);
-            places.filter(|place| !matches!(place.step(*l), Some(0 | 1))).count()
+            places
+                .filter(|place| !matches!(place.step(*l), Some(0 | 1)))
+                .count()
         };
-        let contiguous = self.parallel_loops().filter(|&l| self.outputs[0].step(l) == Some(1));
+        let contiguous = self
+            .parallel_loops()
+            .filter(|&l| self.outputs[0].step(l) == Some(1));
         let long = self.parallel_loops().filter(|l| self.extents[l.0] >= lanes);
         contiguous.chain(long).min_by_key(apart)
     }

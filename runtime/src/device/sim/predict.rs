@@ -48,7 +48,8 @@ pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
         ),
         (
             "tensor cores",
-            warps("mma.tf32") * TF32 / peak(Precision::Tf32) + warps("mma.bf16") * BF16 / peak(Precision::Bf16),
+            warps("mma.tf32") * TF32 / peak(Precision::Tf32)
+                + warps("mma.bf16") * BF16 / peak(Precision::Bf16),
         ),
         ("shared memory", counts.shared_cycles as f64 / cycles),
         ("instructions", all as f64 / WARP / gpu.issue / cycles),
