@@ -122,43 +122,60 @@ impl KernelCost {
     }
 }
 
-/// The share of a device's peaks that kernels of each kind reach. Fitted to measured kernels of AlexNet, forward and
-/// backward; one figure a kind, none for a layer.
+/// The shares of a device's peak and bandwidth that kernels of one kind reach: `(compute, memory)`.
+type Share = (f64, f64);
+
+/// The shares of each kind of nest. Fitted to measured kernels of AlexNet, forward and backward; one figure a kind, none
+/// for a layer.
 #[derive(Clone, Copy, Debug)]
 struct Efficiency {
-    contraction: f64,
-    window: f64,
-    row: f64,
-    map: f64,
-    memory: f64,
+    contraction: Share,
+    accumulation: Share,
+    window: Share,
+    row: Share,
+    map: Share,
 }
 
-/// Processors: measured on 2 cores with AVX2 (2026-11).
-const PROCESSOR: Efficiency = Efficiency {
-    contraction: 0.85,
-    window: 0.5,
-    row: 0.5,
-    map: 0.5,
-    memory: 1.0,
+/// Processors with AVX2: single kernels by processor time on one core of a shared machine (Zen 3, 2026-11). Its 16
+/// registers make small tiles.
+const AVX2: Efficiency = Efficiency {
+    contraction: (0.76, 0.55),
+    accumulation: (0.6, 0.55),
+    window: (0.9, 0.8),
+    row: (0.5, 0.35),
+    map: (0.5, 1.0),
 };
 
-/// GPUs: the goals of tests/gpu/RESULTS.md.
+/// Processors with AVX-512: README's kernels and totals on Zen 4 (conv3 at 98 % of the peak, its gradients at 77 % and
+/// 93 %; one image through the fully connected layers at about half of the copy's bandwidth).
+const AVX512: Efficiency = Efficiency {
+    contraction: (0.92, 0.55),
+    accumulation: (0.9, 0.55),
+    ..AVX2
+};
+
+/// GPUs: the goals of tests/gpu/RESULTS.md, 60 % of the peak and 80 % of the bandwidth.
 const GPU: Efficiency = Efficiency {
-    contraction: 0.6,
-    window: 0.5,
-    row: 0.5,
-    map: 0.5,
-    memory: 0.8,
+    contraction: (0.6, 0.8),
+    accumulation: (0.6, 0.8),
+    window: (0.5, 0.8),
+    row: (0.5, 0.8),
+    map: (0.5, 0.8),
 };
 
 impl Efficiency {
     fn of(profile: &Profile) -> &'static Efficiency {
-        if profile.gpu.is_some() { &GPU } else { &PROCESSOR }
+        match (&profile.gpu, profile.lanes) {
+            (Some(_), _) => &GPU,
+            (None, 16..) => &AVX512,
+            (None, _) => &AVX2,
+        }
     }
 
-    fn compute(&self, kind: Kind) -> f64 {
+    fn share(&self, kind: Kind) -> Share {
         match kind {
             Kind::Contraction => self.contraction,
+            Kind::Accumulation => self.accumulation,
             Kind::Window => self.window,
             Kind::Row => self.row,
             Kind::Map => self.map,
@@ -201,20 +218,20 @@ impl Costs<'_> {
     }
 
     fn computed(&self, work: &Work) -> KernelCost {
-        let efficiency = Efficiency::of(self.profile);
+        let (compute, memory) = Efficiency::of(self.profile).share(work.kind);
         // A kernel of few points leaves units idle.
         let units = (work.tasks as u64).clamp(1, u64::from(self.profile.units)) as u32;
         let busy = self.profile.with_units(units);
         let peak = match work.kind {
-            Kind::Contraction => busy.peak(self.precision),
+            Kind::Contraction | Kind::Accumulation => busy.peak(self.precision),
             _ => busy.compute.f32,
         };
         KernelCost {
             operations: work.operations,
             bytes: work.bytes,
             // GFLOP/s and GB/s are 10³ a microsecond.
-            compute_us: work.slots / (peak * efficiency.compute(work.kind) * 1e3),
-            memory_us: work.bytes / (busy.bandwidth(work.bytes) * efficiency.memory * 1e3),
+            compute_us: work.slots / (peak * compute * 1e3),
+            memory_us: work.bytes / (busy.bandwidth(work.bytes) * memory * 1e3),
             launch_us: self.profile.launch_us,
             measured_us: None,
         }

@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 /// The shapes of nests that differ in what they reach of a device's peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// A sum of products of two reads: convolutions, their gradients, matrix products.
+    /// A sum of products of two reads: convolutions, matrix products, their gradients.
     Contraction,
+    /// One of so many terms that its sums go through memory: gradients of the weights of convolutions.
+    Accumulation,
     /// A reduction whose reads slide with the point: pooling, normalisation.
     Window,
     /// Any other reduction: sums over a batch, softmax.
@@ -38,10 +40,16 @@ pub struct Work {
     pub tasks: f64,
 }
 
+/// Terms of a sum from which on it is an accumulation.
+const LONG_SUM: usize = 16 * 1024;
+/// Processors: where the innermost loop of a contraction has fewer steps than this, entering and leaving it costs half
+/// as much again.
+const SHORT_LOOP: usize = 8;
+const SHORT_LOOP_COST: f64 = 1.5;
 /// Instructions of the costlier operations, each in the time of a multiply-add on a vector: counted from the
-/// expansions in `codegen/src/scalar.rs`; division and root by the tables of instructions for Zen 3 and 4 (Fog).
-const DIVIDE: f64 = 8.0;
-const ROOT: f64 = 10.0;
+/// expansions in `codegen/src/scalar.rs`. Division and root have units of their own, beside which others go on.
+const DIVIDE: f64 = 5.0;
+const ROOT: f64 = 5.0;
 const EXP: f64 = 28.0;
 const LOG: f64 = 36.0;
 const TANH: f64 = 55.0;
@@ -64,12 +72,18 @@ impl Work {
         let contraction = nest
             .contraction()
             .and_then(|(a, b)| loops.contraction(a, b, lanes));
-        if let Some(fill) = contraction {
+        if let Some((fill, innermost)) = contraction {
             let products = 2.0 * nest.points() as f64;
+            let short = profile.gpu.is_none() && innermost < SHORT_LOOP;
+            let long = nest.reduction.iter().product::<usize>() >= LONG_SUM;
             return Work {
-                kind: Kind::Contraction,
+                kind: if long {
+                    Kind::Accumulation
+                } else {
+                    Kind::Contraction
+                },
                 operations: products,
-                slots: products / fill,
+                slots: products / fill * if short { SHORT_LOOP_COST } else { 1.0 },
                 bytes,
                 tasks: f64::INFINITY,
             };
@@ -374,20 +388,28 @@ impl Loops {
         (0..self.parallel).filter(|&l| self.extents[l] > 1).map(Loop)
     }
 
-    /// The share of lanes that the vector loop of a contraction fills, or `None` if it has no such loop.
-    fn contraction(&self, a: usize, b: usize, lanes: usize) -> Option<f64> {
+    /// The share of lanes that the vector loop of a contraction fills, with the steps of its innermost reduction loop;
+    /// `None` if it has no vector loop.
+    fn contraction(&self, a: usize, b: usize, lanes: usize) -> Option<(f64, usize)> {
         let affine = |read: usize| self.reads[read].divided.is_empty() && self.reads[read].checks.is_empty();
         if !affine(a) || !affine(b) {
             return None;
         }
-        let walks = |panel: usize, scalar: usize, l: Loop| {
-            self.reads[panel].step(l) == Some(1) && self.reads[scalar].step(l) == Some(0)
-        };
-        let vectors = self
-            .parallel_loops()
-            .filter(|&l| walks(a, b, l) || walks(b, a, l));
+        let ways = [(a, b), (b, a)].into_iter().flat_map(|(panel, scalar)| {
+            let walks = move |l: &Loop| {
+                self.reads[panel].step(*l) == Some(1) && self.reads[scalar].step(*l) == Some(0)
+            };
+            self.parallel_loops().filter(walks).map(move |l| (l, scalar))
+        });
         let fill = |l: Loop| self.extents[l.0] as f64 / self.extents[l.0].next_multiple_of(lanes) as f64;
-        vectors.map(fill).max_by(f64::total_cmp)
+        let filled = ways.map(|(l, scalar)| (fill(l), scalar));
+        let (fill, scalar) = filled.max_by(|one, other| one.0.total_cmp(&other.0))?;
+        // The reduction runs in the order in which the broadcast operand lies in memory.
+        let reduction = (self.parallel..self.extents.len())
+            .map(Loop)
+            .filter(|l| self.extents[l.0] > 1);
+        let innermost = reduction.min_by_key(|&l| self.reads[scalar].step(l).map(i64::abs));
+        Some((fill, innermost.map_or(usize::MAX, |l| self.extents[l.0])))
     }
 
     /// The loop along the lanes of any other nest: as `codegen` chooses it, the one with the fewest reads and stores
