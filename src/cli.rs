@@ -2,7 +2,6 @@
 //! were just compiled.
 
 use crate::compile::{EmitTo, Model, Request};
-use crate::cost_commands;
 use crate::model_args::{ModelArgs, colour};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use codegen::bridge::GpuTarget;
@@ -298,12 +297,12 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
-        Command::Tune { model, mode, output } => cost_commands::tune(&model, mode.into(), output),
+        Command::Tune { model, mode, output } => crate::tune::command(&model, mode.into(), output),
         Command::Devices {
             calibrate: true,
             file,
             output,
-        } => cost_commands::calibrate(file, output),
+        } => crate::calibrate::command(file, output),
         Command::Devices { output, .. } => crate::peak::report(output),
         Command::Peaks {
             target,
@@ -340,9 +339,8 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         recipe,
         dropout: false,
         opt_level: args.model.opt_level,
-        target: args.model.target(args.target.as_deref())?,
+        targets: args.model.targets(args.target.as_deref())?,
         with_cases: args.with_cases,
-        costs: vec![],
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
     let output = args.model.compile_as(&request)?;
@@ -402,9 +400,8 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         recipe: model.recipe()?,
         dropout,
         opt_level: model.opt_level,
-        target: model.target(None)?,
+        targets: model.targets(None)?,
         with_cases: false,
-        costs: vec![],
         emit: vec![],
     };
     args.run(&model.compile_as(&request)?.artifact, &model.devices.parse()?)

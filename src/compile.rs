@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
-use passes::cost::{Costs, KernelCost};
+use passes::cost::Costs;
 use passes::{Machine, Optimizer, Options, Stage};
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
@@ -84,12 +84,10 @@ pub struct Request {
     pub dropout: bool,
     /// 0: without optimisation.
     pub opt_level: u8,
-    /// What to generate code for.
-    pub target: Target,
+    /// What to generate code for, one a device.
+    pub targets: Vec<Target>,
     /// Whether the artifact takes conformance cases along.
     pub with_cases: bool,
-    /// What costs are computed from, a device each; without any, none are.
-    pub costs: Vec<DeviceCosts>,
     /// Stages whose text is wanted.
     pub emit: Vec<Emit>,
 }
@@ -118,8 +116,13 @@ impl Model {
 /// The largest model file accepted.
 pub const MODEL_BYTES: u64 = 16 << 20;
 
-/// Compiles a model to an artifact with one program a mode.
-pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), Error> {
+/// Compiles a model to an artifact with one program a mode. What it costs is computed from `costs`, one a device; without
+/// any it is not.
+pub fn compile(
+    model: &Model,
+    request: &Request,
+    costs: &[DeviceCosts],
+) -> Result<(Artifact, Emitted), Error> {
     let mut emitted = Emitted::new();
     let mut artifact = Artifact {
         name: model.graph.name().to_string(),
@@ -135,7 +138,7 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        let (program, cases) = compile_mode(&model.graph, request, mode, &mut emitted)?;
+        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted)?;
         artifact.programs.push(program);
         artifact.cases.extend(cases);
     }
@@ -164,16 +167,15 @@ pub fn options(request: &Request, mode: Mode) -> Options {
         batch: request.batch,
         optimizer,
         opt_level: request.opt_level,
-        machine: match request.target {
-            Target::Host(_) => Machine::Processor,
-            Target::Gpu(..) => Machine::Gpu,
-        },
+        machine: machine(&request.targets[0]),
+        second: request.targets.get(1).map(machine),
     }
 }
 
 fn compile_mode(
     graph: &Graph,
     request: &Request,
+    costs: &[DeviceCosts],
     mode: Mode,
     emitted: &mut Emitted,
 ) -> Result<(Compiled, Vec<Case>), Error> {
@@ -187,32 +189,36 @@ fn compile_mode(
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
-    let compiled = codegen::compile(&program, &request.target, assembly)
+    let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
-    let precision = costs::precision(&request.target);
-    let devices: Vec<Costs> = request
-        .costs
-        .iter()
-        .map(|device| device.costs(precision))
+    let devices = costs.iter().zip(&request.targets);
+    let devices: Vec<Costs> = devices
+        .map(|(device, target)| device.costs(costs::precision(target)))
         .collect();
     let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
         let shown = match stage {
             Emit::Graph => continue,
-            Emit::Optimized => text.clone(),
+            Emit::Optimized => match request.targets.len() {
+                1 => text.clone(),
+                _ => text.clone() + &crate::show::placed(&program),
+            },
             Emit::Dot => crate::show::dot(&optimized),
             Emit::Program => crate::show::program(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),
-            Emit::Ptx => match &compiled.code {
-                Code::Ptx(text) => text.clone(),
-                Code::Object(_) => {
-                    return Err(Error::input(
+            Emit::Ptx => {
+                let ptx = compiled.codes.iter().find_map(|code| match code {
+                    Code::Ptx(text) => Some(text.clone()),
+                    Code::Object(_) => None,
+                });
+                ptx.ok_or_else(|| {
+                    Error::input(
                         "--emit ptx: the program is compiled for a processor; add --target sm_90 or --devices sim",
-                    ));
-                }
-            },
+                    )
+                })?
+            }
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
             Emit::Costs => match &costs {
@@ -228,48 +234,60 @@ fn compile_mode(
     }
     let cases = match request.with_cases {
         true => vec![
-            crate::cases::kernels(&program, &compiled.calls, &request.target)?,
-            crate::cases::whole(graph, &options, &request.target)?,
+            crate::cases::kernels(&program, &compiled.calls, &request.targets)?,
+            crate::cases::whole(graph, &options, &request.targets)?,
         ],
         false => vec![],
     };
-    let mut made = program_of(compiled, &request.target, text);
-    if let Some(costs) = costs {
-        made.predicted_ms = Some(costs.step_us / 1e3);
-        made.predicted_us = costs.launches.iter().map(KernelCost::us).collect();
-    }
+    let mut made = program_of(compiled, &request.targets, text);
+    made.predicted_ms = costs.map(|costs| costs.step_us / 1e3);
     Ok((made, cases))
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.
-pub fn program_of(compiled: codegen::Compiled, target: &Target, graph: String) -> Compiled {
+pub fn program_of(compiled: codegen::Compiled, targets: &[Target], graph: String) -> Compiled {
     let mut program = Compiled {
         plan: compiled.plan,
         graph,
         precision: "f32".to_string(),
         predicted_ms: None,
-        predicted_us: vec![],
         host: None,
         ptx: vec![],
     };
-    match (target, compiled.code) {
-        (Target::Host(host), Code::Object(code)) => {
-            program.host = Some(HostObject {
-                arch: runtime::device::cpu::HOST_ARCH.to_string(),
-                features: host.required_features(),
-                code,
-            });
+    let mut different: Vec<&Target> = vec![];
+    for target in targets {
+        if !different.contains(&target) {
+            different.push(target);
         }
-        (Target::Gpu(gpu, precision), Code::Ptx(text)) => {
-            program.precision = precision.name().to_string();
-            program.ptx.push(Ptx {
-                target: gpu.architecture.to_string(),
-                text,
-            });
+    }
+    for (target, code) in different.into_iter().zip(compiled.codes) {
+        match (target, code) {
+            (Target::Host(host), Code::Object(code)) => {
+                program.host = Some(HostObject {
+                    arch: runtime::device::cpu::HOST_ARCH.to_string(),
+                    features: host.required_features(),
+                    code,
+                });
+            }
+            (Target::Gpu(gpu, precision), Code::Ptx(text)) => {
+                program.precision = precision.name().to_string();
+                program.ptx.push(Ptx {
+                    target: gpu.architecture.to_string(),
+                    text,
+                });
+            }
+            _ => unreachable!("a target's code is of its kind"),
         }
-        _ => unreachable!("a target's code is of its kind"),
     }
     program
+}
+
+/// The kind of machine that a target is for.
+fn machine(target: &Target) -> Machine {
+    match target {
+        Target::Host(_) => Machine::Processor,
+        Target::Gpu(..) => Machine::Gpu,
+    }
 }
 
 /// The parameters of a model with their shapes and how they start.

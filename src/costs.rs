@@ -47,27 +47,66 @@ impl DeviceCosts {
 }
 
 impl CostArgs {
-    /// The profile that is named, or that of each device; with the times measured there.
-    pub fn choose(&self, devices: &[DeviceSpec], target: &Target) -> Result<Vec<DeviceCosts>, Error> {
+    /// Of each device: the profile that is named, or its usual one; with the times measured there.
+    pub fn choose(&self, devices: &[DeviceSpec], targets: &[Target]) -> Result<Vec<DeviceCosts>, Error> {
         let named = self.profile.as_deref().map(read_named).transpose()?;
         let cache = match kernel_times::path(self.kernel_times.as_deref()) {
             Some(path) => kernel_times::read_or_warn(&path),
             None => kernel_times::Cache::default(),
         };
-        let of_device = |device: &DeviceSpec| {
-            let profile = match &named {
-                Some(profile) => of_named_cores(profile.clone(), device)?,
-                None => usual(device, target)?,
-            };
-            // Times of this machine are none of another's.
-            let here = named.as_ref().is_none_or(|named| named.name == machine());
+        // Times of this machine are none of another's.
+        let here = named.as_ref().is_none_or(|named| named.name == machine());
+        let profiles = profiles(named, devices, targets)?;
+        let of_device = |((profile, device), target): ((Profile, &DeviceSpec), &Target)| {
             let here = here && device.code() == target.code();
             let name = device_name(device)?.filter(|_| here);
             let times = name.map(|name| cache.times(&name)).unwrap_or_default();
             Ok(DeviceCosts { profile, times })
         };
-        devices.iter().map(of_device).collect()
+        profiles
+            .into_iter()
+            .zip(devices)
+            .zip(targets)
+            .map(of_device)
+            .collect()
     }
+}
+
+/// The profile of each device: the one named, or the calibrated one of this machine, or a shipped one of its kind. Cores of
+/// one processor share what they have.
+fn profiles(
+    named: Option<Profile>,
+    devices: &[DeviceSpec],
+    targets: &[Target],
+) -> Result<Vec<Profile>, Error> {
+    let shipped = |name: &str| Profile::shipped(name).expect("the profile of this name ships");
+    let mut profiles = vec![];
+    let mut counts = vec![];
+    for (device, target) in devices.iter().zip(targets) {
+        let profile = match (&named, device, target) {
+            (Some(named), ..) => named.clone(),
+            (None, DeviceSpec::Cpu(_), Target::Host(_)) => calibrated().unwrap_or_else(|| shipped("cpu2")),
+            _ => shipped("h200"),
+        };
+        counts.push(match device {
+            DeviceSpec::Cpu(cores) if profile.gpu.is_none() => match (cores, &named) {
+                (Cores::All, Some(named)) => named.units,
+                (_, Some(named)) => core_count(cores)?.min(named.units),
+                (_, None) => core_count(cores)?,
+            },
+            _ => 0,
+        });
+        profiles.push(profile);
+    }
+    let busy = counts.iter().sum();
+    let parts = profiles
+        .into_iter()
+        .zip(&counts)
+        .map(|(profile, &count)| match count {
+            0 => profile,
+            _ => profile.part(count, busy),
+        });
+    Ok(parts.collect())
 }
 
 fn read_named(name: &str) -> Result<Profile, Error> {
@@ -103,29 +142,6 @@ pub fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(|error| Error::writing(folder, &error))?;
     }
     files::write_bytes(path, profile.to_toml().as_bytes())
-}
-
-/// A profile that was named is taken as it is, unless only some cores are to be used.
-fn of_named_cores(profile: Profile, device: &DeviceSpec) -> Result<Profile, Error> {
-    Ok(match device {
-        DeviceSpec::Cpu(cores @ Cores::Range { .. }) if profile.gpu.is_none() => {
-            let count = core_count(cores)?;
-            profile.with_units(count.min(profile.units))
-        }
-        _ => profile,
-    })
-}
-
-/// Without a profile named: the calibrated one of this machine, or a shipped one of a device of its kind.
-fn usual(device: &DeviceSpec, target: &Target) -> Result<Profile, Error> {
-    let shipped = |name: &str| Profile::shipped(name).expect("the profile of this name ships");
-    match (device, target) {
-        (DeviceSpec::Cpu(cores), Target::Host(_)) => {
-            let count = core_count(cores)?;
-            Ok(calibrated().unwrap_or_else(|| shipped("cpu2")).with_units(count))
-        }
-        _ => Ok(shipped("h200")),
-    }
 }
 
 /// Where the profile of this machine is kept.
@@ -198,42 +214,37 @@ pub struct ProgramCosts {
     pub step_us: f64,
 }
 
-/// Computes what a program costs on its first device.
+/// Computes what a program costs on its devices.
 pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> ProgramCosts {
-    let costs = &devices[0];
     let first = compiled.plan.prepare.len();
     // What adds the parts of a kernel is counted with the kernel.
-    let nothing = KernelCost {
-        operations: 0.0,
-        bytes: 0.0,
-        compute_us: 0.0,
-        memory_us: 0.0,
-        launch_us: 0.0,
-        measured_us: None,
-    };
-    let mut launches = vec![nothing; compiled.plan.step.len()];
-    let step = program
-        .kernels
-        .iter()
-        .zip(&compiled.calls)
-        .filter(|(call, _)| !call.prepare);
-    for (call, positions) in step {
+    let mut launches = vec![KernelCost::default(); compiled.plan.step.len()];
+    let calls = program.kernels.iter().zip(&compiled.calls);
+    for (call, positions) in calls.filter(|(call, _)| !call.prepare) {
+        let costs = &devices[program.device_of(call).0];
         let candidate = Candidate::of(program, call);
-        launches[positions.launches[0] - first] = costs.kernel(&candidate);
+        launches[positions.launches[0] - first] = match program.is_transfer(call) {
+            true => {
+                let from = program.value(call.operands[0]).device;
+                costs.transfer(candidate.operands[0].bytes(), &devices[from.0])
+            }
+            false => costs.kernel(&candidate),
+        };
         for (&position, halo) in positions.halos.iter().zip(costs.halos(&candidate)) {
             launches[position - first] = halo;
         }
     }
     ProgramCosts {
         launches,
-        step_us: makespan(program, devices, |_| 0).us,
+        step_us: makespan(program, devices).us,
     }
 }
 
 /// The table of `--emit costs`: JSON with a launch a line, its columns aligned.
 pub fn table(plan: &Plan, costs: &ProgramCosts) -> String {
     let rows = plan.step.iter().zip(&costs.launches).map(|(launch, cost)| {
-        let kernel = &plan.kernels[launch.kernel];
+        let kernel = launch.kernel_position().map(|kernel| &plan.kernels[kernel]);
+        let (flops, tasks) = kernel.map_or((0, 1), |kernel| (kernel.flops, kernel.tasks));
         let bound = match cost.predicted_us() > 0.0 {
             true => cost.bound().name(),
             false => "none",
@@ -245,15 +256,16 @@ pub fn table(plan: &Plan, costs: &ProgramCosts) -> String {
         format!(
             "  {{\"predicted_us\": {:11.1}, \"measured_us\": {measured:>11}, \"bound\": {:9}, \
              \"compute_us\": {:11.1}, \"memory_us\": {:11.1}, \"operations\": {:15.0}, \"flops\": {:15}, \
-             \"bytes\": {:12.0}, \"tasks\": {:7}, \"label\": {label}}}",
+             \"bytes\": {:12.0}, \"tasks\": {:7}, \"device\": {}, \"label\": {label}}}",
             cost.predicted_us(),
             format!("\"{bound}\""),
             cost.compute_us,
             cost.memory_us,
             cost.operations,
-            kernel.flops,
+            flops,
             cost.bytes,
-            kernel.tasks,
+            tasks,
+            launch.device,
         )
     });
     format!("[\n{}\n]\n", rows.collect::<Vec<_>>().join(",\n"))

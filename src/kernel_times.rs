@@ -4,7 +4,7 @@
 //! is tuned again. A file that is damaged is said and ignored: it is a cache, and `alexc tune` writes a new one.
 
 use passes::cost::KernelTimes;
-use passes::cost::times::MeasuredTime;
+use passes::cost::times::{Key, MeasuredTime};
 use runtime::console::Console;
 use runtime::{Error, files};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct Cache {
 struct DeviceTimes {
     /// The version of the generated code that was timed.
     compiler: String,
-    kernels: BTreeMap<String, MeasuredTime>,
+    kernels: BTreeMap<Key, MeasuredTime>,
 }
 
 impl Default for Cache {
@@ -132,13 +132,9 @@ mod tests {
 
     fn times(us: f64) -> KernelTimes {
         let mut times = KernelTimes::default();
-        times.insert(
-            "key".into(),
-            MeasuredTime {
-                us,
-                label: "conv".into(),
-            },
-        );
+        let key = Key::try_from("a-b".to_string()).unwrap();
+        let label = "conv".into();
+        times.insert(key, MeasuredTime { us, label });
         times
     }
 
@@ -176,6 +172,7 @@ mod tests {
             ("2.5", "-2.5", "above 0"),
             ("2.5", "\"fast\"", "damaged"),
             ("\"format\": 1", "\"format\": 9", "format 9"),
+            ("000a-", "000x-", "hexadecimal"),
             ("}", "", "damaged"),
         ] {
             std::fs::write(&path, whole.replacen(from, to, 1)).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`cli`], [`cost_commands`], [`model_args`] | the command line |
+//! | [`cli`], [`model_args`] | the command line |
 //! | [`compile`] | a model's text to an artifact |
 //! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`] | what `--emit` prints |
@@ -13,7 +13,6 @@ pub mod calibrate;
 pub mod cases;
 pub mod cli;
 pub mod compile;
-pub mod cost_commands;
 pub mod costs;
 pub mod gpu_peak;
 pub mod kernel_times;

@@ -219,12 +219,7 @@ impl Probe {
             device: 0,
             role,
             place: Place::Own,
-        };
-        let launch = Launch {
-            label: "peak".into(),
-            kernel: 0,
-            device: 0,
-            arguments: vec![0, 1],
+            part: None,
         };
         let plan = Plan {
             version: ir::plan::VERSION,
@@ -243,11 +238,12 @@ impl Probe {
                 threads: 0,
                 shared_bytes: 0,
                 argument_bytes: vec![bytes; 2],
+                operands: 1,
                 flops: 0,
                 bytes: 2 * bytes,
             }],
             prepare: vec![],
-            step: vec![launch; self.launches],
+            step: vec![Launch::kernel("peak", 0, 0, vec![0, 1]); self.launches],
             flops: 0,
         };
         Ok(Compiled {
@@ -255,7 +251,6 @@ impl Probe {
             graph: String::new(),
             precision: "f32".into(),
             predicted_ms: None,
-            predicted_us: vec![],
             host: Some(HostObject {
                 arch: runtime::device::cpu::HOST_ARCH.to_string(),
                 features: target.required_features(),

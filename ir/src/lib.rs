@@ -13,7 +13,7 @@
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`profile`] | what a device can do at the most |
 //! | [`program`] | a scheduled graph: kernels (nests) over stored values |
-//! | [`plan`] | what the runtime sees: buffers and launches, no graph |
+//! | [`plan`] | what the runtime sees: buffers and launches, no graph; [`order`] what of it waits for what |
 //!
 //! This crate knows neither LLVM nor CUDA nor files.
 
@@ -24,6 +24,7 @@ pub mod layout;
 pub mod nest;
 pub mod op;
 pub mod ops;
+pub mod order;
 pub mod plan;
 pub mod profile;
 pub mod program;

@@ -2,11 +2,11 @@
 
 use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
-use ir::program::Program;
-use passes::cost::times::{MeasuredTime, key};
-use passes::cost::work::Work;
-use passes::cost::{Bound, Candidate, Costs, KernelTimes, Kind, makespan};
-use passes::{Machine, Optimizer, Options};
+use ir::program::{DeviceIx, Program};
+use passes::cost::times::{Key, MeasuredTime};
+use passes::cost::{Bound, Candidate, Costs, KernelTimes, Kind, Makespan, Stored, Work, makespan};
+use passes::partition::{Placement, Strategy, partition};
+use passes::{Machine, Optimizer, Options, Stage};
 
 /// 2 units, 8 lanes, 1 µs a launch; 100 GFLOP/s, 40 GB/s of memory, 200 GB/s of a cache of 1 MB; a link of 10 GB/s.
 const PROFILE: &str = "name = 'two'\nsource = 'by hand'\nunits = 2\nlanes = 8\nlaunch_us = 1\n\
@@ -18,6 +18,11 @@ fn profile() -> Profile {
 }
 
 fn program(body: &str, opt_level: u8) -> Program {
+    programs(body, opt_level).1
+}
+
+/// The program before and after layouts are chosen.
+fn programs(body: &str, opt_level: u8) -> (Program, Program) {
     let graph = ir::text::parse(&format!("model test\n{body}\n"), "test.ir").unwrap();
     let options = Options {
         mode: Mode::Infer,
@@ -31,8 +36,15 @@ fn program(body: &str, opt_level: u8) -> Program {
         },
         opt_level,
         machine: Machine::Processor,
+        second: None,
     };
-    passes::compile(&graph, &options, &mut |_, _| {}).unwrap()
+    let mut scheduled = None;
+    let program = passes::compile(&graph, &options, &mut |pass, stage| {
+        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+            scheduled = Some(program.clone());
+        }
+    });
+    (scheduled.unwrap(), program.unwrap())
 }
 
 fn costs(profile: &Profile) -> Costs<'_> {
@@ -171,6 +183,45 @@ fn halos_cost_a_launch_and_their_zeros() {
     assert_eq!(halos[0].predicted_us(), 1.0 + bytes / 200e3);
 }
 
+#[test]
+fn without_layouts_a_kernel_costs_what_it_does_with_the_best() {
+    let texts = [
+        (
+            "x = input() shape=[N, 96, 27, 27]\nw = parameter() shape=[256, 96, 5, 5]\ny = conv2d(x, w) pad=2\noutput y = y",
+            "y",
+        ),
+        (
+            "x = input() shape=[N, 512]\nw = parameter() shape=[4096, 512]\ny = fully_connected(x, w)\noutput y = y",
+            "y",
+        ),
+        (
+            "x = input() shape=[N, 64, 13, 13]\ny = max_pool(x) kernel=3 stride=2\noutput y = y",
+            "y",
+        ),
+        ("x = input() shape=[N, 1000]\ny = relu(x)\noutput y = y", "y"),
+    ];
+    let profile = profile();
+    for (text, label) in texts {
+        let (scheduled, laid_out) = programs(text, 2);
+        let call = scheduled
+            .kernels
+            .iter()
+            .find(|call| call.label.starts_with(label));
+        let call = call.unwrap();
+        let operands = call.operands.iter().map(|&id| Stored {
+            layout: None,
+            ..Stored::of(scheduled.value(id))
+        });
+        let free = costs(&profile).kernel(&Candidate::free(&call.nest, operands.collect()));
+        let placed = costs(&profile).kernel(&candidate(&laid_out, label));
+        assert_eq!(free.operations, placed.operations, "{text}");
+        // Layouts add halos, or rows that fill vectors worse.
+        assert!(free.bytes <= placed.bytes, "{text}: {free:?} {placed:?}");
+        assert!(free.us() <= 1.001 * placed.us(), "{text}: {free:?} {placed:?}");
+        assert!(placed.us() <= 1.5 * free.us(), "{text}: {free:?} {placed:?}");
+    }
+}
+
 /// Two products of one input, which do not wait for each other, and their sum.
 const BRANCHES: &str = "x = input() shape=[N, 256]\nv = parameter() shape=[250, 256]\nw = parameter() shape=[250, 256]\n\
     a = fully_connected(x, v)\nt = tanh(x)\nb = fully_connected(t, w)\nc = add(a, b)\noutput c = c";
@@ -178,14 +229,9 @@ const BRANCHES: &str = "x = input() shape=[N, 256]\nv = parameter() shape=[250, 
 fn times(program: &Program, known: &[(&str, f64)]) -> KernelTimes {
     let mut times = KernelTimes::default();
     for &(label, us) in known {
-        let key = key(&candidate(program, label), Precision::F32);
-        times.insert(
-            key,
-            MeasuredTime {
-                us,
-                label: label.into(),
-            },
-        );
+        let key = Key::of(&candidate(program, label), Precision::F32).unwrap();
+        let label = label.into();
+        times.insert(key, MeasuredTime { us, label });
     }
     times
 }
@@ -194,70 +240,156 @@ fn times(program: &Program, known: &[(&str, f64)]) -> KernelTimes {
 fn measured_times_win_and_are_known_by_what_is_computed() {
     let program = program(BRANCHES, 0);
     let profile = profile();
-    let times = times(&program, &[("t", 123.0)]);
-    let costs = Costs {
-        times: Some(&times),
-        ..costs(&profile)
+    let mut times = times(&program, &[("t", 123.0)]);
+    let measured = |candidate: &Candidate, times: &KernelTimes| {
+        let times = Some(times);
+        Costs {
+            times,
+            ..costs(&profile)
+        }
+        .kernel(candidate)
     };
-    let cost = costs.kernel(&candidate(&program, "t"));
+    let cost = measured(&candidate(&program, "t"), &times);
     assert_eq!((cost.us(), cost.measured_us), (123.0, Some(123.0)));
     assert_ne!(cost.predicted_us(), 123.0);
-    assert_eq!(costs.kernel(&candidate(&program, "c")).measured_us, None);
+    assert_eq!(measured(&candidate(&program, "c"), &times).measured_us, None);
 
     // Equal layers share a time; other layouts, and other precisions of contractions, do not.
-    let of = |label| key(&candidate(&program, label), Precision::F32);
-    assert_eq!(of("a"), of("b"));
-    assert_ne!(of("a"), of("t"));
-    assert_ne!(of("a"), key(&candidate(&program, "a"), Precision::Tf32));
-    assert_eq!(of("t"), key(&candidate(&program, "t"), Precision::Tf32));
+    let of = |label, precision| Key::of(&candidate(&program, label), precision).unwrap();
+    let (f32, tf32) = (Precision::F32, Precision::Tf32);
+    assert_eq!(of("a", f32), of("b", f32));
+    assert_ne!(of("a", f32), of("t", f32));
+    assert_ne!(of("a", f32), of("a", tf32));
+    assert_eq!(of("t", f32), of("t", tf32));
     let mut moved = program.clone();
-    let position = program.kernels.iter().position(|call| call.label == "t").unwrap();
-    let id = moved.kernels[position].results[0];
-    moved.values[id.0].layout.order.reverse();
-    assert_ne!(of("t"), key(&candidate(&moved, "t"), Precision::F32));
+    let call = program.kernels.iter().find(|call| call.label == "t").unwrap();
+    moved.values[call.results[0].0].layout.order.reverse();
+    let elsewhere = Key::of(&candidate(&moved, "t"), f32).unwrap();
+    assert_ne!(of("t", f32), elsewhere);
+    assert_eq!(Key::try_from(String::from(elsewhere)), Ok(elsewhere));
+    assert!(
+        Key::try_from("fast".to_string())
+            .unwrap_err()
+            .contains("\"fast\"")
+    );
+
+    // Where a layout is not decided, the best one counts.
+    let mut free = candidate(&program, "t");
+    free.results[0].layout = None;
+    assert_eq!(Key::of(&free, f32), None);
+    assert_eq!(measured(&free, &times).measured_us, Some(123.0));
+    let label = "t".to_string();
+    times.insert(elsewhere, MeasuredTime { us: 99.0, label });
+    assert_eq!(measured(&free, &times).measured_us, Some(99.0));
+}
+
+/// `BRANCHES` with `t` and `b` on the second device, and what its kernels take.
+fn two_devices() -> (Program, KernelTimes) {
+    let program = programs(BRANCHES, 0).0;
+    let on_second = |label: &str| usize::from(["t", "b"].contains(&label));
+    let kernels = program.kernels.iter();
+    let kernels = kernels.map(|call| Placement::On(DeviceIx(on_second(&call.label))));
+    let strategy = Strategy {
+        shares: vec![1, 1],
+        kernels: kernels.collect(),
+    };
+    // Both products are one kernel to the cache.
+    let times = times(&program, &[("a", 30.0), ("t", 5.0), ("c", 7.0)]);
+    (partition(&program, &strategy).unwrap(), times)
+}
+
+fn calls<'m>(program: &Program, makespan: &'m Makespan, label: &str) -> Vec<&'m (f64, f64)> {
+    let calls = program.kernels.iter().zip(&makespan.calls);
+    calls
+        .filter(|(call, _)| call.label == label)
+        .map(|(_, times)| times)
+        .collect()
 }
 
 #[test]
 fn devices_work_at_the_same_time_and_wait_for_transfers() {
-    let program = program(BRANCHES, 0);
     let profile = profile();
-    // Both products are one kernel to the cache.
-    let times = times(&program, &[("a", 30.0), ("t", 5.0), ("c", 7.0)]);
+    let one = programs(BRANCHES, 0).0;
+    let (two, times) = two_devices();
     let device = Costs {
         times: Some(&times),
         ..costs(&profile)
     };
-    let step: Vec<usize> = (0..program.kernels.len())
-        .filter(|&k| !program.kernels[k].prepare)
-        .collect();
-    let labels: Vec<&str> = step.iter().map(|&k| &program.kernels[k].label[..]).collect();
-    assert_eq!(labels.len(), 4, "{labels:?}");
-    let one = makespan(&program, &[device], |_| 0);
-    assert_eq!((one.us, one.busy_us, one.transfers.len()), (72.0, vec![72.0], 0));
+    let alone = makespan(&one, &[device]);
+    assert_eq!((alone.us, alone.busy_us), (72.0, vec![72.0]));
 
-    let second = |k: usize| usize::from(["t", "b"].contains(&&program.kernels[k].label[..]));
-    let two = makespan(&program, &[device, device], second);
-    // b ends at 5 + 30 and its 64·250 elements come over in 2 + 64000 / 10⁴ µs.
-    assert_eq!(two.busy_us, [37.0, 35.0]);
-    assert_eq!(two.transfers.len(), 1);
-    assert_eq!(
-        (two.transfers[0].begin_us, two.transfers[0].bytes),
-        (35.0, 64000.0)
+    let transfers: Vec<usize> = (0..two.kernels.len())
+        .filter(|&k| two.is_transfer(&two.kernels[k]))
+        .collect();
+    assert_eq!(transfers.len(), 1, "{:?}", two.kernels);
+    let both = makespan(&two, &[device, device]);
+    // b ends at 5 + 30; its 64·250 elements come over in 2 + 64000 / 10⁴ µs, by the first device's own hands.
+    assert_eq!(calls(&two, &both, "b"), [&(5.0, 35.0)]);
+    let (begin, end) = both.calls[transfers[0]];
+    assert_eq!(begin, 35.0);
+    assert!((end - 43.4).abs() < 1e-9, "{both:?}");
+    assert!((both.us - 50.4).abs() < 1e-9, "{both:?}");
+    assert!(
+        (both.busy_us[0] - 45.4).abs() < 1e-9 && both.busy_us[1] == 35.0,
+        "{both:?}"
     );
-    assert!((two.transfers[0].end_us - 43.4).abs() < 1e-9);
-    assert!((two.us - 50.4).abs() < 1e-9, "{two:?}");
 }
 
 #[test]
-fn what_two_kernels_need_comes_over_once() {
-    let text = "x = input() shape=[N, 256]\nt = tanh(x)\na = relu(t)\nb = scale(t) factor=2\noutput a = a\noutput b = b";
-    let program = program(text, 0);
+fn a_gpu_receives_while_it_computes() {
+    // The first device needs t early, for r, and has the long product a to do meanwhile.
+    let text = "x = input() shape=[N, 256]\nv = parameter() shape=[250, 256]\nt = tanh(x)\n\
+                a = fully_connected(x, v)\nr = relu(t)\noutput a = a\noutput r = r";
+    let program = programs(text, 0).0;
+    let kernels = program.kernels.iter();
+    let kernels = kernels.map(|call| Placement::On(DeviceIx(usize::from(call.label == "t"))));
+    let strategy = Strategy {
+        shares: vec![1, 1],
+        kernels: kernels.collect(),
+    };
+    let times = times(&program, &[("a", 30.0), ("t", 5.0), ("r", 7.0)]);
+    let two = partition(&program, &strategy).unwrap();
+    let processor = profile();
+    let text = PROFILE.to_string() + "[gpu]\nclock_ghz = 4\nissue = 1\n";
+    let gpu = Profile::parse(&text).unwrap();
+    // 64·256 elements take 2 + 65536 / 10⁴ µs.
+    for (profile, us) in [(&processor, 30.0 + 8.5536 + 7.0), (&gpu, 30.0 + 7.0)] {
+        let device = Costs {
+            times: Some(&times),
+            ..costs(profile)
+        };
+        let both = makespan(&two, &[device, device]);
+        assert!((both.us - us).abs() < 1e-9, "{}: {both:?}", profile.name);
+    }
+}
+
+#[test]
+fn what_is_overwritten_waits_for_who_reads_it() {
+    let (mut two, times) = two_devices();
     let profile = profile();
-    let device = costs(&profile);
-    let two = makespan(&program, &[device, device], |k| {
-        usize::from(program.kernels[k].label != "t")
-    });
-    assert_eq!(two.transfers.len(), 1, "{two:?}");
-    assert_eq!(two.transfers[0].from, 0);
-    assert!((costs(&profile).transfer_us(1e6) - 102.0).abs() < 1e-9);
+    let device = Costs {
+        times: Some(&times),
+        ..costs(&profile)
+    };
+    // As if t overwrote b in place: b's transfer must have read it before.
+    let position = |label: &str| two.kernels.iter().position(|call| call.label == label);
+    let (b, t) = (position("b").unwrap(), position("t").unwrap());
+    let mut again = two.kernels[t].clone();
+    let result = again.results[0];
+    two.values[result.0].alias = Some(two.kernels[b].results[0]);
+    again.label = "again".into();
+    two.kernels.push(again);
+    let both = makespan(&two, &[device, device]);
+    let (begin, _) = *calls(&two, &both, "again")[0];
+    assert!((begin - 43.4).abs() < 1e-9, "{both:?}");
+}
+
+#[test]
+fn a_transfer_is_as_slow_as_the_slower_link() {
+    let (here, mut there) = (profile(), profile());
+    there.link.bandwidth = 5.0;
+    there.link.latency_us = 1.0;
+    let cost = costs(&here).transfer(1e6, &costs(&there));
+    assert_eq!((cost.memory_us, cost.launch_us, cost.us()), (200.0, 2.0, 202.0));
+    assert_eq!(cost, costs(&there).transfer(1e6, &costs(&here)));
 }

@@ -8,7 +8,7 @@ use crate::device::sim::predict::{H200, Prediction, predict};
 use crate::executor::{Executor, LaunchTime};
 use crate::{Error, Tensor, weights};
 use ir::DType;
-use ir::plan::{Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
+use ir::plan::{Buffer, Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -109,11 +109,7 @@ pub fn bench(
     }
     times.sort_by(f64::total_cmp);
     let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
-    let mut launches = options.launches.then(|| executor.profile()).transpose()?;
-    let timed = launches.iter_mut().flatten();
-    for (launch, &us) in timed.zip(&program.predicted_us) {
-        launch.predicted_us = Some(round(us));
-    }
+    let launches = options.launches.then(|| executor.profile()).transpose()?;
     let kernels = executor.counts().filter(|_| options.launches);
     let kernels = kernels.map(|counts| kernel_counts(&program.plan, counts));
     let plan = &program.plan;
@@ -144,7 +140,7 @@ fn kernel_counts(plan: &Plan, counts: &BTreeMap<String, Counts>) -> Vec<KernelCo
             .prepare
             .iter()
             .chain(&plan.step)
-            .find(|launch| launch.kernel == i)?;
+            .find(|launch| launch.kernel_position() == Some(i))?;
         Some(KernelCounts {
             kernel: kernel.symbol.clone(),
             label: launch.label.clone(),
@@ -171,9 +167,10 @@ impl std::fmt::Display for BenchReport {
             "{model}, {mode}, batch {batch}, {devices}, {precision}: {iters} runs"
         )?;
         let gflops = self.flops_per_iter as f64 / (self.median_ms * 1e6).max(1e-9);
-        let predicted = self
-            .predicted_ms
-            .map_or(String::new(), |ms| format!(", predicted {ms} ms"));
+        let predicted = match self.predicted_ms {
+            Some(ms) => format!(" (predicted {ms})"),
+            None => String::new(),
+        };
         writeln!(
             f,
             "median {} ms{predicted}, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
@@ -185,12 +182,14 @@ impl std::fmt::Display for BenchReport {
                 launch.flops as f64 / launch.ns as f64,
                 launch.bytes as f64 / launch.ns as f64,
             );
-            let predicted = launch
-                .predicted_us
-                .map_or("         -".to_string(), |us| format!("{:10.3}", us / 1e3));
+            // Of several devices, the number of the one that did it.
+            let device = match devices.contains(',') {
+                true => format!("  {}", launch.device),
+                false => String::new(),
+            };
             writeln!(
                 f,
-                "{ms:10.3} ms {predicted} predicted {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
+                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s{device}  {}",
                 launch.label
             )?;
         }
@@ -219,7 +218,8 @@ impl std::fmt::Display for BenchReport {
 /// Fills every input: images from N(0, 1), labels at random, a small rate, a seed.
 pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     let classes = classes(executor.plan());
-    for buffer in executor.plan().buffers.clone() {
+    let inputs: Vec<Buffer> = executor.plan().interface().cloned().collect();
+    for buffer in inputs {
         let Role::Input { shape } = buffer.role else {
             continue;
         };
@@ -233,7 +233,7 @@ pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
                     .1
             }
             (_, dtype) => {
-                let count = (buffer.bytes / dtype.bytes() as u64) as usize;
+                let count: usize = shape.iter().product();
                 let most = if name == LABELS { classes } else { 2 };
                 let values = (0..count as u64).map(|i| (weights::mix(7, i) % most) as i64);
                 match dtype {

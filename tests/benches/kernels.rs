@@ -72,12 +72,11 @@ fn executor(batch: usize, body: &str) -> Executor {
         recipe: Recipe::default(),
         dropout: false,
         opt_level: 2,
-        target: codegen::Target::Host(HostTarget::native()),
+        targets: vec![codegen::Target::Host(HostTarget::native())],
         with_cases: false,
-        costs: vec![],
         emit: vec![],
     };
-    let (artifact, _) = compile(&Model { text, graph }, &request).expect("the cases compile");
+    let (artifact, _) = compile(&Model { text, graph }, &request, &[]).expect("the cases compile");
     let devices = DeviceSpec::parse_list("cpu").expect("cpu is a device");
     let mut executor = Executor::new(&artifact.programs[0], &devices).expect("the cpu is there");
     executor.initialise(1).expect("parameters have initial values");

@@ -7,9 +7,29 @@
 //! | [`makespan`] | a program's time on its devices, by simulating their queues |
 //!
 //! A computed time is a roofline over a [`Profile`]: the larger of arithmetic at the peak times the stated efficiency
-//! of its kind of nest, and bytes at the bandwidth of the cache or memory that holds them; plus one launch. A search
-//! asks for the cost of a [`Candidate`], which need not be part of a program.
+//! of its kind of nest, and bytes at the bandwidth of the cache or memory that holds them; plus one launch.
+//!
+//! A search asks for the cost of a [`Candidate`], which need not be part of a program nor have layouts:
+//!
+//! ```
+//! use ir::DType;
+//! use ir::nest::Nest;
+//! use ir::profile::{Precision, Profile};
+//! use passes::cost::{Candidate, Costs, Stored};
+//!
+//! let profile = Profile::shipped("h200").unwrap();
+//! let costs = Costs { profile: &profile, precision: Precision::F32, times: None };
+//! let copy = Nest::copy(DType::F32, &[128, 4096]);
+//! let operand = Stored { dtype: DType::F32, extents: &[128, 4096], layout: None };
+//! let cost = costs.kernel(&Candidate::free(&copy, vec![operand]));
+//! assert_eq!(cost.bytes, 2.0 * 4.0 * 128.0 * 4096.0);
+//! ```
+//!
+//! That takes microseconds of its own (`cargo bench -- cost`), looks at nothing but the candidate, and is a pure function
+//! of it, so that a search may keep the answers.
 
+mod efficiency;
+mod loops;
 pub mod makespan;
 pub mod times;
 pub mod work;
@@ -18,32 +38,76 @@ pub use makespan::{Makespan, makespan};
 pub use times::KernelTimes;
 pub use work::{Kind, Work};
 
+use ir::DType;
+use ir::layout::Layout;
 use ir::nest::Nest;
 use ir::profile::{Precision, Profile};
 use ir::program::{KernelCall, Program, Value};
 
-/// A kernel that could be: a nest over stored values with their layouts.
+/// A stored tensor, as a kernel sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Logical extents.
+    pub extents: &'a [usize],
+    /// Where its elements lie; `None` where that is not decided: then as suits the kernel best.
+    pub layout: Option<&'a Layout>,
+}
+
+impl<'a> Stored<'a> {
+    /// A value of a program.
+    pub fn of(value: &'a Value) -> Stored<'a> {
+        Stored {
+            dtype: value.dtype,
+            extents: &value.extents,
+            layout: Some(&value.layout),
+        }
+    }
+
+    /// Its bytes, halo included.
+    pub fn bytes(&self) -> f64 {
+        let elements = match self.layout {
+            Some(layout) => layout.strides(self.extents).elements,
+            None => self.extents.iter().product(),
+        };
+        elements as f64 * self.dtype.bytes() as f64
+    }
+}
+
+/// A kernel that could be: a nest over stored tensors.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     /// What it computes.
     pub nest: &'a Nest,
-    /// What it reads.
-    pub operands: Vec<&'a Value>,
-    /// What it writes.
-    pub results: Vec<&'a Value>,
-    /// Whether a result takes the memory of an operand.
-    pub in_place: bool,
+    /// What it reads: [`ir::nest::Source::Operand`] numbers these.
+    pub operands: Vec<Stored<'a>>,
+    /// What it writes, one an output of the nest.
+    pub results: Vec<Stored<'a>>,
 }
 
 impl<'a> Candidate<'a> {
     /// A kernel of a program.
     pub fn of(program: &'a Program, call: &'a KernelCall) -> Candidate<'a> {
-        let owners: Vec<_> = call.operands.iter().map(|&id| program.owner(id)).collect();
+        let stored = |&id| Stored::of(program.value(id));
         Candidate {
             nest: &call.nest,
-            operands: call.operands.iter().map(|&id| program.value(id)).collect(),
-            results: call.results.iter().map(|&id| program.value(id)).collect(),
-            in_place: call.results.iter().any(|&id| owners.contains(&program.owner(id))),
+            operands: call.operands.iter().map(stored).collect(),
+            results: call.results.iter().map(stored).collect(),
+        }
+    }
+
+    /// A nest whose results lie as suits it.
+    pub fn free(nest: &'a Nest, operands: Vec<Stored<'a>>) -> Candidate<'a> {
+        let results = nest.outputs.iter().map(|output| Stored {
+            dtype: output.dtype,
+            extents: &output.extents,
+            layout: None,
+        });
+        Candidate {
+            nest,
+            operands,
+            results: results.collect(),
         }
     }
 }
@@ -81,8 +145,8 @@ impl Bound {
     }
 }
 
-/// The cost of one launch of a kernel.
-#[derive(Clone, Debug, PartialEq)]
+/// The cost of one launch: of a kernel, or of a transfer, whose time is all memory and start.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct KernelCost {
     /// Operations: a multiply-add of a contraction is two, any other operation on scalars one.
     pub operations: f64,
@@ -122,69 +186,8 @@ impl KernelCost {
     }
 }
 
-/// The shares of a device's peak and bandwidth that kernels of one kind reach: `(compute, memory)`.
-type Share = (f64, f64);
-
-/// The shares of each kind of nest. Fitted to measured kernels of AlexNet, forward and backward; one figure a kind, none
-/// for a layer.
-#[derive(Clone, Copy, Debug)]
-struct Efficiency {
-    contraction: Share,
-    accumulation: Share,
-    window: Share,
-    row: Share,
-    map: Share,
-}
-
-/// Processors with AVX2: single kernels by processor time on one core of a shared machine (Zen 3, 2026-11). Its 16
-/// registers make small tiles.
-const AVX2: Efficiency = Efficiency {
-    contraction: (0.76, 0.55),
-    accumulation: (0.6, 0.55),
-    window: (0.9, 0.8),
-    row: (0.5, 0.35),
-    map: (0.5, 1.0),
-};
-
-/// Processors with AVX-512: README's kernels and totals on Zen 4 (conv3 at 98 % of the peak, its gradients at 77 % and
-/// 93 %; one image through the fully connected layers at about half of the copy's bandwidth).
-const AVX512: Efficiency = Efficiency {
-    contraction: (0.92, 0.55),
-    accumulation: (0.9, 0.55),
-    ..AVX2
-};
-
-/// GPUs: the goals of tests/gpu/RESULTS.md, 60 % of the peak and 80 % of the bandwidth.
-const GPU: Efficiency = Efficiency {
-    contraction: (0.6, 0.8),
-    accumulation: (0.6, 0.8),
-    window: (0.5, 0.8),
-    row: (0.5, 0.8),
-    map: (0.5, 0.8),
-};
-
-impl Efficiency {
-    fn of(profile: &Profile) -> &'static Efficiency {
-        match (&profile.gpu, profile.lanes) {
-            (Some(_), _) => &GPU,
-            (None, 16..) => &AVX512,
-            (None, _) => &AVX2,
-        }
-    }
-
-    fn share(&self, kind: Kind) -> Share {
-        match kind {
-            Kind::Contraction => self.contraction,
-            Kind::Accumulation => self.accumulation,
-            Kind::Window => self.window,
-            Kind::Row => self.row,
-            Kind::Map => self.map,
-        }
-    }
-}
-
 impl Costs<'_> {
-    /// The cost of a kernel.
+    /// The cost of a kernel, without zeros around its results.
     pub fn kernel(&self, candidate: &Candidate) -> KernelCost {
         let work = Work::of(candidate, self.profile);
         let mut cost = self.computed(&work);
@@ -192,46 +195,50 @@ impl Costs<'_> {
         cost
     }
 
-    /// The cost of a kernel of a program, without halos.
-    pub fn call(&self, program: &Program, call: &KernelCall) -> KernelCost {
-        self.kernel(&Candidate::of(program, call))
-    }
-
     /// The cost of each launch that writes zeros around a result of a kernel.
     pub fn halos(&self, candidate: &Candidate) -> Vec<KernelCost> {
-        let results = candidate.results.iter().filter(|value| value.layout.has_halo());
+        let has_halo = |stored: &&Stored| stored.layout.is_some_and(Layout::has_halo);
+        let results = candidate.results.iter().filter(has_halo);
         results
-            .map(|value| self.computed(&Work::of_halo(value)))
+            .map(|stored| self.computed(&Work::of_halo(stored)))
             .collect()
     }
 
-    /// The time of a kernel of a program with the halos of its results.
-    pub fn call_us(&self, program: &Program, call: &KernelCall) -> f64 {
-        let candidate = Candidate::of(program, call);
-        let halos: f64 = self.halos(&candidate).iter().map(KernelCost::us).sum();
-        self.kernel(&candidate).us() + halos
+    /// The time of a kernel with the zeros around its results.
+    pub fn with_halos_us(&self, candidate: &Candidate) -> f64 {
+        let halos: f64 = self.halos(candidate).iter().map(KernelCost::us).sum();
+        self.kernel(candidate).us() + halos
     }
 
-    /// The time to move bytes to another device of this kind.
-    pub fn transfer_us(&self, bytes: f64) -> f64 {
-        self.profile.link.latency_us + bytes / (self.profile.link.bandwidth * 1e3)
+    /// The cost of bringing bytes from another device, whose link may be the slower one.
+    pub fn transfer(&self, bytes: f64, from: &Costs) -> KernelCost {
+        let links = [&self.profile.link, &from.profile.link];
+        let bandwidth = links
+            .iter()
+            .map(|link| link.bandwidth)
+            .fold(f64::INFINITY, f64::min);
+        KernelCost {
+            bytes,
+            memory_us: bytes / (bandwidth * 1e3),
+            launch_us: links.iter().map(|link| link.latency_us).fold(0.0, f64::max),
+            ..KernelCost::default()
+        }
     }
 
     fn computed(&self, work: &Work) -> KernelCost {
-        let (compute, memory) = Efficiency::of(self.profile).share(work.kind);
+        let (compute, memory) = efficiency::share(self.profile, work.kind);
         // A kernel of few points leaves units idle.
         let units = (work.tasks as u64).clamp(1, u64::from(self.profile.units)) as u32;
-        let busy = self.profile.with_units(units);
-        let peak = match work.kind {
-            Kind::Contraction | Kind::Accumulation => busy.peak(self.precision),
-            _ => busy.compute.f32,
+        let precision = match work.kind {
+            Kind::Contraction | Kind::Accumulation => self.precision,
+            _ => Precision::F32,
         };
         KernelCost {
             operations: work.operations,
             bytes: work.bytes,
             // GFLOP/s and GB/s are 10³ a microsecond.
-            compute_us: work.slots / (peak * compute * 1e3),
-            memory_us: work.bytes / (busy.bandwidth(work.bytes) * memory * 1e3),
+            compute_us: work.slots / (self.profile.peak(precision, units) * compute * 1e3),
+            memory_us: work.bytes / (self.profile.bandwidth(work.bytes, units) * memory * 1e3),
             launch_us: self.profile.launch_us,
             measured_us: None,
         }

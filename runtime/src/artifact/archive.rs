@@ -38,9 +38,6 @@ pub(super) struct ProgramEntry {
     pub batch: usize,
     pub precision: String,
     pub predicted_ms: Option<f64>,
-    /// One a launch of a step, if there are any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub predicted_us: Vec<f64>,
     /// Of the host object, if there is one.
     pub host: Option<HostEntry>,
     /// The architectures that there is PTX for.

@@ -55,8 +55,6 @@ pub struct Compiled {
     pub precision: String,
     /// The compiler's prediction for one run, in milliseconds, if it makes one.
     pub predicted_ms: Option<f64>,
-    /// The prediction for every launch of a step, in microseconds; empty if there is none.
-    pub predicted_us: Vec<f64>,
     /// Kernels for the host, if the plan is for it.
     pub host: Option<HostObject>,
     /// Kernels for GPUs, if the plan is for them: one text an architecture.
@@ -203,16 +201,6 @@ impl Artifact {
             {
                 return Err(damaged(format!("{target:?} is no architecture, as sm_90 is")));
             }
-            let mut names = BTreeSet::new();
-            let interface = plan.buffers.iter().filter(|buffer| buffer.role.shape().is_some());
-            for buffer in interface {
-                if !names.insert(&buffer.name) {
-                    return Err(damaged(format!(
-                        "{mode}/plan.json: two tensors are named {}",
-                        buffer.name
-                    )));
-                }
-            }
         }
         match self
             .cases
@@ -260,7 +248,6 @@ impl ProgramEntry {
             batch: program.plan.batch,
             precision: program.precision.clone(),
             predicted_ms: program.predicted_ms,
-            predicted_us: program.predicted_us.clone(),
             host: program.host.as_ref().map(|host| HostEntry {
                 arch: host.arch.clone(),
                 features: host.features.clone(),
@@ -295,7 +282,6 @@ impl ProgramEntry {
             graph,
             precision: self.precision,
             predicted_ms: self.predicted_ms,
-            predicted_us: self.predicted_us,
             host,
             ptx,
         })

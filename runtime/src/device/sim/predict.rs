@@ -21,10 +21,30 @@ pub struct Prediction {
     pub bound: &'static str,
 }
 
-/// Operations of one instruction of the tensor cores, 16 × 8 × 8 and 16 × 8 × 16.
-const TF32: f64 = 2.0 * 16.0 * 8.0 * 8.0;
-const BF16: f64 = 2.0 * 16.0 * 8.0 * 16.0;
 const WARP: f64 = 32.0;
+
+/// Operations of tensor cores that were counted, on tf32 and on bf16.
+pub fn tensor_operations(counts: &Counts) -> (f64, f64) {
+    let (mut tf32, mut bf16) = (0.0, 0.0);
+    for (name, &executed) in &counts.instructions {
+        // Rows, columns and depth of one warp's part.
+        let parts: Vec<&str> = name.split('.').collect();
+        let (columns, ty) = match parts[..] {
+            ["mma", ty] => (8.0, ty),
+            ["wgmma", shape, ty] => {
+                let columns = shape.strip_prefix("m64n").and_then(|rest| rest.split('k').next());
+                (columns.and_then(|n| n.parse().ok()).unwrap_or(0.0), ty)
+            }
+            _ => continue,
+        };
+        let (sum, depth) = match ty {
+            "bf16" => (&mut bf16, 16.0),
+            _ => (&mut tf32, 8.0),
+        };
+        *sum += executed as f64 / WARP * 2.0 * 16.0 * columns * depth;
+    }
+    (tf32, bf16)
+}
 
 /// Predicts the mean launch of those that were counted. Panics for the profile of a processor.
 pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
@@ -35,10 +55,10 @@ pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
     let busy = (counts.blocks as f64 / launches).min(processors).max(1.0);
     let cycles = busy * gpu.clock_ghz * 1e9;
     let share = busy / processors;
-    let peak = |precision| profile.peak(precision) * 1e9 * share;
+    let peak = |precision| profile.peak(precision, profile.units) * 1e9 * share;
     let all: u64 = counts.instructions.values().sum();
     let bytes = (counts.distinct_read_bytes + counts.distinct_written_bytes) as f64;
-    let warps = |name: &str| counts.executed(name) as f64 / WARP;
+    let (tf32, bf16) = tensor_operations(counts);
     let bounds = [
         ("launching", 0.0),
         ("memory", bytes / (profile.memory.bandwidth * 1e9)),
@@ -48,8 +68,7 @@ pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
         ),
         (
             "tensor cores",
-            warps("mma.tf32") * TF32 / peak(Precision::Tf32)
-                + warps("mma.bf16") * BF16 / peak(Precision::Bf16),
+            tf32 / peak(Precision::Tf32) + bf16 / peak(Precision::Bf16),
         ),
         ("shared memory", counts.shared_cycles as f64 / cycles),
         ("instructions", all as f64 / WARP / gpu.issue / cycles),
@@ -89,15 +108,15 @@ mod tests {
         // 4.8 GB in each of two launches take a millisecond each.
         let memory = predict(&counts(|c| c.distinct_read_bytes = 9_600_000_000), &H200);
         assert_eq!(memory.bound, "memory");
-        assert!((memory.us - 1001.5).abs() < 1e-6, "{memory:?}");
+        assert!((memory.us - H200.launch_us - 1000.0).abs() < 1e-6, "{memory:?}");
         let tensor = predict(
             &counts(|c| _ = c.instructions.insert("mma.tf32".into(), 32 * 1_000_000_000)),
             &H200,
         );
-        // 10⁹ instructions of 2048 operations in two launches, at 494·10¹² a second.
+        // 10⁹ instructions of 2048 operations in two launches, at 494.5·10¹² a second.
         assert_eq!(tensor.bound, "tensor cores");
         assert!(
-            (tensor.us - 1.5 - 1e9 * 2048.0 / 494e12 / 2.0 * 1e6).abs() < 1e-6,
+            (tensor.us - H200.launch_us - 1e9 * 2048.0 / 494.5e12 / 2.0 * 1e6).abs() < 1e-6,
             "{tensor:?}"
         );
         let conflicts = predict(&counts(|c| c.shared_cycles = 1 << 40), &H200);
@@ -114,6 +133,6 @@ mod tests {
             });
             predict(&counts, &H200).us
         };
-        assert!((work(13) - 1.5) / (work(1320) - 1.5) > 10.0);
+        assert!((work(13) - H200.launch_us) / (work(1320) - H200.launch_us) > 10.0);
     }
 }
