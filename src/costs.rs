@@ -244,7 +244,7 @@ pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> 
 pub fn table(plan: &Plan, costs: &ProgramCosts) -> String {
     let rows = plan.step.iter().zip(&costs.launches).map(|(launch, cost)| {
         let kernel = launch.kernel_position().map(|kernel| &plan.kernels[kernel]);
-        let (flops, tasks) = kernel.map_or((0, 1), |kernel| (kernel.flops, kernel.tasks));
+        let (flops, tasks) = kernel.map_or((0, 0), |kernel| (kernel.flops, kernel.tasks));
         let bound = match cost.predicted_us() > 0.0 {
             true => cost.bound().name(),
             false => "none",

@@ -23,9 +23,13 @@ fn program(body: &str, opt_level: u8) -> Program {
 
 /// The program before and after layouts are chosen.
 fn programs(body: &str, opt_level: u8) -> (Program, Program) {
-    let graph = ir::text::parse(&format!("model test\n{body}\n"), "test.ir").unwrap();
+    compile(&format!("model test\n{body}\n"), Mode::Infer, opt_level)
+}
+
+fn compile(text: &str, mode: Mode, opt_level: u8) -> (Program, Program) {
+    let graph = ir::text::parse(text, "test.ir").unwrap();
     let options = Options {
-        mode: Mode::Infer,
+        mode,
         batch: 64,
         optimizer: Optimizer {
             momentum: 0.9,
@@ -64,7 +68,10 @@ fn candidate<'a>(program: &'a Program, label: &str) -> Candidate<'a> {
 #[test]
 fn a_map_out_of_memory_takes_the_time_of_its_bytes() {
     // 64·15625 = 10⁶ elements of 4 bytes are read, as many written: 8·10⁶ bytes at 40 GB/s are 200 µs.
-    let program = program("x = input() shape=[N, 15625]\ny = relu(x)\noutput y = y", 2);
+    let program = program(
+        "x = input() shape=[N, 15625]\ny = scale(x) factor=2\noutput y = y",
+        2,
+    );
     let profile = profile();
     let cost = costs(&profile).kernel(&candidate(&program, "y"));
     assert_eq!((cost.bytes, cost.memory_us), (8e6, 200.0));
@@ -195,7 +202,8 @@ fn without_layouts_a_kernel_costs_what_it_does_with_the_best() {
             "y",
         ),
         (
-            "x = input() shape=[N, 64, 13, 13]\ny = max_pool(x) kernel=3 stride=2\noutput y = y",
+            "x = input() shape=[N, 64, 13, 13]\nw = parameter() shape=[64, 64, 3, 3]\nc = conv2d(x, w) pad=1\n\
+             y = max_pool(c) kernel=3 stride=2\nz = conv2d(y, w) pad=1\noutput z = z",
             "y",
         ),
         ("x = input() shape=[N, 1000]\ny = relu(x)\noutput y = y", "y"),
@@ -392,4 +400,31 @@ fn a_transfer_is_as_slow_as_the_slower_link() {
     let cost = costs(&here).transfer(1e6, &costs(&there));
     assert_eq!((cost.memory_us, cost.launch_us, cost.us()), (200.0, 2.0, 202.0));
     assert_eq!(cost, costs(&there).transfer(1e6, &costs(&here)));
+}
+
+#[test]
+fn a_cost_takes_microseconds() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/alexnet.ir");
+    let program = compile(&std::fs::read_to_string(path).unwrap(), Mode::Train, 2).1;
+    let profile = profile();
+    let mut times = KernelTimes::default();
+    for call in &program.kernels {
+        let key = Key::of(&Candidate::of(&program, call), Precision::F32).unwrap();
+        let label = call.label.clone();
+        times.insert(key, MeasuredTime { us: 1.0, label });
+    }
+    let costs = Costs {
+        times: Some(&times),
+        ..costs(&profile)
+    };
+    const ROUNDS: u32 = 20;
+    let begin = std::time::Instant::now();
+    for call in (0..ROUNDS).flat_map(|_| &program.kernels) {
+        let cost = costs.kernel(&Candidate::of(&program, call));
+        assert_eq!(cost.measured_us, Some(1.0), "{}", call.label);
+    }
+    let each = begin.elapsed() / (ROUNDS * program.kernels.len() as u32);
+    println!("{each:?} for each of {} kernels", program.kernels.len());
+    // Some 20 µs; the rest is for a machine that is busy.
+    assert!(each < std::time::Duration::from_millis(2), "{each:?}");
 }
