@@ -116,9 +116,29 @@ enum Command {
     /// Make data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// Verify and time this machine's kernels, so that costs are measured ones
+    #[command(after_help = "Example:\n  alexc tune models/alexnet.ir --mode train --batch 128")]
+    Tune {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// What is here to run on
-    #[command(after_help = "Example:\n  alexc devices --json")]
-    Devices(OutputArgs),
+    #[command(after_help = "Examples:\n  alexc devices --json\n  alexc devices --calibrate -o here.toml")]
+    Devices {
+        /// Write a profile of this machine, for costs; without -o into the cache folder, where it is found again
+        #[arg(long)]
+        calibrate: bool,
+        /// The profile to write
+        #[arg(short = 'o', long = "output", value_name = "FILE", requires = "calibrate")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Write an artifact that measures a GPU's limits: `alexrun bench` runs it where the GPU is
     #[command(after_help = "Example:\n  alexc peaks --target sm_90 -o peaks.alx")]
     Peaks {
@@ -277,7 +297,13 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
-        Command::Devices(output) => crate::peak::report(output),
+        Command::Tune { model, mode, output } => crate::tune::command(&model, mode.into(), output),
+        Command::Devices {
+            calibrate: true,
+            file,
+            output,
+        } => crate::calibrate::command(file, output),
+        Command::Devices { output, .. } => crate::peak::report(output),
         Command::Peaks {
             target,
             small,

@@ -1,9 +1,11 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
+use crate::costs::{self, DeviceCosts};
 use clap::ValueEnum;
 use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
+use passes::cost::Costs;
 use passes::{Machine, Optimizer, Options, Stage};
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
@@ -31,7 +33,7 @@ pub enum Emit {
     Asm,
     /// What the runtime executes, as JSON.
     Plan,
-    /// Operations and bytes of every launch, as JSON.
+    /// What every launch costs and why, as JSON with a launch a line.
     Costs,
 }
 
@@ -114,8 +116,13 @@ impl Model {
 /// The largest model file accepted.
 pub const MODEL_BYTES: u64 = 16 << 20;
 
-/// Compiles a model to an artifact with one program a mode.
-pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), Error> {
+/// Compiles a model to an artifact with one program a mode. What it costs is computed from `costs`, one a device; without
+/// any it is not.
+pub fn compile(
+    model: &Model,
+    request: &Request,
+    costs: &[DeviceCosts],
+) -> Result<(Artifact, Emitted), Error> {
     let mut emitted = Emitted::new();
     let mut artifact = Artifact {
         name: model.graph.name().to_string(),
@@ -131,19 +138,15 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        let (program, cases) = compile_mode(&model.graph, request, mode, &mut emitted)?;
+        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted)?;
         artifact.programs.push(program);
         artifact.cases.extend(cases);
     }
     Ok((artifact, emitted))
 }
 
-fn compile_mode(
-    graph: &Graph,
-    request: &Request,
-    mode: Mode,
-    emitted: &mut Emitted,
-) -> Result<(Compiled, Vec<Case>), Error> {
+/// What the passes are asked for.
+pub fn options(request: &Request, mode: Mode) -> Options {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -159,14 +162,24 @@ fn compile_mode(
             Mode::Gradients | Mode::Infer => request.dropout,
         },
     };
-    let options = Options {
+    Options {
         mode,
         batch: request.batch,
         optimizer,
         opt_level: request.opt_level,
         machine: machine(&request.targets[0]),
         second: request.targets.get(1).map(machine),
-    };
+    }
+}
+
+fn compile_mode(
+    graph: &Graph,
+    request: &Request,
+    costs: &[DeviceCosts],
+    mode: Mode,
+    emitted: &mut Emitted,
+) -> Result<(Compiled, Vec<Case>), Error> {
+    let options = options(request, mode);
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
         if let Stage::Graph(graph) = stage {
@@ -178,6 +191,11 @@ fn compile_mode(
     let assembly = request.emit.contains(&Emit::Asm);
     let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
+    let devices = costs.iter().zip(&request.targets);
+    let devices: Vec<Costs> = devices
+        .map(|(device, target)| device.costs(costs::precision(target)))
+        .collect();
+    let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
         let shown = match stage {
@@ -203,7 +221,14 @@ fn compile_mode(
             }
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
-            Emit::Costs => crate::show::costs(&compiled.plan),
+            Emit::Costs => match &costs {
+                Some(costs) => costs::table(&compiled.plan, costs),
+                None => {
+                    return Err(Error::input(
+                        "--emit costs: no device is named to compute costs for",
+                    ));
+                }
+            },
         };
         emitted.insert(stage, shown);
     }
@@ -214,7 +239,9 @@ fn compile_mode(
         ],
         false => vec![],
     };
-    Ok((program_of(compiled, &request.targets, text), cases))
+    let mut made = program_of(compiled, &request.targets, text);
+    made.predicted_ms = costs.map(|costs| costs.step_us / 1e3);
+    Ok((made, cases))
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.

@@ -6,12 +6,17 @@
 //! | [`compile`] | a model's text to an artifact |
 //! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`] | what `--emit` prints |
-//! | [`peak`], [`gpu_peak`] | a machine's limits, measured; an artifact that measures a GPU's |
+//! | [`costs`], [`kernel_times`], [`tune`] | what launches cost, computed and measured |
+//! | [`peak`], [`calibrate`], [`gpu_peak`] | a machine's limits, measured; a profile of them; an artifact that measures a GPU's |
 
+pub mod calibrate;
 pub mod cases;
 pub mod cli;
 pub mod compile;
+pub mod costs;
 pub mod gpu_peak;
+pub mod kernel_times;
 pub mod model_args;
 pub mod peak;
 pub mod show;
+pub mod tune;

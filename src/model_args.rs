@@ -1,6 +1,7 @@
 //! The flags that say which model is compiled, for what, and how.
 
 use crate::compile::{Emitted, Model, Request, compile};
+use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
 use codegen::bridge::{GpuTarget, HostTarget};
@@ -33,6 +34,9 @@ pub struct ModelArgs {
     /// Where it will run.
     #[command(flatten)]
     pub devices: DeviceArgs,
+    /// What costs are computed from.
+    #[command(flatten)]
+    pub costs: CostArgs,
 }
 
 /// Devices of a program at the most.
@@ -131,11 +135,12 @@ impl ModelArgs {
         Ok(targets)
     }
 
-    /// Compiles the model as requested.
+    /// Compiles the model as requested, and computes what it costs.
     pub fn compile_as(&self, request: &Request) -> Result<Output, Error> {
         let begin = Instant::now();
         let model = Model::read(&self.model, colour())?;
-        let (artifact, emitted) = compile(&model, request)?;
+        let costs = self.costs.choose(&self.devices.parse()?, &request.targets)?;
+        let (artifact, emitted) = compile(&model, request, &costs)?;
         Ok(Output {
             artifact,
             emitted,

@@ -1,7 +1,7 @@
 //! What `--emit` prints of graphs, programs and plans.
 
 use ir::Graph;
-use ir::plan::{Place, Plan, Work};
+use ir::plan::Place;
 use ir::program::Program;
 use std::fmt::Write;
 
@@ -84,23 +84,4 @@ pub fn placed(program: &Program) -> String {
 /// Anything as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plans have string keys only") + "\n"
-}
-
-/// Operations and least bytes of every launch.
-pub fn costs(plan: &Plan) -> String {
-    let launches: Vec<_> = plan
-        .step
-        .iter()
-        .map(|launch| {
-            let (flops, bytes, tasks) = match launch.work {
-                Work::Kernel { kernel, .. } => {
-                    let kernel = &plan.kernels[kernel];
-                    (kernel.flops, kernel.bytes, kernel.tasks)
-                }
-                Work::Transfer { from, .. } => (0, 2 * plan.buffers[from].bytes, 1),
-            };
-            serde_json::json!({ "label": launch.label, "flops": flops, "bytes": bytes, "tasks": tasks })
-        })
-        .collect();
-    json(&launches)
 }

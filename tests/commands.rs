@@ -6,7 +6,7 @@ use program::{MODEL, PARAMETERS, Place, text};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "compile",
     "check",
     "fmt",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 12] = [
     "eval",
     "predict",
     "bench",
+    "tune",
     "devices",
     "peaks",
     "completions",

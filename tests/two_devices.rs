@@ -41,7 +41,7 @@ fn compiled(mode: Mode, batch: usize, devices: &str) -> Compiled {
         with_cases: false,
         emit: vec![],
     };
-    let (mut artifact, _) = compile(&model, &request).unwrap();
+    let (mut artifact, _) = compile(&model, &request, &[]).unwrap();
     artifact.programs.remove(0)
 }
 

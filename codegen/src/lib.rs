@@ -35,6 +35,9 @@ use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
 use std::collections::HashMap;
 
+/// The version of the generated code: of the package, and a hash of the sources that generate it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("ALEXC_CODEGEN_SOURCES"));
+
 /// What to generate code for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {

@@ -11,10 +11,12 @@
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
+//! | [`cost`] | what kernels, transfers and programs cost on a device |
 //!
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
 
 pub mod compose;
+pub mod cost;
 pub mod eqsat;
 pub mod error;
 pub mod fuse;

@@ -1,0 +1,55 @@
+//! What kernels of each kind reach of a device's peak and of its bandwidth: one figure a kind, none for a layer.
+
+use super::Kind;
+use ir::profile::Profile;
+
+/// The shares `(of the peak, of the bandwidth)` that kernels of a kind reach on a device.
+pub(super) fn share(profile: &Profile, kind: Kind) -> (f64, f64) {
+    let reached = match (&profile.gpu, profile.lanes) {
+        (Some(_), _) => GPU,
+        (None, 16..) => AVX512,
+        (None, _) => AVX2,
+    };
+    match kind {
+        Kind::Contraction => reached.contraction,
+        Kind::Accumulation => reached.accumulation,
+        Kind::Window => reached.window,
+        Kind::Row => reached.row,
+        Kind::Map => reached.map,
+    }
+}
+
+struct Reached {
+    contraction: (f64, f64),
+    accumulation: (f64, f64),
+    window: (f64, f64),
+    row: (f64, f64),
+    map: (f64, f64),
+}
+
+/// Processors with AVX2: single kernels by processor time on one core of a shared machine (Zen 3, 2026-11). Its 16
+/// registers make small tiles.
+const AVX2: Reached = Reached {
+    contraction: (0.76, 0.55),
+    accumulation: (0.6, 0.55),
+    window: (0.9, 0.8),
+    row: (0.5, 0.35),
+    map: (0.5, 1.0),
+};
+
+/// Processors with AVX-512: README's kernels and totals on Zen 4 (conv3 at 98 % of the peak, its gradients at 77 % and
+/// 93 %; one image through the fully connected layers at about half of the copy's bandwidth).
+const AVX512: Reached = Reached {
+    contraction: (0.92, 0.55),
+    accumulation: (0.9, 0.55),
+    ..AVX2
+};
+
+/// GPUs: the goals of tests/gpu/RESULTS.md, 60 % of the peak and 80 % of the bandwidth.
+const GPU: Reached = Reached {
+    contraction: (0.6, 0.8),
+    accumulation: (0.6, 0.8),
+    window: (0.5, 0.8),
+    row: (0.5, 0.8),
+    map: (0.5, 0.8),
+};
