@@ -213,6 +213,7 @@ pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Cas
     let own = Options {
         machine: Machine::Processor,
         second: None,
+        costs: None,
         ..*options
     };
     let program =

@@ -340,6 +340,7 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         dropout: false,
         opt_level: args.model.opt_level,
         targets: args.model.targets(args.target.as_deref())?,
+        splits: args.model.splits(),
         with_cases: args.with_cases,
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
@@ -401,6 +402,7 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         dropout,
         opt_level: model.opt_level,
         targets: model.targets(None)?,
+        splits: model.splits(),
         with_cases: false,
         emit: vec![],
     };

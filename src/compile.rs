@@ -6,7 +6,8 @@ use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
 use passes::cost::Costs;
-use passes::{Machine, Optimizer, Options, Stage};
+use passes::{Machine, Optimizer, Options, Splits, Stage};
+use runtime::console::Console;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
 use std::collections::BTreeMap;
@@ -82,8 +83,10 @@ pub struct Request {
     pub recipe: Recipe,
     /// Whether gradients keep dropout.
     pub dropout: bool,
-    /// 0: without optimisation.
+    /// 0: without optimisation. 1: fused greedily. 2: by search.
     pub opt_level: u8,
+    /// Which ways to split kernels between two devices are looked at.
+    pub splits: Splits,
     /// What to generate code for, one a device.
     pub targets: Vec<Target>,
     /// Whether the artifact takes conformance cases along.
@@ -146,7 +149,7 @@ pub fn compile(
 }
 
 /// What the passes are asked for.
-pub fn options(request: &Request, mode: Mode) -> Options {
+pub fn options<'a>(request: &Request, mode: Mode, costs: Option<&'a [Costs<'a>]>) -> Options<'a> {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -169,6 +172,8 @@ pub fn options(request: &Request, mode: Mode) -> Options {
         opt_level: request.opt_level,
         machine: machine(&request.targets[0]),
         second: request.targets.get(1).map(machine),
+        costs,
+        splits: request.splits,
     }
 }
 
@@ -179,11 +184,15 @@ fn compile_mode(
     mode: Mode,
     emitted: &mut Emitted,
 ) -> Result<(Compiled, Vec<Case>), Error> {
-    let options = options(request, mode);
+    let devices = costs::of_devices(costs, &request.targets);
+    let options = options(request, mode, (!devices.is_empty()).then_some(&devices[..]));
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
-        if let Stage::Graph(graph) = stage {
-            optimized = Some(graph.clone());
+        match stage {
+            Stage::Graph(graph) => optimized = Some(graph.clone()),
+            Stage::Kernels(report) => warn("kernels", report.fallback.as_deref()),
+            Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
+            Stage::Program(_) => {}
         }
     })
     .map_err(|error| Error::input(error.to_string()))?;
@@ -191,10 +200,6 @@ fn compile_mode(
     let assembly = request.emit.contains(&Emit::Asm);
     let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
-    let devices = costs.iter().zip(&request.targets);
-    let devices: Vec<Costs> = devices
-        .map(|(device, target)| device.costs(costs::precision(target)))
-        .collect();
     let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
@@ -242,6 +247,13 @@ fn compile_mode(
     let mut made = program_of(compiled, &request.targets, text);
     made.predicted_ms = costs.map(|costs| costs.step_us / 1e3);
     Ok((made, cases))
+}
+
+/// Says that a search did not end with its answer.
+fn warn(what: &str, fallback: Option<&str>) {
+    if let Some(reason) = fallback {
+        Console::stderr().warn(&format!("{what} were chosen greedily: {reason}"));
+    }
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.

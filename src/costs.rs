@@ -205,6 +205,12 @@ pub fn precision(target: &Target) -> Precision {
     }
 }
 
+/// What a search counts with, one a device.
+pub fn of_devices<'a>(devices: &'a [DeviceCosts], targets: &[Target]) -> Vec<Costs<'a>> {
+    let devices = devices.iter().zip(targets);
+    devices.map(|(device, target)| device.costs(precision(target))).collect()
+}
+
 /// What a program costs.
 #[derive(Clone, Debug)]
 pub struct ProgramCosts {

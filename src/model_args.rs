@@ -12,6 +12,7 @@ use runtime::recipe::Recipe;
 use runtime::{Artifact, Error};
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use passes::Splits;
 use std::time::Instant;
 
 /// The model and how it is compiled.
@@ -31,6 +32,9 @@ pub struct ModelArgs {
     /// The arithmetic of contractions
     #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
     pub precision: String,
+    /// How kernels may be split between two devices: also along the batch, or by channels and layers only
+    #[arg(long, default_value = "all", value_parser = ["all", "without-batch"])]
+    pub splits: String,
     /// Where it will run.
     #[command(flatten)]
     pub devices: DeviceArgs,
@@ -63,6 +67,14 @@ impl ModelArgs {
         self.batch.map(|batch| batch as usize)
     }
 
+    /// How kernels may be split between two devices.
+    pub fn splits(&self) -> Splits {
+        match &self.splits[..] {
+            "without-batch" => Splits::WithoutBatch,
+            _ => Splits::All,
+        }
+    }
+
     /// The recipe that was named, or the model's own.
     pub fn recipe(&self) -> Result<Recipe, Error> {
         match &self.recipe {
@@ -85,6 +97,7 @@ impl ModelArgs {
             dropout: false,
             opt_level: self.opt_level,
             targets: self.targets(None)?,
+            splits: self.splits(),
             with_cases: false,
             emit: vec![],
         };

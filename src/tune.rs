@@ -37,10 +37,13 @@ pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), 
         dropout: false,
         opt_level: model.opt_level,
         targets: model.targets(None)?,
+        splits: model.splits(),
         with_cases: false,
         emit: vec![],
     };
     let graph = Model::read(&model.model, colour())?.graph;
+    let profiles = model.costs.choose(&devices, &request.targets)?;
+    let counted = costs::of_devices(&profiles, &request.targets);
     let mut samples = Samples::new();
     let console = Console::stderr();
     let levels = if model.opt_level == 0 {
@@ -50,13 +53,11 @@ pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), 
     };
     for (i, &opt_level) in levels.iter().enumerate() {
         console.start("tuning", i as u64, levels.len() as u64);
-        let options = options(
-            &Request {
-                opt_level,
-                ..request.clone()
-            },
-            mode,
-        );
+        let request = Request {
+            opt_level,
+            ..request.clone()
+        };
+        let options = options(&request, mode, Some(&counted));
         let program = passes::compile(&graph, &options, &mut |_, _| {})
             .map_err(|error| Error::input(error.to_string()))?;
         measure(&program, &request.targets, &devices, &names, &mut samples)?;

@@ -43,6 +43,7 @@ fn measure(architecture: &str, product: &str) {
         dropout: true,
         opt_level: 2,
         targets: vec![Target::Gpu(gpu, Precision::Tf32)],
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };
@@ -122,7 +123,7 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
         },
         opt_level: 2,
         machine: Machine::Gpu,
-        second: None,
+        ..Options::default()
     };
     let program = passes::compile(&model.graph, &options, &mut |_, _| {}).unwrap();
     let calls = program

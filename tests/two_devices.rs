@@ -38,6 +38,7 @@ fn compiled(mode: Mode, batch: usize, devices: &str) -> Compiled {
         dropout: true,
         opt_level: 2,
         targets: targets.collect(),
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };

@@ -79,6 +79,9 @@ impl Model {
     ///
     /// Costs should lie around 1000: the solver's tolerances are absolute.
     pub fn minimise(self, cost: Expression, start: &[(Column, f64)], limits: Limits) -> Result<Solution, String> {
+        if self.columns == 0 {
+            return Ok(Solution { values: vec![], bound: 0.0 });
+        }
         let mut model = self.variables.minimise(cost).using(highs);
         for row in self.rows {
             model = model.with(row);
@@ -92,7 +95,9 @@ impl Model {
         model.set_option("mip_rel_gap", limits.gap);
         let mut known = vec![0.0; self.columns];
         start.iter().for_each(|(column, value)| known[column.position] = *value);
-        model.set_solution(Some(&known), None, None, None);
+        model
+            .try_set_solution(Some(&known), None, None, None)
+            .map_err(|error| format!("the start was refused: {error:?}"))?;
         let solved = model.try_solve().map_err(|error| format!("{error:?}"))?;
         let bound = solved
             .double_info_value(c"mip_dual_bound")

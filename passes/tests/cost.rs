@@ -40,7 +40,7 @@ fn compile(text: &str, mode: Mode, opt_level: u8) -> (Program, Program) {
         },
         opt_level,
         machine: Machine::Processor,
-        second: None,
+        ..Options::default()
     };
     let mut scheduled = None;
     let program = passes::compile(&graph, &options, &mut |pass, stage| {

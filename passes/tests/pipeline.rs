@@ -18,14 +18,14 @@ fn model(name: &str) -> Graph {
     ir::text::parse(&text, name).expect("the models parse")
 }
 
-fn options(mode: Mode, batch: usize) -> Options {
+fn options(mode: Mode, batch: usize) -> Options<'static> {
     Options {
         mode,
         batch,
         optimizer: Optimizer::default(),
         opt_level: 1,
         machine: passes::Machine::Processor,
-        second: None,
+        ..Options::default()
     }
 }
 
@@ -122,7 +122,6 @@ fn the_interface_is_the_same_at_every_level() {
         let options = Options {
             opt_level,
             machine: passes::Machine::Processor,
-            second: None,
             ..options(Mode::Train, 2)
         };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);
@@ -179,12 +178,9 @@ fn every_stage_is_shown_with_its_name() {
 fn with_pass(at: &str, pass: Pass<'static>) -> PassError {
     let options = options(Mode::Train, 2);
     let mut passes = pipeline(&options);
-    let name = |pass: &Pass| match pass {
-        Pass::Graph(name, _) | Pass::Lower(name, _) | Pass::Program(name, _) => *name,
-    };
     let position = passes
         .iter()
-        .position(|p| name(p) == at)
+        .position(|p| p.name() == at)
         .expect("the pipeline has this pass");
     passes.insert(position + 1, pass);
     let mut seen = vec![];

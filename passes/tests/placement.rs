@@ -1,7 +1,8 @@
 //! Where a search places AlexNet on two devices.
 
 use ir::plan::Mode;
-use passes::eqsat::costs::Roofline;
+use ir::profile::{Precision, Profile};
+use passes::cost::Costs;
 use passes::partition::search::{Splits, search};
 use passes::{Options, Optimizer, Machine};
 use passes::solver::Limits;
@@ -17,18 +18,18 @@ fn explore() {
         optimizer: Optimizer::default(),
         opt_level: 1,
         machine: Machine::Processor,
-        second: None,
+        ..Options::default()
     };
     let mut fused = None;
     passes::compile(&graph, &options, &mut |name, stage| {
         if let ("schedule", passes::Stage::Program(p)) = (name, stage) { fused = Some(p.clone()); }
     }).unwrap();
     let program = fused.unwrap();
-    let gtx = Roofline { flops: 1.0e12, bandwidth: 160e9, launch: 5e-6, link: 6e9, latency: 10e-6 };
-    let cpu = Roofline { flops: 1.0e11, bandwidth: 15e9, launch: 2e-6, link: 6e9, latency: 20e-6 };
-    for (name, roof, splits) in [("gtx without batch", gtx, Splits::WithoutBatch), ("gtx", gtx, Splits::All), ("cpu", cpu, Splits::All)] {
+    for (name, profile, units, splits) in [("gtx without batch", "gtx580", 16, Splits::WithoutBatch), ("gtx", "gtx580", 16, Splits::All), ("cpu", "cpu2", 1, Splits::All)] {
+        let profile = Profile::shipped(profile).unwrap().part(units, 2);
+        let costs = Costs { profile: &profile, precision: Precision::F32, times: None };
         let t = std::time::Instant::now();
-        let found = search(&program, &[1, 1], &[&roof, &roof], splits, Limits { seconds: 20.0, gap: 1e-3 });
+        let found = search(&program, &[1, 1], &[costs, costs], splits, Limits { seconds: 20.0, gap: 5e-3 });
         println!("=== {name}: {:.3} ms, bound {:.3} ms, {:?}, {:?}, {} placements", found.seconds * 1e3, found.bound * 1e3, found.fallback, t.elapsed(),
             found.alternatives.iter().map(|a| a.len()).sum::<usize>());
         for ((call, placement), alternatives) in program.kernels.iter().zip(&found.strategy.kernels).zip(&found.alternatives) {

@@ -73,6 +73,7 @@ fn executor(batch: usize, body: &str) -> Executor {
         dropout: false,
         opt_level: 2,
         targets: vec![codegen::Target::Host(HostTarget::native())],
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };

@@ -245,7 +245,7 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Grap
             Target::Host(_) => Machine::Processor,
             Target::Gpu(..) => Machine::Gpu,
         },
-        second: None,
+        ..Options::default()
     };
     let mut whole = None;
     let program = passes::compile(source, &options, &mut |pass, stage| {

@@ -210,6 +210,20 @@ impl Costs<'_> {
         self.kernel(candidate).us() + halos
     }
 
+    /// Microseconds of a nest's arithmetic alone: what it takes where operands and results need no memory.
+    pub fn compute_us(&self, candidate: &Candidate) -> f64 {
+        let cost = self.kernel(candidate);
+        match cost.measured_us {
+            Some(measured) if cost.bound() == Bound::Compute => measured - cost.launch_us,
+            _ => cost.compute_us,
+        }
+    }
+
+    /// Microseconds of reading or writing so many bytes once.
+    pub fn traffic_us(&self, bytes: f64) -> f64 {
+        bytes / (self.profile.bandwidth(bytes, self.profile.units) * 1e3)
+    }
+
     /// The cost of bringing bytes from another device, whose link may be the slower one.
     pub fn transfer(&self, bytes: f64, from: &Costs) -> KernelCost {
         let links = [&self.profile.link, &from.profile.link];

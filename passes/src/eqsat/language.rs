@@ -19,7 +19,7 @@ use egg::{DidMerge, EGraph, FromOp, Id, Language};
 use ir::nest::Nest;
 use ir::ops::{MNEMONICS, Op};
 use ir::types::{Dim, Type};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// See the module's documentation.
@@ -143,6 +143,10 @@ pub struct Facts {
     pub leaves: HashMap<egg::Symbol, Type>,
     /// What may be computed inside of which kernel.
     pub hosts: Hosts,
+    /// Which rule of algebra made an operation; those of the graph itself have none.
+    pub made_by: HashMap<Node, &'static str>,
+    /// The same of a kernel, by its class.
+    pub kernels_by: BTreeMap<Id, &'static str>,
 }
 
 impl egg::Analysis<Node> for Facts {
@@ -244,6 +248,21 @@ pub fn label(egraph: &Tensors, id: Id) -> &str {
     }
 }
 
+/// Notes that a rule made the e-nodes from number `first` on.
+pub fn note_rule(egraph: &mut Tensors, first: usize, rule: &'static str) {
+    let made: Vec<Node> = egraph.nodes()[first..].to_vec();
+    for node in made.into_iter().filter(|node| matches!(node, Node::Apply(..))) {
+        egraph.analysis.made_by.entry(node).or_insert(rule);
+    }
+}
+
+/// Brings the keys of notes up to date with the unions since.
+pub fn settle_rules(egraph: &mut Tensors) {
+    let notes = std::mem::take(&mut egraph.analysis.made_by);
+    let settled = notes.into_iter().map(|(node, rule)| (node.map_children(|id| egraph.find(id)), rule));
+    egraph.analysis.made_by = settled.collect();
+}
+
 /// Adds an operation.
 pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
     let id = egraph.analysis.ops.intern(op.clone());
@@ -252,8 +271,8 @@ pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
     egraph.add(Node::Apply(op.mnemonic(), children.into()))
 }
 
-/// Adds a kernel and gives its outputs; the label is kept if the kernel is new.
-pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str) -> Vec<Id> {
+/// Adds a kernel and gives its class and outputs; the label is kept if the kernel is new.
+pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str) -> (Id, Vec<Id>) {
     let outputs = nest.outputs.len() as u32;
     let nest = egraph.analysis.nests.intern(nest);
     let kernel = egraph.add(Node::Kernel(nest, operands.into()));
@@ -263,7 +282,7 @@ pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str
         let fact = Fact::Kernel(types.clone(), label.to_string());
         egraph.set_analysis_data(kernel, fact);
     }
-    (0..outputs)
-        .map(|i| egraph.add(Node::Result(i, [kernel])))
-        .collect()
+    let results = (0..outputs).map(|i| egraph.add(Node::Result(i, [kernel])));
+    let results = results.collect();
+    (kernel, results)
 }

@@ -11,7 +11,6 @@
 //! | [`build`] | graph to e-graph and back |
 //! | [`rules`] | the rules, as tables |
 //! | [`kernel`] | kernels with guests, and the nest that comes of them |
-//! | [`costs`] | what a kernel costs |
 //! | [`extract`] | which kernels run |
 //! | [`report`] | what was found, and why |
 //!
@@ -20,7 +19,6 @@
 //! different result.
 
 pub mod build;
-pub mod costs;
 pub mod extract;
 pub mod interner;
 pub mod kernel;
@@ -30,9 +28,9 @@ mod program;
 pub mod report;
 pub mod rules;
 
+use crate::cost::Costs;
 use crate::error::PassError;
 use build::Built;
-use costs::Costs;
 use egg::{Rewrite, Runner, SimpleScheduler};
 use ir::Graph;
 use ir::plan::Mode;
@@ -73,7 +71,7 @@ pub fn search(
     graph: &Graph,
     mode: Mode,
     batch: usize,
-    costs: &dyn Costs,
+    costs: &Costs,
     limits: &Limits,
 ) -> Result<(Program, Report), PassError> {
     let Built { mut egraph, classes } = build::from_graph(graph);
@@ -86,6 +84,7 @@ pub fn search(
     for (name, rules, rounds) in phases {
         let phase;
         (egraph, phase) = saturate(egraph, name, &rules, rounds, limits);
+        language::settle_rules(&mut egraph);
         report.phases.push(phase);
     }
     let start = Instant::now();

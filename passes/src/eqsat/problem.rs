@@ -1,14 +1,14 @@
 //! The kernels of an e-graph as a problem of selection.
 
-use super::costs::Costs;
 use super::Limits;
 use super::extract::{Kernel as Host, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer};
 use super::kernel::{self, EPILOGUE, Kernel, RECOMPUTED, can_recompute};
 use super::language::{Tensors, value_type};
 use super::report::Report;
+use crate::cost::{Candidate, Costs, Stored};
 use crate::error::PassError;
 use egg::Id;
-use ir::Graph;
+use ir::{DType, Graph};
 use std::collections::{BTreeMap, HashMap};
 
 /// The most outputs of a kernel, so that its pointers stay in registers.
@@ -40,7 +40,7 @@ impl Values {
 
 impl Extraction {
     /// `classes` are those of the graph's nodes.
-    pub fn new(egraph: &Tensors, graph: &Graph, classes: &[Id], costs: &dyn Costs) -> Extraction {
+    pub fn new(egraph: &Tensors, graph: &Graph, classes: &[Id], costs: &Costs) -> Extraction {
         let mut values = Values::default();
         let mut problem = Problem {
             outputs: OUTPUTS,
@@ -67,7 +67,7 @@ impl Extraction {
             .iter()
             .map(|&class| {
                 let ty = value_type(egraph, class);
-                costs.traffic(ty.elements() * ty.dtype.bytes())
+                costs.traffic_us((ty.elements() * ty.dtype.bytes()) as f64) * 1e-6
             })
             .collect();
         Extraction {
@@ -169,7 +169,7 @@ impl Kernels<'_> {
         }
     }
 
-    fn host(&mut self, guests: &[Guest], costs: &dyn Costs, values: &mut Values) -> Host {
+    fn host(&mut self, guests: &[Guest], costs: &Costs, values: &mut Values) -> Host {
         let mut members: Vec<Member> = vec![];
         for (m, guest) in guests.iter().enumerate() {
             let mut needs = vec![];
@@ -180,12 +180,12 @@ impl Kernels<'_> {
                     inside: providers.filter(|&p| self.provides(&guests[p], value, guest)).collect(),
                 });
             }
-            let Kernel { nest, results, .. } = &self.alone[&guest.class];
+            let Kernel { results, .. } = &self.alone[&guest.class];
             let makes = match guest.rule {
                 RECOMPUTED => vec![],
                 _ => results.iter().map(|&v| values.position(v)).collect(),
             };
-            let compute = costs.compute(nest);
+            let compute = self.compute(guest.class, costs);
             members.push(Member { makes, needs, compute });
         }
         // What is recomputed is computed at every point of its reader.
@@ -199,8 +199,25 @@ impl Kernels<'_> {
         }
         Host {
             members,
-            launch: costs.launch(),
+            launch: costs.profile.launch_us * 1e-6,
         }
+    }
+
+    /// Seconds of a kernel's arithmetic.
+    fn compute(&self, class: Id, costs: &Costs) -> f64 {
+        let (nest, operands) = kernel::nest_of(self.egraph, class);
+        let types: Vec<(DType, Vec<usize>)> = operands
+            .iter()
+            .map(|&id| value_type(self.egraph, id))
+            .map(|ty| (ty.dtype, ty.extents()))
+            .collect();
+        let stored = |(dtype, extents)| Stored {
+            dtype,
+            extents,
+            layout: None,
+        };
+        let operands = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
+        costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6
     }
 
     /// Whether `reader` can take a value from `guest` where both are in one kernel.

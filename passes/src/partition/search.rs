@@ -19,7 +19,7 @@
 use super::choose::{batch_loops, by_batch, candidates};
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::{Placement, Strategy, parts_of};
-use crate::eqsat::costs::Costs;
+use crate::cost::{Candidate, Costs, Stored};
 use crate::solver::{Column, Limits, Model};
 use crate::substitute::normalize;
 use good_lp::{Expression, constraint};
@@ -34,9 +34,10 @@ const TOTAL: f64 = 0.01;
 const SCALE: f64 = 1e3;
 
 /// Which strategies are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Splits {
     /// Along any loop.
+    #[default]
     All,
     /// Of channels and layers, not of the batch.
     WithoutBatch,
@@ -70,7 +71,7 @@ pub struct Alternative {
 pub fn search(
     program: &Program,
     shares: &[usize],
-    costs: &[&dyn Costs],
+    costs: &[Costs],
     splits: Splits,
     limits: Limits,
 ) -> Found {
@@ -122,7 +123,7 @@ impl Choice {
 
 struct Problem<'a> {
     program: &'a Program,
-    costs: &'a [&'a dyn Costs],
+    costs: &'a [Costs<'a>],
     /// Of each kernel.
     kernels: Vec<Vec<Choice>>,
     /// The kernel that makes each value; of a parameter that which updates it.
@@ -132,7 +133,7 @@ struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    fn new(program: &'a Program, shares: &[usize], costs: &'a [&'a dyn Costs], splits: Splits) -> Problem<'a> {
+    fn new(program: &'a Program, shares: &[usize], costs: &'a [Costs<'a>], splits: Splits) -> Problem<'a> {
         let batch = batch_loops(program);
         let mut problem = Problem {
             program,
@@ -185,13 +186,10 @@ impl<'a> Problem<'a> {
         for (device, range) in cut(extent, shares)?.into_iter().enumerate() {
             let sum = normalize(partial(&call.nest, *l, range));
             self.add_part(&mut choice, call, device, &sum);
-            let traffic = self.costs[device].traffic(bytes(&sum, 0));
-            choice.seconds[device] += traffic;
         }
         let first = call.operands.len();
         let sums = normalize(finish(&call.nest, first, shares.len()));
         for (device, nest) in parts_of(&sums, then, shares)? {
-            let costs = self.costs[device.0];
             for read in &nest.reads {
                 let Source::Operand(operand) = read.source else { continue };
                 if operand < first {
@@ -199,13 +197,11 @@ impl<'a> Problem<'a> {
                 }
                 let moved = 4 * volume(&touched(&nest, read, &call.nest.outputs[0].extents));
                 choice.seconds[device.0] += match operand - first == device.0 {
-                    true => costs.traffic(moved),
-                    false => costs.transfer(moved) + costs.traffic(moved),
+                    true => self.traffic(device.0, moved),
+                    false => self.transferred(device.0, moved) + self.traffic(device.0, moved),
                 };
             }
-            let mut own = nest.clone();
-            own.reads.iter_mut().filter(|r| is_partial(r.source, first)).for_each(|r| r.source = Source::Stage(0));
-            self.add_part(&mut choice, call, device.0, &own);
+            self.add_part(&mut choice, call, device.0, &nest);
             self.add_writes(&mut choice, call, device.0, &nest)?;
         }
         Some(choice)
@@ -231,9 +227,33 @@ impl<'a> Problem<'a> {
                 None => choice.reads.push(read),
             }
         }
-        let costs = self.costs[device];
         traffic += (0..nest.outputs.len()).map(|o| bytes(nest, o)).sum::<usize>();
-        choice.seconds[device] += costs.compute(nest).max(costs.traffic(traffic)) + costs.launch();
+        let operands = call.operands.iter().map(|&id| self.program.value(id)).map(|value| Stored {
+            layout: None,
+            ..Stored::of(value)
+        });
+        // A finishing kernel reads partial sums of all devices besides.
+        let sums = call.nest.outputs.iter().take(1).map(|output| Stored {
+            dtype: output.dtype,
+            extents: &output.extents,
+            layout: None,
+        });
+        let sums = sums.cycle().take(self.costs.len());
+        let costs = &self.costs[device];
+        let compute = costs.compute_us(&Candidate::free(nest, operands.chain(sums).collect()));
+        choice.seconds[device] += (compute + costs.profile.launch_us) * 1e-6;
+        choice.seconds[device] += (self.traffic(device, traffic) - compute * 1e-6).max(0.0);
+    }
+
+    /// Seconds that a device takes to read or write bytes once.
+    fn traffic(&self, device: usize, bytes: usize) -> f64 {
+        self.costs[device].traffic_us(bytes as f64) * 1e-6
+    }
+
+    /// Seconds that it takes to bring bytes to a device, from the one before or behind it.
+    fn transferred(&self, device: usize, bytes: usize) -> f64 {
+        let other = (device + 1) % self.costs.len();
+        self.costs[device].transfer(bytes as f64, &self.costs[other]).us() * 1e-6
     }
 
     fn add_writes(&self, choice: &mut Choice, call: &KernelCall, device: usize, nest: &Nest) -> Option<()> {
@@ -254,14 +274,13 @@ impl<'a> Problem<'a> {
             return 0.0;
         }
         let size = self.program.value(need.value).dtype.bytes();
-        let costs = self.costs[need.device];
         if pieces().any(|piece| contains(&piece.part, &need.part)) {
-            return costs.transfer(volume(&need.part) * size);
+            return self.transferred(need.device, volume(&need.part) * size);
         }
         let elsewhere = pieces().filter(|piece| piece.device != need.device);
         let moved = elsewhere.filter_map(|piece| overlap(&piece.part, &need.part));
         let moved: usize = moved.map(|part| volume(&part) * size).sum();
-        costs.transfer(moved) + costs.traffic(2 * volume(&need.part) * size)
+        self.transferred(need.device, moved) + self.traffic(need.device, 2 * volume(&need.part) * size)
     }
 
     /// The placements of a strategy; those that are not looked at are replaced by the first.
@@ -414,10 +433,6 @@ fn undominated(choices: Vec<Choice>) -> Vec<Choice> {
         }
     }
     kept
-}
-
-fn is_partial(source: Source, first: usize) -> bool {
-    matches!(source, Source::Operand(i) if i >= first)
 }
 
 fn is_along(placement: &Placement, l: Loop) -> bool {

@@ -3,19 +3,19 @@
 use crate::common::{assert_all_close, given, run};
 use ir::Graph;
 use ir::plan::Mode;
-use passes::eqsat::costs::Roofline;
+use ir::profile::{Precision, Profile};
+use passes::cost::Costs;
 use passes::eqsat::{Limits, build, search};
 use passes::lower::lower;
 use passes::{Options, Optimizer, simplify, training};
 
-/// A machine whose arithmetic and memory both matter.
-const MACHINE: Roofline = Roofline {
-    flops: 2e11,
-    bandwidth: 3e10,
-    launch: 2e-6,
-    link: 6e9,
-    latency: 20e-6,
-};
+fn profile() -> Profile {
+    Profile::shipped("cpu2").expect("this profile ships")
+}
+
+fn costs(profile: &Profile) -> Costs<'_> {
+    Costs { profile, precision: Precision::F32, times: None }
+}
 
 const OPTIMIZER: Optimizer = Optimizer {
     momentum: 0.9,
@@ -89,7 +89,7 @@ fn a_found_program_means_what_the_graph_means() {
     ] {
         let graph = simplify::simplify(&graph).unwrap();
         let plain = lower(&graph, mode, 3).unwrap();
-        let (found, report) = search(&graph, mode, 3, &MACHINE, &Limits::default()).unwrap();
+        let (found, report) = search(&graph, mode, 3, &costs(&profile()), &Limits::default()).unwrap();
         assert_eq!(found.verify(), Ok(()));
         assert_eq!(passes::schedule::verify(&found), Ok(()));
         assert_eq!(report.fallback, None);
@@ -106,7 +106,7 @@ fn a_found_program_means_what_the_graph_means() {
 fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
     let graph = training_step("alexnet.ir", 128);
     let start = std::time::Instant::now();
-    let (found, report) = search(&graph, Mode::Train, 128, &MACHINE, &Limits::default()).unwrap();
+    let (found, report) = search(&graph, Mode::Train, 128, &costs(&profile()), &Limits::default()).unwrap();
     let took = start.elapsed().as_secs_f64();
     println!("{took:.1} s, {} kernels of {}", found.kernels.len(), report.kernels);
     for phase in &report.phases {
@@ -131,7 +131,7 @@ fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
         optimizer: OPTIMIZER,
         opt_level: 1,
         machine: Default::default(),
-        second: None,
+        ..Options::default()
     };
     let greedy = passes::compile(&model("alexnet.ir"), &options, &mut |_, _| {}).unwrap();
     println!("greedy fusion: {} kernels", greedy.kernels.len());

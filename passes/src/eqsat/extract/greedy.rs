@@ -25,11 +25,7 @@ pub fn select(problem: &Problem) -> Result<Selection, ExtractError> {
                 let Ok(found) = problem.realise(&tried) else { continue };
                 let fits = found.taken.iter().all(|t| t.stores.len() <= problem.outputs);
                 if fits && found.seconds < best.seconds {
-                    choice = found
-                        .taken
-                        .iter()
-                        .map(|t| (t.kernel, t.members.iter().copied().collect()))
-                        .collect();
+                    choice = found.choice();
                     best = found;
                 }
             }

@@ -93,6 +93,12 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Its kernels with their members.
+    pub fn choice(&self) -> Choice {
+        let members = |taken: &Taken| (taken.kernel, taken.members.iter().copied().collect());
+        self.taken.iter().map(members).collect()
+    }
+
     /// How far the selection may be from the optimum, relative to its cost.
     pub fn gap(&self) -> f64 {
         match self.seconds > 0.0 {

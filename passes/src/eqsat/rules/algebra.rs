@@ -3,7 +3,7 @@
 //! A pattern binds attributes as it binds operands, `(relu ?r ?x)`; a right side that needs other attributes than those
 //! bound is made by a function.
 
-use crate::eqsat::language::{Facts, Node, Tensors, add_op, attributes};
+use crate::eqsat::language::{Facts, Node, Tensors, add_op, attributes, note_rule};
 use egg::{Id, Pattern, Rewrite, Subst, Var};
 use ir::ops::{MaxPool, MaxPoolGrad, MaxPoolIndex, Op};
 
@@ -155,28 +155,44 @@ pub fn rewrite(rule: &Rule) -> Rewrite<Node, Facts> {
         text.parse()
             .unwrap_or_else(|error| panic!("{}: {text}: {error}", rule.name))
     };
-    let made = match rule.right {
-        Right::Pattern(right) => Rewrite::new(rule.name, pattern(rule.left), pattern(right)),
-        Right::Made(make) => Rewrite::new(rule.name, pattern(rule.left), Maker(make)),
+    let right = match rule.right {
+        Right::Pattern(right) => Maker::Pattern(pattern(right)),
+        Right::Made(make) => Maker::Made(make),
     };
-    made.unwrap_or_else(|error| panic!("{}: {error}", rule.name))
+    let noted = Noted { rule: rule.name, right };
+    Rewrite::new(rule.name, pattern(rule.left), noted).unwrap_or_else(|error| panic!("{}: {error}", rule.name))
 }
 
-struct Maker(fn(&mut Tensors, &Bound) -> Option<Id>);
+enum Maker {
+    Pattern(Pattern<Node>),
+    Made(fn(&mut Tensors, &Bound) -> Option<Id>),
+}
 
-impl egg::Applier<Node, Facts> for Maker {
+/// Makes the right side, and notes which rule made it.
+struct Noted {
+    rule: &'static str,
+    right: Maker,
+}
+
+impl egg::Applier<Node, Facts> for Noted {
     fn apply_one(
         &self,
         egraph: &mut Tensors,
         class: Id,
         subst: &Subst,
-        _: Option<&egg::PatternAst<Node>>,
+        searched: Option<&egg::PatternAst<Node>>,
         rule: egg::Symbol,
     ) -> Vec<Id> {
-        match (self.0)(egraph, &Bound(subst)) {
-            Some(made) if egraph.union_trusted(class, made, rule) => vec![class],
-            _ => vec![],
-        }
+        let first = egraph.nodes().len();
+        let changed = match &self.right {
+            Maker::Pattern(pattern) => pattern.apply_one(egraph, class, subst, searched, rule),
+            Maker::Made(make) => match make(egraph, &Bound(subst)) {
+                Some(made) if egraph.union_trusted(class, made, rule) => vec![class],
+                _ => vec![],
+            },
+        };
+        note_rule(egraph, first, self.rule);
+        changed
     }
 }
 

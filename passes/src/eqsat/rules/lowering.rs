@@ -43,8 +43,9 @@ impl egg::Applier<Node, Facts> for Lower {
     ) -> Vec<Id> {
         let mut changed = vec![];
         for node in egraph[class].nodes.clone() {
+            let made_by = egraph.analysis.made_by.get(&node).copied();
             let Node::Apply(_, children) = node else { continue };
-            let result = lower(egraph, class, &children);
+            let result = lower(egraph, class, &children, made_by);
             if egraph.union_trusted(class, result, rule) {
                 changed.push(class);
             }
@@ -54,7 +55,7 @@ impl egg::Applier<Node, Facts> for Lower {
 }
 
 /// Adds the kernels of an operation and gives the value of the last one.
-fn lower(egraph: &mut Tensors, class: Id, children: &[Id]) -> Id {
+fn lower(egraph: &mut Tensors, class: Id, children: &[Id], made_by: Option<&'static str>) -> Id {
     let op = attributes(egraph, children[0]).clone();
     let mut values: Vec<Id> = children[1..].to_vec();
     let operands = values.len();
@@ -66,7 +67,10 @@ fn lower(egraph: &mut Tensors, class: Id, children: &[Id]) -> Id {
             Source::Operand(i) => values[i],
             Source::Stage(i) => values[operands + i],
         });
-        let results = add_kernel(egraph, nest, &used, &label);
+        let (kernel, results) = add_kernel(egraph, nest, &used, &label);
+        if let Some(rule) = made_by {
+            egraph.analysis.kernels_by.entry(kernel).or_insert(rule);
+        }
         values.push(results[0]);
     }
     *values.last().expect("operations have a meaning, except leaves")
