@@ -116,6 +116,21 @@ enum Command {
     /// Make data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// What was fused and placed, why, and what else it could have been
+    #[command(after_help = "Examples:\n  alexc explain models/alexnet.ir --mode train --batch 128 --devices cpu:0,cpu:1\n  \
+                            alexc explain models/alexnet-owt.ir --node conv2 --json")]
+    Explain {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        /// The node of the graph to explain: the rules that led to it and the cost of the alternatives
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Verify and time this machine's kernels, so that costs are measured ones
     #[command(after_help = "Example:\n  alexc tune models/alexnet.ir --mode train --batch 128")]
     Tune {
@@ -297,6 +312,12 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
+        Command::Explain {
+            model,
+            mode,
+            node,
+            output,
+        } => crate::explain::command(&model, mode.into(), node.as_deref(), output),
         Command::Tune { model, mode, output } => crate::tune::command(&model, mode.into(), output),
         Command::Devices {
             calibrate: true,

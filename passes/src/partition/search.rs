@@ -58,6 +58,16 @@ pub struct Found {
     pub fallback: Option<String>,
 }
 
+impl Found {
+    /// How far the makespan may be from the shortest, relative to it.
+    pub fn gap(&self) -> f64 {
+        match self.seconds > 0.0 {
+            true => ((self.seconds - self.bound) / self.seconds).max(0.0),
+            false => 0.0,
+        }
+    }
+}
+
 /// A placement of a kernel with its cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alternative {
@@ -65,6 +75,8 @@ pub struct Alternative {
     pub placement: Placement,
     /// Seconds of work on each device.
     pub seconds: Vec<f64>,
+    /// Seconds of work and transfers of the busier device, if this kernel were placed so and all others as chosen.
+    pub busiest: f64,
 }
 
 /// The cheapest strategy for devices that take these shares of what is split, one model of costs a device.
@@ -81,7 +93,22 @@ pub fn search(
         Ok((chosen, bound)) => (chosen, bound, None),
         Err(error) => (start, 0.0, Some(error)),
     };
-    let seconds = problem.seconds(&chosen).into_iter().fold(0.0, f64::max);
+    let busiest = |chosen: &[usize]| problem.seconds(chosen).into_iter().fold(0.0, f64::max);
+    let seconds = busiest(&chosen);
+    let mut tried = chosen.clone();
+    let mut alternatives = vec![];
+    for (k, choices) in problem.kernels.iter().enumerate() {
+        let places = choices.iter().enumerate().map(|(p, choice)| {
+            tried[k] = p;
+            Alternative {
+                placement: choice.placement.clone(),
+                seconds: choice.seconds.clone(),
+                busiest: busiest(&tried),
+            }
+        });
+        alternatives.push(places.collect());
+        tried[k] = chosen[k];
+    }
     let placed = problem.kernels.iter().zip(&chosen);
     Found {
         strategy: Strategy {
@@ -90,7 +117,7 @@ pub fn search(
         },
         seconds,
         bound: bound.min(seconds),
-        alternatives: problem.kernels.iter().map(|choices| choices.iter().map(Choice::alternative).collect()).collect(),
+        alternatives,
         fallback,
     }
 }
@@ -110,15 +137,6 @@ struct Choice {
     seconds: Vec<f64>,
     reads: Vec<Piece>,
     writes: Vec<Piece>,
-}
-
-impl Choice {
-    fn alternative(&self) -> Alternative {
-        Alternative {
-            placement: self.placement.clone(),
-            seconds: self.seconds.clone(),
-        }
-    }
 }
 
 struct Problem<'a> {
