@@ -20,8 +20,10 @@ pub enum Emit {
     Graph,
     /// The graph after every pass over graphs.
     Optimized,
-    /// The optimised graph for Graphviz.
+    /// The program for Graphviz: kernels in the colour of their device, and transfers.
     Dot,
+    /// The same as a picture.
+    Svg,
     /// The kernels of the program: what each one computes, reads and writes.
     Program,
     /// Kernels as MLIR.
@@ -209,7 +211,8 @@ fn compile_mode(
                 1 => text.clone(),
                 _ => text.clone() + &crate::show::placed(&program),
             },
-            Emit::Dot => crate::show::dot(&optimized),
+            Emit::Dot => crate::draw::dot(&program),
+            Emit::Svg => crate::draw::svg(&program),
             Emit::Program => crate::show::program(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),

@@ -1,27 +1,8 @@
-//! What `--emit` prints of graphs, programs and plans.
+//! What `--emit` prints of programs and plans as text.
 
-use ir::Graph;
 use ir::plan::Place;
 use ir::program::Program;
 use std::fmt::Write;
-
-/// A graph for Graphviz: operations as boxes, values that are set from outside as ovals.
-pub fn dot(graph: &Graph) -> String {
-    let mut text = format!(
-        "digraph {:?} {{\n  node [shape=box, fontname=Helvetica];\n",
-        graph.name()
-    );
-    for id in graph.ids() {
-        let node = graph.node(id);
-        let shape = if node.op.is_leaf() { ", shape=oval" } else { "" };
-        let label = format!("{}\\n{} {}", node.name, node.op.mnemonic(), node.ty);
-        _ = writeln!(text, "  n{} [label=\"{label}\"{shape}];", id.index());
-        for operand in graph.operands(id) {
-            _ = writeln!(text, "  n{} -> n{};", operand.index(), id.index());
-        }
-    }
-    text + "}\n"
-}
 
 /// The kernels of a program in order, then its stored values.
 pub fn program(program: &Program) -> String {
