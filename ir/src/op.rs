@@ -23,6 +23,10 @@ pub trait Operation: Sized {
     fn infer(&self, operands: &[&Type]) -> Result<Type, OpError>;
     /// The meaning, as a chain of nests over bound types; the last one computes the result.
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest>;
+    /// Whether [`Operation::gradient`] can be asked, where an operation has more forms than its gradient.
+    fn differentiable(&self) -> Result<(), OpError> {
+        Ok(())
+    }
     /// Adds the gradient with respect to each operand, `None` where there is none.
     ///
     /// Operations that are gradients themselves may say `None`: where an operand that is wanted has none, the

@@ -38,6 +38,10 @@ pub fn gradients(
         let operands = builder.graph().operands(id);
         let flags: Vec<bool> = operands.iter().map(|o| on_way[o.index()]).collect();
         let op = builder.node(id).op.clone();
+        op.differentiable().map_err(|error| {
+            let fault = format!("no gradient of {}: {error}", op.mnemonic());
+            fault_at(builder, id, fault)
+        })?;
         let contributions = op.gradient(&mut GradientContext {
             builder: &mut *builder,
             operands: operands.clone(),

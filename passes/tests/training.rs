@@ -236,6 +236,14 @@ fn training_names_what_it_cannot_work_with() {
         "gradient: lost: does not influence loss; remove it or use it"
     );
     assert_eq!(
+        refused(
+            "x = input() shape=[N, 2, 27, 27]\nw = parameter() shape=[2]\nb = bias(x, w)\n\
+             pool = max_pool(b) kernel=27 stride=1\nflat = reshape(pool) shape=[N, 2]\noutput y = flat\n"
+        ),
+        "gradient: pool: no gradient of max_pool: windows of [27, 27] elements; expected fewer than 255 elements. \
+         Use a smaller kernel."
+    );
+    assert_eq!(
         refused("model wide\nx = input() shape=[N, 4, 2, 2]\ny = relu(x)\noutput y = y\n"),
         "training: wide: the model has no output of type f32[N, classes]; add one with the logits"
     );

@@ -45,6 +45,11 @@ impl Operation for MaxPool {
         }]
     }
 
+    /// The gradient keeps each winner's place in its window in a byte.
+    fn differentiable(&self) -> Result<(), OpError> {
+        self.pool.expect_small()
+    }
+
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
         let (x, upstream) = (context.operands[0], context.upstream);
         let size = [2, 3].map(|d| {

@@ -61,6 +61,11 @@ macro_rules! ops {
                 match self { $(Op::$variant(op) => op.meaning(operands, result)),* }
             }
 
+            /// [`Operation::differentiable`].
+            pub fn differentiable(&self) -> Result<(), OpError> {
+                match self { $(Op::$variant(op) => op.differentiable()),* }
+            }
+
             /// [`Operation::gradient`].
             pub fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {
                 match self { $(Op::$variant(op) => op.gradient(context)),* }
