@@ -140,6 +140,7 @@ fn a_profile_that_contradicts_itself_is_refused_with_its_file_and_keys() {
 #[test]
 fn tuning_fills_the_cache_and_costs_use_it() {
     let place = Place::new();
+    place.succeeds(&format!("tune {CIFAR} --batch 8 --opt-level 0"));
     let report = place.json(&format!("tune {CIFAR} --batch 8 --json"));
     let tuned = report["tuned"][0]["kernels"].as_u64().unwrap();
     assert!(tuned > 10, "{report}");
