@@ -131,8 +131,8 @@ enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Verify and time this machine's kernels, so that costs are measured ones
-    #[command(after_help = "Example:\n  alexc tune models/alexnet.ir --mode train --batch 128")]
+    /// Verify and time the kernels of a model here, so that costs are measured ones
+    #[command(after_help = "Examples:\n  alexc tune models/alexnet.ir --mode train --batch 128\n  alexc tune models/alexnet.ir --mode train --opt-level 0")]
     Tune {
         #[command(flatten)]
         model: ModelArgs,

@@ -122,7 +122,8 @@ fn read_named(name: &str) -> Result<Profile, Error> {
             known.join(", ")
         )));
     }
-    read_profile(path)
+    let remedy = "correct the file, or measure this machine with alexc devices --calibrate";
+    read_profile(path).map_err(|error| Error::input(format!("{error}; {remedy}")))
 }
 
 /// Reads a profile file.

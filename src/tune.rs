@@ -9,7 +9,6 @@ use ir::program::Program;
 use passes::cost::times::{Key, MeasuredTime};
 use passes::cost::{Candidate, KernelTimes};
 use runtime::cli::OutputArgs;
-use runtime::console::Console;
 use runtime::kernel_check::{self, KernelCases};
 use runtime::{DeviceSpec, Error, Executor};
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ use std::collections::BTreeMap;
 /// Runs of each program that are timed; medians count.
 const ROUNDS: usize = 7;
 
-/// Times the kernels of a model's fused program, and of the one without optimisation, and adds them to the file of times.
+/// Times the kernels of a model's program, and adds them to the file of times.
 pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), Error> {
     let recipe = model.recipe()?;
     let usual = if mode == Mode::Train {
@@ -44,25 +43,10 @@ pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), 
     let graph = Model::read(&model.model, colour())?.graph;
     let profiles = model.costs.choose(&devices, &request.targets)?;
     let counted = costs::of_devices(&profiles, &request.targets);
-    let mut samples = Samples::new();
-    let console = Console::stderr();
-    let levels = if model.opt_level == 0 {
-        vec![0]
-    } else {
-        vec![model.opt_level, 0]
-    };
-    for (i, &opt_level) in levels.iter().enumerate() {
-        console.start("tuning", i as u64, levels.len() as u64);
-        let request = Request {
-            opt_level,
-            ..request.clone()
-        };
-        let options = options(&request, mode, Some(&counted));
-        let program = passes::compile(&graph, &options, &mut |_, _| {})
-            .map_err(|error| Error::input(error.to_string()))?;
-        measure(&program, &request.targets, &devices, &names, &mut samples)?;
-    }
-    console.finish();
+    let options = options(&request, mode, Some(&counted));
+    let program = passes::compile(&graph, &options, &mut |_, _| {})
+        .map_err(|error| Error::input(error.to_string()))?;
+    let samples = measure(&program, &request.targets, &devices, &names)?;
     let mut cache = kernel_times::read_or_warn(&file);
     let mut lines = vec![];
     let mut tuned = vec![];
@@ -98,8 +82,7 @@ fn measure(
     targets: &[Target],
     devices: &[DeviceSpec],
     names: &[String],
-    samples: &mut Samples,
-) -> Result<(), Error> {
+) -> Result<Samples, Error> {
     let compiled =
         codegen::compile(program, targets, false).map_err(|error| Error::work(error.to_string()))?;
     let calls = compiled.calls.clone();
@@ -112,6 +95,7 @@ fn measure(
     executor.run()?;
     let launches = executor.launch_times(ROUNDS)?;
     let first = compiled.plan.prepare.len();
+    let mut samples = Samples::new();
     let computes = |call: &_| !program.is_transfer(call);
     let step = program.kernels.iter().zip(&calls);
     for (call, positions) in step.filter(|(call, _)| !call.prepare && computes(call)) {
@@ -131,7 +115,7 @@ fn measure(
         };
         known.extend((0..ROUNDS).map(us));
     }
-    Ok(())
+    Ok(samples)
 }
 
 fn verify(executor: &mut Executor, references: &KernelCases) -> Result<(), Error> {

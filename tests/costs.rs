@@ -112,7 +112,7 @@ fn a_profile_that_contradicts_itself_is_refused_with_its_file_and_keys() {
         (
             "capacity_gb = ",
             "capacity = ",
-            &["capacity", "capacity_gb", "[memory]"],
+            &["line 20", "`capacity`", "`capacity_gb`"],
         ),
         (
             "kb = 768",
@@ -127,7 +127,11 @@ fn a_profile_that_contradicts_itself_is_refused_with_its_file_and_keys() {
     ] {
         assert!(text.contains(from), "{from}");
         place.write("bad.toml", text.replacen(from, to, 1));
-        let parts: Vec<&str> = ["bad.toml"].iter().chain(parts).copied().collect();
+        let parts: Vec<&str> = ["bad.toml", "alexc devices --calibrate"]
+            .iter()
+            .chain(parts)
+            .copied()
+            .collect();
         place.refused("bench tiny.ir --profile bad.toml", &parts);
     }
     place.refused("compile tiny.ir --profile .", &["is a folder"]);
@@ -136,6 +140,7 @@ fn a_profile_that_contradicts_itself_is_refused_with_its_file_and_keys() {
 #[test]
 fn tuning_fills_the_cache_and_costs_use_it() {
     let place = Place::new();
+    place.succeeds(&format!("tune {CIFAR} --batch 8 --opt-level 0"));
     let report = place.json(&format!("tune {CIFAR} --batch 8 --json"));
     let tuned = report["tuned"][0]["kernels"].as_u64().unwrap();
     assert!(tuned > 10, "{report}");
@@ -183,6 +188,9 @@ fn tuning_fills_the_cache_and_costs_use_it() {
         (predicted - measured / 1e3).abs() < 0.02 * predicted + 0.01,
         "{predicted} ms and {measured} us"
     );
+    // Whatever else runs on this machine.
+    let ratio = predicted / number(&report, "median_ms");
+    assert!((0.05..20.0).contains(&ratio), "{report}");
 }
 
 #[test]

@@ -25,8 +25,8 @@
 //! assert_eq!(cost.bytes, 2.0 * 4.0 * 128.0 * 4096.0);
 //! ```
 //!
-//! That takes microseconds of its own (`cargo bench -- cost`), looks at nothing but the candidate, and is a pure function
-//! of it, so that a search may keep the answers.
+//! That takes some ten microseconds, more of a nest with many reads (`passes/tests/cost.rs` measures it). It is a pure
+//! function of the candidate, so that a search may keep the answers.
 
 mod efficiency;
 mod loops;

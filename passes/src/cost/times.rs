@@ -1,6 +1,6 @@
 //! Measured times of kernels. They win over computed ones, because a schedule that looks good on paper may not be.
 
-use super::{Candidate, Stored};
+use super::Candidate;
 use ir::profile::Precision;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -82,8 +82,8 @@ impl Key {
             Some(_) => precision,
             None => Precision::F32,
         };
-        let shape = |stored: &Stored| (stored.dtype, stored.extents.to_vec());
-        let operands: Vec<_> = candidate.operands.iter().map(shape).collect();
+        let operands = candidate.operands.iter();
+        let operands: Vec<_> = operands.map(|stored| (stored.dtype, stored.extents)).collect();
         hash(&(candidate.nest, operands, precision))
     }
 
