@@ -56,7 +56,7 @@ impl Resolved {
             outputs: outputs
                 .map(|(i, (output, result))| {
                     (
-                        Access::of_output(output, operands.len() + i, result),
+                        Access::of_output(nest, output, operands.len() + i, result),
                         output.value.clone(),
                     )
                 })
@@ -117,7 +117,7 @@ impl Resolved {
             *expr = expr.map_leaves(&mut |leaf| {
                 let mut leaf = leaf.clone();
                 match &mut leaf {
-                    Expr::Index(map) => visit(map),
+                    Expr::Index(map) | Expr::Table { index: map, .. } => visit(map),
                     Expr::Uniform { element, .. } => visit(element),
                     _ => {}
                 }

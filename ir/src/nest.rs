@@ -158,6 +158,13 @@ pub enum Expr {
     Inside(usize),
     /// The value of an affine map of the loops.
     Index(Affine),
+    /// A constant by place: `values[index]`. The index is inside at every point.
+    Table {
+        /// The constants.
+        values: Vec<f64>,
+        /// Which of them.
+        index: Affine,
+    },
     /// The combined value of the body; only in outputs.
     Reduced,
     /// For [`Combine::Max`]: the place of the winner in the reduction, counted row-major; only in outputs.
@@ -231,10 +238,22 @@ pub struct Output {
     pub dtype: DType,
     /// Extents of the stored tensor.
     pub extents: Vec<usize>,
-    /// Where the point's value goes, over parallel loops; injective, and covers the tensor.
+    /// Where the point's value goes, over parallel loops; injective, and covers the tensor. A point whose index lies
+    /// beyond the tensor's end stores nothing: so tiles need not divide a tensor.
     pub index: Vec<Affine>,
     /// The value, over reads that depend on parallel loops only, [`Expr::Reduced`] and [`Expr::Winner`].
     pub value: Expr,
+}
+
+impl Output {
+    /// The element, counted row-major, that a point of the parallel loops stores; none beyond the tensor's end.
+    pub fn place(&self, point: &[i64]) -> Option<usize> {
+        let places = self.index.iter().zip(&self.extents);
+        places.into_iter().try_fold(0, |sum, (map, &extent)| {
+            let at = map.at(point);
+            (0..extent as i64).contains(&at).then(|| sum * extent + at as usize)
+        })
+    }
 }
 
 /// See the module's documentation.
@@ -291,6 +310,10 @@ impl Nest {
         let expression = |expr: &Expr| {
             expr.map_leaves(&mut |leaf| match leaf {
                 Expr::Index(index) => Expr::Index(map(index)),
+                Expr::Table { values, index } => Expr::Table {
+                    values: values.clone(),
+                    index: map(index),
+                },
                 Expr::Uniform {
                     seed,
                     step,

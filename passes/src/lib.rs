@@ -7,6 +7,7 @@
 //! | [`simplify`] | local rules, common subexpressions, dead code |
 //! | [`lower`] | graph to program, one kernel a nest |
 //! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
+//! | [`winograd`] | the algorithm of convolutions: direct, or with fewer multiplications |
 //! | [`schedule`] | the order of kernels |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
@@ -25,6 +26,7 @@ pub mod schedule;
 pub mod simplify;
 pub mod substitute;
 pub mod training;
+pub mod winograd;
 
 pub use error::PassError;
 pub use training::Optimizer;
@@ -106,6 +108,9 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
     ));
     if optimized {
         passes.push(program("fuse", in_place(fuse::fuse)));
+        if options.machine == Machine::Processor {
+            passes.push(program("algorithm", in_place(winograd::choose)));
+        }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
     let layout = match options.machine {

@@ -161,6 +161,10 @@ impl Substitution {
                 Expr::Read(i) => Some(reads(*i)),
                 Expr::Inside(i) => Some(inside(*i)),
                 Expr::Index(map) => self.affine(map).map(Expr::Index),
+                Expr::Table { values, index } => self.affine(index).map(|index| Expr::Table {
+                    values: values.clone(),
+                    index,
+                }),
                 Expr::Uniform {
                     seed,
                     step,

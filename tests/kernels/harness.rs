@@ -7,7 +7,7 @@ use ir::interpreter::{Tensor, evaluate};
 use ir::nest::{mix, uniform};
 use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use ir::{DType, Graph, Op, text};
-use passes::{Machine, Optimizer, Options, Stage};
+use passes::{Machine, Optimizer, Options, Pass, Stage};
 use runtime::Compiled;
 use runtime::device::DeviceSpec;
 use runtime::executor::Executor;
@@ -150,15 +150,29 @@ pub fn check(case: &Case) {
 
 /// The same with other numbers.
 pub fn check_filled(case: &Case, fill: Fill) {
+    check_ways(case, fill, &ways(), &passes::pipeline);
+}
+
+/// Makes the passes of a way to compile.
+pub type Pipeline<'p> = &'p dyn for<'o> Fn(&'o Options) -> Vec<Pass<'o>>;
+
+/// The same with other passes, on processors only.
+pub fn check_passes(case: &Case, fill: Fill, pipeline: Pipeline) {
+    let mut ways = ways();
+    ways.retain(|(opt_level, target)| *opt_level > 0 && matches!(target, Target::Host(_)));
+    check_ways(case, fill, &ways, pipeline);
+}
+
+fn check_ways(case: &Case, fill: Fill, ways: &[(u8, Target)], pipeline: Pipeline) {
     let source = parse(&case.text);
     let mut reference: Option<(Named, Named)> = None;
-    for (opt_level, target) in ways() {
+    for (opt_level, target) in ways.iter().cloned() {
         let extra = match &target {
             Target::Host(_) => 0.0,
             Target::Gpu(_, precision) if case.factors.contains(precision) => rounding(*precision),
             Target::Gpu(..) => continue,
         };
-        let (whole, compiled) = compile(&source, case, opt_level, &target);
+        let (whole, compiled) = compile(&source, case, opt_level, &target, pipeline);
         let (given, expected) = reference.get_or_insert_with(|| {
             let given = leaves(&whole, case.seed, fill);
             let expected = interpret(&whole, &given);
@@ -226,7 +240,13 @@ pub fn parse(source: &str) -> Graph {
 }
 
 /// The graph of the whole run before it was optimised, and the program.
-fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Graph, Compiled) {
+fn compile(
+    source: &Graph,
+    case: &Case,
+    opt_level: u8,
+    target: &Target,
+    pipeline: Pipeline,
+) -> (Graph, Compiled) {
     let options = Options {
         mode: case.mode,
         batch: case.batch,
@@ -244,7 +264,7 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Grap
         },
     };
     let mut whole = None;
-    let program = passes::compile(source, &options, &mut |pass, stage| {
+    let program = passes::run(&pipeline(&options), source, &mut |pass, stage| {
         if let (Stage::Graph(graph), true) = (stage, pass != "simplify") {
             whole = Some(graph.clone());
         }

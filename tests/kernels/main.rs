@@ -8,3 +8,4 @@ mod harness;
 mod nets;
 mod ops;
 mod scalars;
+mod winograd;
