@@ -65,9 +65,17 @@ impl Schedule {
         if rows > POINTS || columns > POINTS || !nest.reduction_loops().iter().all(whole) {
             return None;
         }
-        let accesses = || [&nest.reads[read]].into_iter().chain(nest.outputs.iter().map(|o| &o.0));
+        let accesses = || {
+            [&nest.reads[read]]
+                .into_iter()
+                .chain(nest.outputs.iter().map(|o| &o.0))
+        };
         let checked = |l: Loop| accesses().any(|a| a.checks.iter().any(|c| c.map().coefficient(l) != 0));
-        let mut loops: Vec<Loop> = nest.parallel_loops().into_iter().filter(|&l| !unrolled(l)).collect();
+        let mut loops: Vec<Loop> = nest
+            .parallel_loops()
+            .into_iter()
+            .filter(|&l| !unrolled(l))
+            .collect();
 
         // Loads and stores of lanes that lie apart cost one a lane.
         let apart = |l: Loop| {
@@ -78,7 +86,10 @@ impl Schedule {
             let stores: usize = nest.outputs.iter().map(|o| of(&o.0, rows)).sum();
             of(&nest.reads[read], columns) + stores
         };
-        let candidates = loops.iter().copied().filter(|&l| !checked(l) && nest.extent(l) > 1);
+        let candidates = loops
+            .iter()
+            .copied()
+            .filter(|&l| !checked(l) && nest.extent(l) > 1);
         let vector = candidates.min_by_key(|&l| (apart(l), std::cmp::Reverse(nest.extent(l))));
         loops.retain(|&l| Some(l) != vector);
         loops.sort_by_key(|&l| std::cmp::Reverse(nest.outputs[0].0.step(l)));
@@ -115,7 +126,8 @@ impl Schedule {
     }
 
     fn chunks(&self) -> usize {
-        self.vector.map_or(1, |v| self.nest.extent(v).div_ceil(self.chunk))
+        self.vector
+            .map_or(1, |v| self.nest.extent(v).div_ceil(self.chunk))
     }
 
     fn task_extents(&self) -> Vec<usize> {
@@ -253,8 +265,18 @@ impl Schedule {
     /// Straight-line code for one point (or vector of points) of the loops that are not unrolled.
     fn write_point(&self, math: &mut Math, mut point: Point, ranges: &Ranges) {
         // The part of each address that all unrolled points share, as one more loop.
-        let reads: Vec<Access> = self.nest.reads.iter().map(|a| self.shared(math, &mut point, a)).collect();
-        let outputs: Vec<Access> = self.nest.outputs.iter().map(|o| self.shared(math, &mut point, &o.0)).collect();
+        let reads: Vec<Access> = self
+            .nest
+            .reads
+            .iter()
+            .map(|a| self.shared(math, &mut point, a))
+            .collect();
+        let outputs: Vec<Access> = self
+            .nest
+            .outputs
+            .iter()
+            .map(|o| self.shared(math, &mut point, &o.0))
+            .collect();
         let (first, others) = self.matrices.split_first().expect("a transform has a table");
         let (last, between) = match others.split_last() {
             Some((last, between)) => (Some(last), between),
@@ -268,7 +290,8 @@ impl Schedule {
         each_point(extents, &columns[1..], &mut |at| {
             let column: Vec<Option<Value>> = (0..extents[first.column.0])
                 .map(|i| {
-                    let fixed: Vec<(Loop, usize)> = columns.iter().copied().zip([&[i], at].concat()).collect();
+                    let fixed: Vec<(Loop, usize)> =
+                        columns.iter().copied().zip([&[i], at].concat()).collect();
                     self.load(math, &point, &reads[self.read], &fixed, ranges)
                 })
                 .collect();
@@ -282,7 +305,9 @@ impl Schedule {
         };
         for matrix in between {
             let rows = values.len() / extents[matrix.column.0];
-            values = (0..rows).flat_map(|row| rotate(math, &values, matrix, row)).collect();
+            values = (0..rows)
+                .flat_map(|row| rotate(math, &values, matrix, row))
+                .collect();
         }
         let rows: Vec<Loop> = self.matrices.iter().map(|m| m.row).collect();
         let Some(last) = last else {

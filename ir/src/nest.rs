@@ -251,7 +251,9 @@ impl Output {
         let places = self.index.iter().zip(&self.extents);
         places.into_iter().try_fold(0, |sum, (map, &extent)| {
             let at = map.at(point);
-            (0..extent as i64).contains(&at).then(|| sum * extent + at as usize)
+            (0..extent as i64)
+                .contains(&at)
+                .then(|| sum * extent + at as usize)
         })
     }
 }

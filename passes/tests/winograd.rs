@@ -63,7 +63,8 @@ p1 = max_pool(r1) kernel=2 stride=1
 w2 = parameter() shape=[3, 6, 2, 5]
 c2 = conv2d(p1, w2) pad=2
 g = global_avg_pool(c2)
-output logits = g
+logits = reshape(g) shape=[N, 3]
+output logits = logits
 ";
 
 #[test]
@@ -77,11 +78,18 @@ fn programs_with_forms_compute_the_same() {
                     let result = run(program, &given);
                     (given, result)
                 });
-                assert_all_close(&run(program, given), expected, &format!("{mode:?} with {products} products"));
+                assert_all_close(
+                    &run(program, given),
+                    expected,
+                    &format!("{mode:?} with {products} products"),
+                );
             });
             // Forward, and in training the gradients of both weights and of one input.
             let convolutions = if mode == Mode::Infer { 2 } else { 5 };
-            assert!(products < 6 || taken == convolutions, "{mode:?} with {products} products: {taken}");
+            assert!(
+                products < 6 || taken == convolutions,
+                "{mode:?} with {products} products: {taken}"
+            );
         }
     }
 }
@@ -91,9 +99,17 @@ fn taps_of_constant_weights_are_prepared() {
     let mut last = None;
     compile(NET, Mode::Infer, 6, &mut |program| last = Some(program.clone()));
     let program = last.unwrap();
-    let prepared: Vec<&str> = program.kernels.iter().filter(|k| k.prepare).map(|k| &k.label[..]).collect();
+    let prepared: Vec<&str> = program
+        .kernels
+        .iter()
+        .filter(|k| k.prepare)
+        .map(|k| &k.label[..])
+        .collect();
     assert_eq!(prepared.len(), 2, "{prepared:?}");
-    assert!(prepared.iter().all(|label| label.starts_with("taps of ")), "{prepared:?}");
+    assert!(
+        prepared.iter().all(|label| label.starts_with("taps of ")),
+        "{prepared:?}"
+    );
 }
 
 #[test]
@@ -105,6 +121,9 @@ fn a_form_is_proposed_for_each_number_of_products() {
     let node = graph.node(id);
     let nests = node.op.meaning(&graph.operand_types(id), &node.ty);
     let forms = candidates(&nests[0]);
-    let cut: Vec<(usize, usize)> = forms.iter().map(|f| (f.tilings[0].outputs, f.tilings[0].output_tiles)).collect();
+    let cut: Vec<(usize, usize)> = forms
+        .iter()
+        .map(|f| (f.tilings[0].outputs, f.tilings[0].output_tiles))
+        .collect();
     assert_eq!(cut, [(2, 7), (4, 4), (5, 3), (6, 3)]);
 }

@@ -46,7 +46,10 @@ pub fn lower(
     let (a, b) = nest.contraction()?;
     let resolved = Resolved::new(nest, operands, results);
     let outputs = resolved.outputs.iter().map(|output| &output.0);
-    if !outputs.chain([&resolved.reads[a], &resolved.reads[b]]).all(Access::is_affine) {
+    if !outputs
+        .chain([&resolved.reads[a], &resolved.reads[b]])
+        .all(Access::is_affine)
+    {
         return None;
     }
     let mut schedule = Schedule::new(resolved, a, b, width)?;

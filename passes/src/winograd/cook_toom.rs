@@ -99,9 +99,18 @@ pub struct Matrices {
 /// The matrices for so many outputs and taps; together at most [`MOST_PRODUCTS`] + 1.
 pub fn matrices(outputs: usize, taps: usize) -> Matrices {
     let products = outputs + taps - 1;
-    assert!(products <= MOST_PRODUCTS, "there are points for {MOST_PRODUCTS} products");
+    assert!(
+        products <= MOST_PRODUCTS,
+        "there are points for {MOST_PRODUCTS} products"
+    );
     let points = &POINTS[..products - 1];
-    let others = |j: usize| points.iter().enumerate().filter(move |(l, _)| *l != j).map(|(_, &p)| p);
+    let others = |j: usize| {
+        points
+            .iter()
+            .enumerate()
+            .filter(move |(l, _)| *l != j)
+            .map(|(_, &p)| p)
+    };
     let unit = |length: usize| (0..length).map(move |i| if i + 1 == length { ONE } else { ZERO });
     let (mut inverse, mut g, mut data) = (vec![], vec![], vec![]);
     for i in 0..outputs {
@@ -152,7 +161,9 @@ mod tests {
                     for k in 0..taps {
                         for i in 0..m.products {
                             let terms = (0..m.products).map(|p| {
-                                m.inverse[a * m.products + p] * m.taps[p * taps + k] * m.data[p * m.products + i]
+                                m.inverse[a * m.products + p]
+                                    * m.taps[p * taps + k]
+                                    * m.data[p * m.products + i]
                             });
                             let (found, expected) = (terms.sum::<f64>(), f64::from(u8::from(i == a + k)));
                             assert!(

@@ -56,7 +56,9 @@ pub fn candidates(nest: &Nest) -> Vec<Form> {
     let Some(conv) = recognise(nest) else {
         return vec![];
     };
-    let forms = PRODUCTS.iter().filter_map(|&products| form(nest, &conv, products));
+    let forms = PRODUCTS
+        .iter()
+        .filter_map(|&products| form(nest, &conv, products));
     let mut found: Vec<Form> = vec![];
     forms.for_each(|form| {
         if !found.contains(&form) {
@@ -110,17 +112,28 @@ pub fn estimate(program: &Program, call: &KernelCall, form: Option<&Form>) -> f6
     let (Some(form), Some(conv)) = (form, recognise(nest)) else {
         return nest.points() as f64;
     };
-    let Product { batch, rows, columns, depth } = Product::new(nest, &conv, form);
+    let Product {
+        batch,
+        rows,
+        columns,
+        depth,
+    } = Product::new(nest, &conv, form);
     let elements = |a: usize, b: usize| (batch * a * b) as f64;
     let prepared = program.mode == Mode::Infer;
-    let (tiles, taps, results) = (elements(rows, depth), elements(columns, depth), elements(rows, columns));
+    let (tiles, taps, results) = (
+        elements(rows, depth),
+        elements(columns, depth),
+        elements(rows, columns),
+    );
     // Written, with the lines read before, and read again; taps that were prepared are only read.
     let bytes = 12.0 * (tiles + results) + if prepared { 4.0 } else { 12.0 } * taps;
     let rate = match bytes < CACHE_BYTES {
         true => CACHED_BYTES_PER_MULTIPLY_ADD,
         false => BYTES_PER_MULTIPLY_ADD,
     };
-    let filled = columns.next_multiple_of(LANES).min(columns.max(rows).next_multiple_of(LANES));
+    let filled = columns
+        .next_multiple_of(LANES)
+        .min(columns.max(rows).next_multiple_of(LANES));
     let products = elements(rows, depth) * filled as f64;
     let transforms = TRANSFORM * (tiles + results + if prepared { 0.0 } else { taps });
     products + transforms + bytes / rate + LAUNCHES
@@ -130,7 +143,9 @@ pub fn estimate(program: &Program, call: &KernelCall, form: Option<&Form>) -> f6
 pub fn choose(program: &mut Program) {
     rewrite_all(program, &|program, call, forms| {
         let own = estimate(program, call, None);
-        let costs = forms.iter().map(|form| (estimate(program, call, Some(form)), form));
+        let costs = forms
+            .iter()
+            .map(|form| (estimate(program, call, Some(form)), form));
         let best = costs.min_by(|a, b| a.0.total_cmp(&b.0))?;
         (best.0 < own).then(|| best.1.clone())
     });

@@ -86,8 +86,11 @@ fn of_reads(nest: &Nest, image: usize, kernel: usize) -> Option<Convolution> {
         list.push(l);
     }
     let mut reused = false;
-    let mut visit = |e: &Expr| reused |= matches!(e, Expr::Read(i) | Expr::Inside(i) if *i == image || *i == kernel);
-    nest.outputs.iter().for_each(|output| output.value.walk(&mut visit));
+    let mut visit =
+        |e: &Expr| reused |= matches!(e, Expr::Read(i) | Expr::Inside(i) if *i == image || *i == kernel);
+    nest.outputs
+        .iter()
+        .for_each(|output| output.value.walk(&mut visit));
     (!found.pairs.is_empty() && !found.kernel_only.is_empty() && !reused).then_some(found)
 }
 
@@ -108,7 +111,10 @@ fn pair(nest: &Nest, [image, kernel]: [&Read; 2], dimension: usize) -> Option<Pa
         let walked = read.index.iter().filter(|index| index.map.coefficient(l) != 0);
         walked.count()
     };
-    let alone = kernel.index.iter().any(|index| matches!(long(&index.map)[..], [(l, 1 | -1)] if l == reduction));
+    let alone = kernel
+        .index
+        .iter()
+        .any(|index| matches!(long(&index.map)[..], [(l, 1 | -1)] if l == reduction));
     let slides = dimensions(image, parallel) == 1
         && dimensions(image, reduction) == 1
         && dimensions(kernel, parallel) == 0
@@ -158,19 +164,28 @@ mod tests {
         let parallel = |conv: &Convolution| conv.pairs.iter().map(|p| p.parallel.0).collect::<Vec<_>>();
         let reduction = |conv: &Convolution| conv.pairs.iter().map(|p| p.reduction.0).collect::<Vec<_>>();
         assert_eq!((forward.image, forward.kernel), (0, 1));
-        assert_eq!((parallel(&forward), reduction(&forward)), (vec![3, 4], vec![6, 7]));
+        assert_eq!(
+            (parallel(&forward), reduction(&forward)),
+            (vec![3, 4], vec![6, 7])
+        );
         assert_eq!(forward.batch, [Loop(1)]);
         assert_eq!(forward.image_only, [Loop(0)]);
         assert_eq!(forward.kernel_only, [Loop(2)]);
         assert_eq!(forward.shared, [Loop(5)]);
         assert!(forward.pairs.iter().all(|p| !p.flipped && p.may_exceed));
 
-        let input = found(&format!("{UPSTREAM}{WEIGHT}y = conv2d_grad_input(d, w) size=[9, 8] {window}")).unwrap();
+        let input = found(&format!(
+            "{UPSTREAM}{WEIGHT}y = conv2d_grad_input(d, w) size=[9, 8] {window}"
+        ))
+        .unwrap();
         // Loops n, g, c, y, x; o, ky, kx.
         assert_eq!((parallel(&input), reduction(&input)), (vec![3, 4], vec![6, 7]));
         assert!(input.pairs.iter().all(|p| p.flipped));
 
-        let weight = found(&format!("{UPSTREAM}{IMAGE}y = conv2d_grad_weight(d, x) kernel=[3, 5] {window}")).unwrap();
+        let weight = found(&format!(
+            "{UPSTREAM}{IMAGE}y = conv2d_grad_weight(d, x) kernel=[3, 5] {window}"
+        ))
+        .unwrap();
         // Loops g, o, c, ky, kx; n, y, x.
         assert_eq!((weight.image, weight.kernel), (1, 0));
         assert_eq!((parallel(&weight), reduction(&weight)), (vec![3, 4], vec![6, 7]));
@@ -180,11 +195,17 @@ mod tests {
 
     #[test]
     fn one_dimension_may_slide_alone() {
-        let row = found("x = input() shape=[N, 6, 9, 8]\nw = input() shape=[4, 6, 1, 5]\ny = conv2d(x, w)").unwrap();
+        let row = found("x = input() shape=[N, 6, 9, 8]\nw = input() shape=[4, 6, 1, 5]\ny = conv2d(x, w)")
+            .unwrap();
         assert_eq!(row.pairs.len(), 1);
         assert_eq!(row.pairs[0].dimension, 3);
-        let strided = found(&format!("{IMAGE}{WEIGHT}y = conv2d(x, w) stride=[2, 1] groups=2"));
-        assert!(strided.is_none(), "the height does not slide, and its loops are of no other part");
+        // Along the height every place has rows of its own: one more loop of the image, and one of the sum.
+        let strided = found(&format!("{IMAGE}{WEIGHT}y = conv2d(x, w) stride=[2, 1] groups=2")).unwrap();
+        assert_eq!(strided.pairs.len(), 1);
+        assert_eq!(
+            (strided.image_only, strided.shared),
+            (vec![Loop(0), Loop(3)], vec![Loop(5), Loop(6)])
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A convolution as four nests: transforms of both reads, a batched matrix product, and the inverse transform.
 
-use super::{Form, Tiling};
 use super::cook_toom::{Matrices, matrices};
 use super::recognise::Convolution;
+use super::{Form, Tiling};
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source};
@@ -39,7 +39,12 @@ impl Product {
 
 /// Replaces a kernel by the nests of a form. Returns the four kernels in order; values are added to the program.
 pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> Vec<KernelCall> {
-    let parts = Parts::new(&call.nest, conv, form, side_of_panels(program, call, conv));
+    // Tiles of the result would come between the lanes of the image's side.
+    let side = match form.tilings.iter().all(|tiling| tiling.output_tiles == 1) {
+        true => side_of_panels(program, call, conv),
+        false => Side::Kernel,
+    };
+    let parts = Parts::new(&call.nest, conv, form, side);
     let (image, kernel, result) = parts.tensors();
     let label = &call.label;
     let operand = |read: usize| match call.nest.reads[read].source {
@@ -48,7 +53,10 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
     };
     let (from_image, from_kernel) = (operand(conv.image), operand(conv.kernel));
     let constant = program.mode == Mode::Infer
-        && matches!(program.value(program.owner(from_kernel)).role, Role::Parameter { .. });
+        && matches!(
+            program.value(program.owner(from_kernel)).role,
+            Role::Parameter { .. }
+        );
     let tiles = add(program, format!("{label}.tiles"), image.extents());
     let taps = add(program, format!("{label}.taps"), kernel.extents());
     let products = add(program, format!("{label}.products"), result.extents());
@@ -65,8 +73,20 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
         ..call.clone()
     };
     vec![
-        kernel_call(format!("taps of {label}"), parts.taps(&kernel), vec![from_kernel], taps, constant),
-        kernel_call(format!("tiles of {label}"), parts.tiles(&image), vec![from_image], tiles, false),
+        kernel_call(
+            format!("taps of {label}"),
+            parts.taps(&kernel),
+            vec![from_kernel],
+            taps,
+            constant,
+        ),
+        kernel_call(
+            format!("tiles of {label}"),
+            parts.tiles(&image),
+            vec![from_image],
+            tiles,
+            false,
+        ),
         kernel_call(
             format!("products of {label}"),
             parts.product(&image, &kernel, &result),
@@ -132,22 +152,17 @@ enum Side {
     Kernel,
 }
 
-/// A tensor between the nests: a number of the batch, and one or two numbers of other loops, each counting several.
+/// A tensor between the nests, of three dimensions that each count several loops: the batch, then the dimension that
+/// layouts put innermost, then all else. The lanes of panels are the innermost, and panels and the depth all else.
 struct Tensor {
     batch: usize,
-    /// Extents of the other dimensions. The first of them is the one that layouts put innermost.
     inner: usize,
     outer: usize,
-    /// The first dimension is cut into so many panels of `inner` each.
-    panels: Option<usize>,
 }
 
 impl Tensor {
     fn extents(&self) -> Vec<usize> {
-        match self.panels {
-            None => vec![self.batch, self.inner, self.outer],
-            Some(panels) => vec![self.batch, self.inner, panels, self.outer],
-        }
+        vec![self.batch, self.inner, self.outer]
     }
 }
 
@@ -177,7 +192,9 @@ impl Renamed {
 
     fn map(&self, map: &Affine) -> Affine {
         let terms = map.terms.iter();
-        terms.fold(Affine::constant(map.constant), |sum, &(l, factor)| sum.plus(&self.old[l.0], factor))
+        terms.fold(Affine::constant(map.constant), |sum, &(l, factor)| {
+            sum.plus(&self.old[l.0], factor)
+        })
     }
 }
 
@@ -216,20 +233,15 @@ impl Parts<'_> {
 
     /// The transformed image, the transformed kernel, and their products.
     fn tensors(&self) -> (Tensor, Tensor, Tensor) {
-        let Product { batch, rows, columns, depth } = self.product;
+        let Product {
+            batch,
+            rows,
+            columns,
+            depth,
+        } = self.product;
         let lanes = self.lanes;
-        let panels = |places: usize| Tensor {
-            batch,
-            inner: lanes,
-            outer: depth,
-            panels: Some(places / lanes),
-        };
-        let plain = |inner: usize, outer: usize| Tensor {
-            batch,
-            inner,
-            outer,
-            panels: None,
-        };
+        let plain = |inner: usize, outer: usize| Tensor { batch, inner, outer };
+        let panels = |places: usize| plain(lanes, places / lanes * depth);
         match self.side {
             // Channels are what the other side's places share, and what is next to each other in images.
             Side::Kernel => (plain(depth, rows), panels(columns), plain(columns, rows)),
@@ -237,12 +249,13 @@ impl Parts<'_> {
         }
     }
 
-
     /// The number of the batch: products of the pairs, then groups.
     fn batch(&self, products: &[Loop], renamed: &Renamed) -> Affine {
         let mut number = Affine::default();
         for (&l, matrices) in products.iter().zip(&self.matrices) {
-            number = Affine::default().plus(&number, matrices.products as i64).plus_loop(l, 1);
+            number = Affine::default()
+                .plus(&number, matrices.products as i64)
+                .plus_loop(l, 1);
         }
         self.count(number, &self.conv.batch, renamed)
     }
@@ -251,7 +264,9 @@ impl Parts<'_> {
     fn count(&self, mut number: Affine, loops: &[Loop], renamed: &Renamed) -> Affine {
         for l in loops {
             let own = &renamed.old[l.0];
-            number = Affine::default().plus(&number, self.extents[l.0] as i64).plus(own, 1);
+            number = Affine::default()
+                .plus(&number, self.extents[l.0] as i64)
+                .plus(own, 1);
         }
         number
     }
@@ -266,7 +281,9 @@ impl Parts<'_> {
     ) -> Affine {
         let mut number = self.count(Affine::default(), loops, renamed);
         for (&l, tiling) in tiles.iter().zip(&self.form.tilings) {
-            number = Affine::default().plus(&number, count(tiling) as i64).plus_loop(l, 1);
+            number = Affine::default()
+                .plus(&number, count(tiling) as i64)
+                .plus_loop(l, 1);
         }
         number
     }
@@ -278,7 +295,9 @@ impl Parts<'_> {
             let extent = self.extents[l.0];
             if side == self.side && i + 1 == loops.len() {
                 let (outer, inner) = (renamed.add(extent / self.lanes), renamed.add(self.lanes));
-                renamed.old[l.0] = Affine::default().plus_loop(outer, self.lanes as i64).plus_loop(inner, 1);
+                renamed.old[l.0] = Affine::default()
+                    .plus_loop(outer, self.lanes as i64)
+                    .plus_loop(inner, 1);
                 panel = Some(inner);
             } else {
                 renamed.keep(l, extent);
@@ -295,8 +314,18 @@ impl Parts<'_> {
     }
 
     /// A transform: tables times one read, stored as a tensor.
-    fn transform(&self, renamed: Renamed, reduction: Vec<usize>, tables: Vec<Expr>, read: Read, output: Output) -> Nest {
-        let body = tables.into_iter().reduce(|a, b| a * b).expect("a convolution has a pair");
+    fn transform(
+        &self,
+        renamed: Renamed,
+        reduction: Vec<usize>,
+        tables: Vec<Expr>,
+        read: Read,
+        output: Output,
+    ) -> Nest {
+        let body = tables
+            .into_iter()
+            .reduce(|a, b| a * b)
+            .expect("a convolution has a pair");
         Nest {
             parallel: renamed.parallel,
             reduction,
@@ -312,10 +341,13 @@ impl Parts<'_> {
         let mut renamed = Renamed::new(self.extents.len());
         let conv = self.conv;
         let products: Vec<Loop> = self.matrices.iter().map(|m| renamed.add(m.products)).collect();
-        conv.batch.iter().for_each(|l| renamed.keep(*l, self.extents[l.0]));
-        // Only a side without tiles of its own is cut into panels.
+        conv.batch
+            .iter()
+            .for_each(|l| renamed.keep(*l, self.extents[l.0]));
         let panel = self.keep(&mut renamed, &conv.image_only, Side::Image);
-        conv.shared.iter().for_each(|l| renamed.keep(*l, self.extents[l.0]));
+        conv.shared
+            .iter()
+            .for_each(|l| renamed.keep(*l, self.extents[l.0]));
         let (mut rows, mut depths) = (vec![], vec![]);
         for (pair, tiling) in conv.pairs.iter().zip(&self.form.tilings) {
             let (row, depth) = (renamed.add(tiling.output_tiles), renamed.add(tiling.tap_tiles));
@@ -349,19 +381,33 @@ impl Parts<'_> {
         let mut renamed = Renamed::new(self.extents.len());
         let conv = self.conv;
         let products: Vec<Loop> = self.matrices.iter().map(|m| renamed.add(m.products)).collect();
-        conv.batch.iter().for_each(|l| renamed.keep(*l, self.extents[l.0]));
+        conv.batch
+            .iter()
+            .for_each(|l| renamed.keep(*l, self.extents[l.0]));
         let panel = self.keep(&mut renamed, &conv.kernel_only, Side::Kernel);
-        conv.shared.iter().for_each(|l| renamed.keep(*l, self.extents[l.0]));
+        conv.shared
+            .iter()
+            .for_each(|l| renamed.keep(*l, self.extents[l.0]));
         let tilings = || self.form.tilings.iter();
         let depths: Vec<Loop> = tilings().map(|t| renamed.add(t.tap_tiles)).collect();
         let first = renamed.parallel.len();
         let (mut tables, mut guards) = (vec![], vec![]);
-        for (i, ((pair, tiling), matrices)) in conv.pairs.iter().zip(tilings()).zip(&self.matrices).enumerate() {
-            let (tap, taps, extent) = (Loop(first + i), tiling.taps as i64, self.extents[pair.reduction.0]);
+        for (i, ((pair, tiling), matrices)) in
+            conv.pairs.iter().zip(tilings()).zip(&self.matrices).enumerate()
+        {
+            let (tap, taps, extent) = (
+                Loop(first + i),
+                tiling.taps as i64,
+                self.extents[pair.reduction.0],
+            );
             let place = Affine::default().plus_loop(depths[i], taps).plus_loop(tap, 1);
             if tiling.taps * tiling.tap_tiles > extent {
                 let (low, high) = (0, extent as i64);
-                guards.push(Guard { map: place.clone(), low, high });
+                guards.push(Guard {
+                    map: place.clone(),
+                    low,
+                    high,
+                });
             }
             renamed.old[pair.reduction.0] = match pair.flipped {
                 true => Affine::constant(taps - 1).plus_loop(tap, -1),
@@ -384,7 +430,11 @@ impl Parts<'_> {
         let read = &self.nest.reads[read];
         Read {
             source: Source::Operand(operand),
-            index: read.index.iter().map(|index| Index::new(renamed.map(&index.map))).collect(),
+            index: read
+                .index
+                .iter()
+                .map(|index| Index::new(renamed.map(&index.map)))
+                .collect(),
             guards: vec![],
             outside: read.outside,
         }
@@ -407,7 +457,10 @@ impl Parts<'_> {
                     terms: terms.collect(),
                     constant: 0,
                 };
-                vec![batch, Affine::of(inner), panel, depth]
+                let rows = Affine::default()
+                    .plus(&panel, self.product.depth as i64)
+                    .plus(&depth, 1);
+                vec![batch, Affine::of(inner), rows]
             }
             // The dimension that is innermost in memory comes second.
             None if self.side == Side::Kernel => vec![batch, depth, place],
@@ -423,29 +476,34 @@ impl Parts<'_> {
 
     /// The products of transformed tiles and taps, summed over what both walk.
     fn product(&self, image: &Tensor, kernel: &Tensor, result: &Tensor) -> Nest {
-        let Product { batch, rows, columns, depth } = self.product;
+        let Product {
+            batch,
+            rows,
+            columns,
+            depth,
+        } = self.product;
         let (whole, panelled, lanes) = match self.side {
             Side::Kernel => (rows, columns, self.lanes),
             Side::Image => (columns, rows, self.lanes),
         };
         // Loops: batch, places of the side without panels, panels, lanes; depth.
         let [b, w, p, l, d] = std::array::from_fn(Loop);
-        let read = |operand: usize, index: Vec<Loop>| Read {
+        let read = |operand: usize, index: [Affine; 3]| Read {
             source: Source::Operand(operand),
-            index: index.into_iter().map(Index::of).collect(),
+            index: index.map(Index::new).into(),
             guards: vec![],
             outside: 0.0,
         };
+        let panels = |operand: usize| {
+            let rows = Affine::of(d).plus_loop(p, depth as i64);
+            read(operand, [Affine::of(b), Affine::of(l), rows])
+        };
+        let plain =
+            |operand: usize, inner: Loop, outer: Loop| read(operand, [b, inner, outer].map(Affine::of));
         let place = Affine::of(l).plus_loop(p, lanes as i64);
-        let (reads, index) = match self.side {
-            Side::Kernel => (
-                vec![read(0, vec![b, d, w]), read(1, vec![b, l, p, d])],
-                vec![Affine::of(b), place, Affine::of(w)],
-            ),
-            Side::Image => (
-                vec![read(1, vec![b, w, d]), read(0, vec![b, l, p, d])],
-                vec![Affine::of(b), place, Affine::of(w)],
-            ),
+        let reads = match self.side {
+            Side::Kernel => vec![plain(0, d, w), panels(1)],
+            Side::Image => vec![plain(1, w, d), panels(0)],
         };
         debug_assert_eq!(image.batch, kernel.batch);
         Nest {
@@ -457,7 +515,7 @@ impl Parts<'_> {
             outputs: vec![Output {
                 dtype: DType::F32,
                 extents: result.extents(),
-                index,
+                index: vec![Affine::of(b), place, Affine::of(w)],
                 value: Expr::Reduced,
             }],
         }
@@ -494,16 +552,25 @@ impl Parts<'_> {
         for (i, ((pair, tiling), matrices)) in pairs().zip(&self.matrices).enumerate() {
             let within = renamed.add(tiling.outputs);
             let tile = pair.parallel;
-            renamed.old[tile.0] = Affine::default().plus_loop(tile, tiling.outputs as i64).plus_loop(within, 1);
+            renamed.old[tile.0] = Affine::default()
+                .plus_loop(tile, tiling.outputs as i64)
+                .plus_loop(within, 1);
             tables.push(self.table(&matrices.inverse, within, matrices.products, products[i]));
         }
-        let body = tables.into_iter().reduce(|a, b| a * b).expect("a convolution has a pair");
+        let body = tables
+            .into_iter()
+            .reduce(|a, b| a * b)
+            .expect("a convolution has a pair");
         let mut reads = self.nest.reads.clone();
         let reads_of_parallel = |i: usize| i != conv.image && i != conv.kernel;
         for (i, old) in reads.iter_mut().enumerate() {
             if reads_of_parallel(i) {
-                old.index.iter_mut().for_each(|index| index.map = renamed.map(&index.map));
-                old.guards.iter_mut().for_each(|guard| guard.map = renamed.map(&guard.map));
+                old.index
+                    .iter_mut()
+                    .for_each(|index| index.map = renamed.map(&index.map));
+                old.guards
+                    .iter_mut()
+                    .for_each(|guard| guard.map = renamed.map(&guard.map));
             }
         }
         reads[conv.image] = read;
@@ -535,7 +602,12 @@ fn rename(value: &Expr, renamed: &Renamed) -> Expr {
             values: values.clone(),
             index: renamed.map(index),
         },
-        Expr::Uniform { seed, step, stream, element } => Expr::Uniform {
+        Expr::Uniform {
+            seed,
+            step,
+            stream,
+            element,
+        } => Expr::Uniform {
             seed: *seed,
             step: *step,
             stream: *stream,
