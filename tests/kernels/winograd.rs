@@ -7,9 +7,9 @@ use passes::{Options, Pass};
 use proptest::prelude::*;
 
 /// Products along one dimension, and what the error of a form may be, relative to the largest magnitude expected.
-/// A form adds up terms larger than its result, which cancel: the entries of the tables for these points multiply the
-/// rounding of a sum by about 2, 8, 20 and 40 where both dimensions have as many products (measured here, on 64-bit
-/// references; sums of a few hundred products).
+/// A form adds up terms larger than its result, which cancel, so it loses more digits the larger the entries of its
+/// tables are. The largest errors seen in 24 random cases or so of each, against the interpreter in f64, are 2.3e-7,
+/// 1.1e-6, 2.3e-6 and 8.2e-6; longer sums and smaller results than those get the rest.
 const FORMS: [(usize, f64); 4] = [
     (4, TOLERANCE),
     (6, 2.0 * TOLERANCE),
