@@ -10,6 +10,8 @@
 //! [`candidates`] are the forms that a nest can take, [`estimate`] what one costs, [`choose`] takes the cheapest.
 
 pub mod cook_toom;
+mod nests;
+mod parts;
 pub mod recognise;
 pub mod rewrite;
 
