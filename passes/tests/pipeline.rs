@@ -168,7 +168,15 @@ fn every_stage_is_shown_with_its_name() {
     assert_eq!(
         names,
         [
-            "bind", "training", "simplify", "lower", "fuse", "schedule", "layout", "memory"
+            "bind",
+            "training",
+            "simplify",
+            "lower",
+            "fuse",
+            "algorithm",
+            "schedule",
+            "layout",
+            "memory"
         ]
     );
 }
@@ -243,7 +251,7 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         faults("schedule", |program| program.kernels[0].nest.reads[0]
             .index
             .truncate(2)),
-        "conv1+conv1.sum+relu1: image is read with 2 indices"
+        "taps of conv2+conv2.sum+relu2: conv2.weight is read with 2 indices"
     );
     assert_eq!(
         faults("schedule", |program| {
