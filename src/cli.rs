@@ -313,7 +313,7 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         recipe,
         dropout: false,
         opt_level: args.model.opt_level,
-        target: args.model.target(args.target.as_deref())?,
+        targets: args.model.targets(args.target.as_deref())?,
         with_cases: args.with_cases,
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
@@ -374,7 +374,7 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         recipe: model.recipe()?,
         dropout,
         opt_level: model.opt_level,
-        target: model.target(None)?,
+        targets: model.targets(None)?,
         with_cases: false,
         emit: vec![],
     };

@@ -82,8 +82,8 @@ pub struct Request {
     pub dropout: bool,
     /// 0: without optimisation.
     pub opt_level: u8,
-    /// What to generate code for.
-    pub target: Target,
+    /// What to generate code for, one a device.
+    pub targets: Vec<Target>,
     /// Whether the artifact takes conformance cases along.
     pub with_cases: bool,
     /// Stages whose text is wanted.
@@ -164,10 +164,8 @@ fn compile_mode(
         batch: request.batch,
         optimizer,
         opt_level: request.opt_level,
-        machine: match request.target {
-            Target::Host(_) => Machine::Processor,
-            Target::Gpu(..) => Machine::Gpu,
-        },
+        machine: machine(&request.targets[0]),
+        second: request.targets.get(1).map(machine),
     };
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| {
@@ -178,25 +176,31 @@ fn compile_mode(
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
-    let compiled = codegen::compile(&program, &request.target, assembly)
+    let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
         let shown = match stage {
             Emit::Graph => continue,
-            Emit::Optimized => text.clone(),
+            Emit::Optimized => match request.targets.len() {
+                1 => text.clone(),
+                _ => text.clone() + &crate::show::placed(&program),
+            },
             Emit::Dot => crate::show::dot(&optimized),
             Emit::Program => crate::show::program(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),
-            Emit::Ptx => match &compiled.code {
-                Code::Ptx(text) => text.clone(),
-                Code::Object(_) => {
-                    return Err(Error::input(
+            Emit::Ptx => {
+                let ptx = compiled.codes.iter().find_map(|code| match code {
+                    Code::Ptx(text) => Some(text.clone()),
+                    Code::Object(_) => None,
+                });
+                ptx.ok_or_else(|| {
+                    Error::input(
                         "--emit ptx: the program is compiled for a processor; add --target sm_90 or --devices sim",
-                    ));
-                }
-            },
+                    )
+                })?
+            }
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
             Emit::Costs => crate::show::costs(&compiled.plan),
@@ -205,16 +209,16 @@ fn compile_mode(
     }
     let cases = match request.with_cases {
         true => vec![
-            crate::cases::kernels(&program, &compiled.calls, &request.target)?,
-            crate::cases::whole(graph, &options, &request.target)?,
+            crate::cases::kernels(&program, &compiled.calls, &request.targets)?,
+            crate::cases::whole(graph, &options, &request.targets)?,
         ],
         false => vec![],
     };
-    Ok((program_of(compiled, &request.target, text), cases))
+    Ok((program_of(compiled, &request.targets, text), cases))
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.
-pub fn program_of(compiled: codegen::Compiled, target: &Target, graph: String) -> Compiled {
+pub fn program_of(compiled: codegen::Compiled, targets: &[Target], graph: String) -> Compiled {
     let mut program = Compiled {
         plan: compiled.plan,
         graph,
@@ -223,24 +227,40 @@ pub fn program_of(compiled: codegen::Compiled, target: &Target, graph: String) -
         host: None,
         ptx: vec![],
     };
-    match (target, compiled.code) {
-        (Target::Host(host), Code::Object(code)) => {
-            program.host = Some(HostObject {
-                arch: runtime::device::cpu::HOST_ARCH.to_string(),
-                features: host.required_features(),
-                code,
-            });
+    let mut different: Vec<&Target> = vec![];
+    for target in targets {
+        if !different.contains(&target) {
+            different.push(target);
         }
-        (Target::Gpu(gpu, precision), Code::Ptx(text)) => {
-            program.precision = precision.name().to_string();
-            program.ptx.push(Ptx {
-                target: gpu.architecture.to_string(),
-                text,
-            });
+    }
+    for (target, code) in different.into_iter().zip(compiled.codes) {
+        match (target, code) {
+            (Target::Host(host), Code::Object(code)) => {
+                program.host = Some(HostObject {
+                    arch: runtime::device::cpu::HOST_ARCH.to_string(),
+                    features: host.required_features(),
+                    code,
+                });
+            }
+            (Target::Gpu(gpu, precision), Code::Ptx(text)) => {
+                program.precision = precision.name().to_string();
+                program.ptx.push(Ptx {
+                    target: gpu.architecture.to_string(),
+                    text,
+                });
+            }
+            _ => unreachable!("a target's code is of its kind"),
         }
-        _ => unreachable!("a target's code is of its kind"),
     }
     program
+}
+
+/// The kind of machine that a target is for.
+fn machine(target: &Target) -> Machine {
+    match target {
+        Target::Host(_) => Machine::Processor,
+        Target::Gpu(..) => Machine::Gpu,
+    }
 }
 
 /// The parameters of a model with their shapes and how they start.

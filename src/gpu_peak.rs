@@ -35,6 +35,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         device: 0,
         role: role(vec![elements]),
         place: Place::Own,
+        part: None,
     };
     let output = |shape| Role::Output { shape };
     let input = |shape| Role::Input { shape };
@@ -45,13 +46,14 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         &[operand(copied)],
         false,
         Precision::F32,
+        false,
     );
     let mut kernels: Vec<(&str, KernelText, Vec<usize>, u64)> = copy
         .into_iter()
         .map(|text| ("copy", text, vec![0, 1], 0))
         .collect();
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        let (text, flops) = peak::kernel(&sums, precision, rounds);
+        let (text, flops) = peak::kernel(&sums, precision, target.has_warpgroups(), rounds);
         kernels.push((precision.name(), text, vec![2], flops));
     }
     let mut plan = Plan {
@@ -87,14 +89,10 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             shared_bytes: kernel.shared_bytes,
             bytes: argument_bytes.iter().sum(),
             argument_bytes,
+            operands: 0,
             flops,
         });
-        plan.step.push(Launch {
-            label: label.to_string(),
-            kernel: i,
-            device: 0,
-            arguments,
-        });
+        plan.step.push(Launch::kernel(label, 0, i, arguments));
         symbols.push(symbol);
     }
     let code = compile_ptx(&text, &symbols, target).map_err(|error| Error::work(error.to_string()))?;

@@ -35,6 +35,9 @@ pub struct ModelArgs {
     pub devices: DeviceArgs,
 }
 
+/// Devices of a program at the most.
+const MOST_DEVICES: usize = 2;
+
 /// Whether messages may be coloured.
 pub fn colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal()
@@ -77,36 +80,55 @@ impl ModelArgs {
             recipe,
             dropout: false,
             opt_level: self.opt_level,
-            target: self.target(None)?,
+            targets: self.targets(None)?,
             with_cases: false,
             emit: vec![],
         };
         self.compile_as(&request)
     }
 
-    /// What to generate code for: what is named, or what the devices run.
-    pub fn target(&self, name: Option<&str>) -> Result<Target, Error> {
+    /// What to generate code for, one target a device: what the devices run; a name stands for those of its kind.
+    pub fn targets(&self, name: Option<&str>) -> Result<Vec<Target>, Error> {
         let devices = self.devices.parse()?;
-        let code = devices.first().map_or(ir::plan::CPU, |device| device.code());
-        let name = match name {
-            None if code == ir::plan::PTX => devices[0].architecture()?,
-            None => "cpu",
-            Some(name) => name,
-        };
+        if devices.len() > MOST_DEVICES {
+            return Err(Error::input(format!(
+                "--devices {}: a program runs on {MOST_DEVICES} devices at the most; name fewer, or ranges of cores as cpu:0-3",
+                self.devices.devices
+            )));
+        }
         let precision = Precision::from_name(&self.precision).expect("clap lets only known names through");
-        let target = match (name, GpuTarget::from_name(name)) {
-            (_, Some(gpu)) => return Ok(Target::Gpu(gpu, precision)),
-            ("avx2", _) => HostTarget::avx2(),
-            ("avx512", _) => HostTarget::avx512(),
-            _ => HostTarget::native(),
+        let named = |name: &str| match (name, GpuTarget::from_name(name)) {
+            (_, Some(gpu)) => Target::Gpu(gpu, precision),
+            ("avx2", _) => Target::Host(HostTarget::avx2()),
+            ("avx512", _) => Target::Host(HostTarget::avx512()),
+            _ => Target::Host(HostTarget::native()),
         };
-        if precision != Precision::F32 {
+        let mut targets = vec![];
+        for device in &devices {
+            let is_its_kind = |target: &Target| devices.len() == 1 || target.code() == device.code();
+            let target = match name.map(named).filter(is_its_kind) {
+                Some(target) => target,
+                None if device.code() == ir::plan::PTX => named(device.architecture()?),
+                None => named("cpu"),
+            };
+            targets.push(target);
+        }
+        let is_gpu = |target: &Target| matches!(target, Target::Gpu(..));
+        if precision != Precision::F32 && !targets.iter().any(is_gpu) {
             return Err(Error::input(format!(
                 "--precision {}: processors compute in f32; use it with --devices cuda:0 or sim, or with --target sm_90",
                 self.precision
             )));
         }
-        Ok(Target::Host(target))
+        let mut gpus = targets.iter().filter(|target| is_gpu(target));
+        let first = gpus.next();
+        if gpus.any(|other| Some(other) != first) {
+            return Err(Error::input(format!(
+                "--devices {}: these GPUs are of different architectures; name one that both run, as --target sm_80",
+                self.devices.devices
+            )));
+        }
+        Ok(targets)
     }
 
     /// Compiles the model as requested.

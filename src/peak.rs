@@ -164,6 +164,7 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
         device: 0,
         role,
         place: Place::Own,
+        part: None,
     };
     let plan = Plan {
         version: ir::plan::VERSION,
@@ -182,16 +183,12 @@ fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Resul
             threads: 0,
             shared_bytes: 0,
             argument_bytes: vec![bytes; 2],
+            operands: 1,
             flops: 0,
             bytes: 2 * bytes,
         }],
         prepare: vec![],
-        step: vec![Launch {
-            label: "peak".into(),
-            kernel: 0,
-            device: 0,
-            arguments: vec![0, 1],
-        }],
+        step: vec![Launch::kernel("peak", 0, 0, vec![0, 1])],
         flops: 0,
     };
     let program = Compiled {

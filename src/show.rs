@@ -1,7 +1,7 @@
 //! What `--emit` prints of graphs, programs and plans.
 
 use ir::Graph;
-use ir::plan::{Place, Plan};
+use ir::plan::{Place, Plan, Work};
 use ir::program::Program;
 use std::fmt::Write;
 
@@ -60,6 +60,27 @@ pub fn program(program: &Program) -> String {
     text
 }
 
+/// What each device does, as comments below the text of a graph: its kernels, which read and write parts of the graph's
+/// values, and the transfers.
+pub fn placed(program: &Program) -> String {
+    let mut text = String::from("\n# Placed on devices, by their number:\n");
+    for call in &program.kernels {
+        let shown = |id: ir::program::ValueId| {
+            let value = program.value(id);
+            let name = value.name.split('@').next().unwrap_or_default();
+            format!("{name}@{}{:?}", value.device.0, value.extents)
+        };
+        let list = |ids: &[ir::program::ValueId]| {
+            let shown: Vec<String> = ids.iter().map(|&id| shown(id)).collect();
+            shown.join(", ")
+        };
+        let device = program.device_of(call).0;
+        let (results, operands) = (list(&call.results), list(&call.operands));
+        _ = writeln!(text, "# {device}  {}: {results} <- {operands}", call.label);
+    }
+    text
+}
+
 /// Anything as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plans have string keys only") + "\n"
@@ -71,8 +92,14 @@ pub fn costs(plan: &Plan) -> String {
         .step
         .iter()
         .map(|launch| {
-            let kernel = &plan.kernels[launch.kernel];
-            serde_json::json!({ "label": launch.label, "flops": kernel.flops, "bytes": kernel.bytes, "tasks": kernel.tasks })
+            let (flops, bytes, tasks) = match launch.work {
+                Work::Kernel { kernel, .. } => {
+                    let kernel = &plan.kernels[kernel];
+                    (kernel.flops, kernel.bytes, kernel.tasks)
+                }
+                Work::Transfer { from, .. } => (0, 2 * plan.buffers[from].bytes, 1),
+            };
+            serde_json::json!({ "label": launch.label, "flops": flops, "bytes": bytes, "tasks": tasks })
         })
         .collect();
     json(&launches)

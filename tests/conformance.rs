@@ -30,6 +30,7 @@ fn every_kernel_and_every_program_is_as_its_reference() {
         ("--target sm_90", "sim"),
         ("--target sm_80 --precision tf32", "sim"),
         ("--target sm_90a --precision bf16", "sim"),
+        ("--target sm_90a --precision tf32", "sim"),
         ("--target sm_100 --opt-level 0", "sim"),
     ] {
         let artifact = artifact(&place, flags);

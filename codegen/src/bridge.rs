@@ -70,6 +70,11 @@ impl GpuTarget {
         GPUS.iter().map(|target| target.architecture).collect()
     }
 
+    /// Whether its tensor cores multiply for four warps at once, from shared memory (`wgmma`).
+    pub fn has_warpgroups(&self) -> bool {
+        self.architecture == "sm_90a"
+    }
+
     /// An architecture by its name.
     pub fn from_name(name: &str) -> Option<GpuTarget> {
         GPUS.iter().find(|target| target.architecture == name).cloned()

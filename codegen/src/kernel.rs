@@ -126,6 +126,31 @@ impl Resolved {
         }
     }
 
+    /// Whether each read is one that expressions refer to.
+    pub fn used_reads(&self) -> Vec<bool> {
+        let mut used = vec![false; self.reads.len()];
+        let mut visit = |e: &Expr| match e {
+            Expr::Read(read) | Expr::Inside(read) => used[*read] = true,
+            Expr::Uniform { seed, step, .. } => (used[*seed], used[*step]) = (true, true),
+            _ => {}
+        };
+        self.body.walk(&mut visit);
+        self.outputs.iter().for_each(|(_, value)| value.walk(&mut visit));
+        used
+    }
+
+    /// Leaves reads that nothing refers to without loops, so that they keep none apart.
+    pub fn forget_unused_reads(&mut self) {
+        let used = self.used_reads();
+        for (read, used) in self.reads.iter_mut().zip(used) {
+            if !used {
+                read.offset = Affine::constant(0);
+                read.divided.clear();
+                read.checks.clear();
+            }
+        }
+    }
+
     /// Splits a reduction loop into an outer one, which keeps the loop's number, and a new inner one of this
     /// extent (a divisor of the loop's), which is returned.
     pub fn split(&mut self, l: Loop, inner: usize) -> Loop {

@@ -32,7 +32,7 @@ pub mod transform;
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
 use gpu::Precision;
-use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role};
+use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role, Work};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
 use std::collections::HashMap;
@@ -65,13 +65,13 @@ pub enum Code {
     Ptx(String),
 }
 
-/// A program compiled for one target.
+/// A program compiled for the targets of its devices.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// What the runtime executes.
     pub plan: Plan,
-    /// The kernels.
-    pub code: Code,
+    /// The kernels: one code a target, in the order of the devices.
+    pub codes: Vec<Code>,
     /// The kernels as MLIR text.
     pub mlir: String,
     /// LLVM IR after optimisation.
@@ -102,16 +102,21 @@ pub enum CompileError {
     Link(#[from] link::LinkError),
 }
 
-/// Compiles a program; `assembly` asks for assembly text too (of a GPU that is its PTX).
-pub fn compile(program: &Program, target: &Target, assembly: bool) -> Result<Compiled, CompileError> {
-    let mut library = Library::default();
+/// Compiles a program for one target a device; `assembly` asks for assembly text too (of a GPU that is its PTX).
+pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<Compiled, CompileError> {
+    assert_eq!(
+        targets.len(),
+        program.arena_bytes.len(),
+        "every device has a target"
+    );
+    let mut library = Library::new(targets);
     let mut plan = Plan {
         version: ir::plan::VERSION,
         model: program.model.clone(),
         mode: program.mode,
         batch: program.batch,
-        devices: vec![target.code().to_string()],
-        arena_bytes: vec![program.arena_bytes],
+        devices: targets.iter().map(|target| target.code().to_string()).collect(),
+        arena_bytes: program.arena_bytes.clone(),
         buffers: buffers(program),
         kernels: vec![],
         prepare: vec![],
@@ -120,7 +125,10 @@ pub fn compile(program: &Program, target: &Target, assembly: bool) -> Result<Com
     };
     let mut calls = vec![];
     for call in &program.kernels {
-        let (launches, halos) = library.add_call(program, call, target);
+        let (launches, halos) = match program.is_transfer(call) {
+            true => (vec![transfer(program, call)], vec![]),
+            false => library.add_call(program, call),
+        };
         let list = if call.prepare {
             &mut plan.prepare
         } else {
@@ -140,23 +148,46 @@ pub fn compile(program: &Program, target: &Target, assembly: bool) -> Result<Com
         all.for_each(|position| *position += after);
     }
     library.add_scratch(&mut plan);
-    let parts = library.build(target, assembly)?;
-    plan.kernels = library.kernels;
-    let code = match target {
-        Target::Host(_) => {
-            let objects: Vec<&[u8]> = parts.iter().map(|part| &part.code[..]).collect();
-            Code::Object(link::shared_object(&objects)?)
-        }
-        Target::Gpu(..) => Code::Ptx(link::ptx_module(parts.iter().map(|part| &part.code[..]))),
-    };
-    Ok(Compiled {
-        code,
-        mlir: library.texts.concat(),
-        llvm: parts.iter().map(|part| &part.llvm[..]).collect(),
-        assembly: parts.iter().map(|part| part.assembly.clone()).collect(),
-        calls,
+    plan.kernels.clone_from(&library.kernels);
+    for (launch, after) in ir::order::waits(&plan).into_iter().enumerate() {
+        plan.step[launch].after = after;
+    }
+    let mut compiled = Compiled {
         plan,
-    })
+        codes: vec![],
+        mlir: library.texts.concat(),
+        llvm: String::new(),
+        assembly: Some(String::new()).filter(|_| assembly),
+        calls,
+    };
+    for (number, target) in library.targets.iter().enumerate() {
+        let parts = library.build(number, assembly)?;
+        compiled.codes.push(match target {
+            Target::Host(_) => {
+                let objects: Vec<&[u8]> = parts.iter().map(|part| &part.code[..]).collect();
+                Code::Object(link::shared_object(&objects)?)
+            }
+            Target::Gpu(..) => Code::Ptx(link::ptx_module(parts.iter().map(|part| &part.code[..]))),
+        });
+        for part in parts {
+            compiled.llvm.push_str(&part.llvm);
+            if let (Some(all), Some(text)) = (&mut compiled.assembly, &part.assembly) {
+                all.push_str(text);
+            }
+        }
+    }
+    Ok(compiled)
+}
+
+/// The launch that brings a value from another device.
+fn transfer(program: &Program, call: &KernelCall) -> Launch {
+    let [from, to] = [call.operands[0], call.results[0]].map(|id| buffer_of(program, id));
+    Launch {
+        label: call.label.clone(),
+        device: program.device_of(call).0,
+        work: Work::Transfer { from, to },
+        after: vec![],
+    }
 }
 
 /// The operand that a value is, to a kernel.
@@ -181,43 +212,70 @@ fn buffers(program: &Program) -> Vec<Buffer> {
                 name: value.name.clone(),
                 dtype: value.dtype,
                 bytes: operand(program, id).bytes(),
-                device: 0,
+                device: value.device.0,
                 role: value.role.clone(),
                 place: value.place,
+                part: value.part.clone(),
             }
         })
         .collect()
 }
 
-/// The kernels of a program; equal ones are compiled once.
-#[derive(Default)]
+/// The kernels of a program; equal ones for one target are compiled once.
 struct Library {
+    /// Different ones.
+    targets: Vec<Target>,
+    /// The target of each device, by position.
+    target_of: Vec<usize>,
     kernels: Vec<Kernel>,
     texts: Vec<String>,
-    /// Bytes of the scratch memory that kernels share, one after the other.
-    scratch_bytes: u64,
-    known: HashMap<(String, Vec<u64>), usize>,
+    /// The target of each kernel, by position.
+    made_for: Vec<usize>,
+    /// Of each device, bytes of the scratch memory that kernels share, one after the other.
+    scratch_bytes: Vec<u64>,
+    known: HashMap<(usize, String, Vec<u64>), usize>,
 }
 
 impl Library {
+    fn new(devices: &[Target]) -> Library {
+        let mut targets: Vec<Target> = vec![];
+        let mut target_of = vec![];
+        for target in devices {
+            let known = targets.iter().position(|other| other == target);
+            target_of.push(known.unwrap_or(targets.len()));
+            if known.is_none() {
+                targets.push(target.clone());
+            }
+        }
+        Library {
+            targets,
+            target_of,
+            kernels: vec![],
+            texts: vec![],
+            made_for: vec![],
+            scratch_bytes: vec![0; devices.len()],
+            known: HashMap::new(),
+        }
+    }
+
     /// Adds a kernel; gives its launches, and those that write zeros around its results.
-    fn add_call(
-        &mut self,
-        program: &Program,
-        call: &KernelCall,
-        target: &Target,
-    ) -> (Vec<Launch>, Vec<Launch>) {
+    fn add_call(&mut self, program: &Program, call: &KernelCall) -> (Vec<Launch>, Vec<Launch>) {
+        let device = program.device_of(call);
+        let target = self.targets[self.target_of[device.0]].clone();
         let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
         let results: Vec<Operand> = call.results.iter().map(|&id| operand(program, id)).collect();
         let owners: Vec<ValueId> = call.operands.iter().map(|&id| program.owner(id)).collect();
         let in_place = call.results.iter().any(|&id| owners.contains(&program.owner(id)));
-        let texts = match target {
+        let texts = match &target {
             Target::Host(HostTarget { lanes, .. }) => vec![
                 contraction::lower(&call.nest, &operands, &results, in_place, *lanes)
                     .or_else(|| transform::lower(&call.nest, &operands, &results, *lanes))
                     .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, *lanes)),
             ],
-            Target::Gpu(_, precision) => gpu::lower(&call.nest, &operands, &results, in_place, *precision),
+            Target::Gpu(gpu, precision) => {
+                let warpgroups = gpu.has_warpgroups();
+                gpu::lower(&call.nest, &operands, &results, in_place, *precision, warpgroups)
+            }
         };
         let arguments: Vec<Operand> = operands.iter().chain(&results).cloned().collect();
         let values = call
@@ -238,11 +296,12 @@ impl Library {
                 0 => (call.label.clone(), flops),
                 _ => (format!("parts of {}", call.label), 0),
             };
-            launches.push(self.launch(program, &label, text, &arguments, &values, flops));
+            let arguments = (&arguments[..], operands.len());
+            launches.push(self.launch(program, &label, text, arguments, &values, flops));
         }
         let mut halos = vec![];
         for (&id, result) in call.results.iter().zip(&results) {
-            let halo = match target {
+            let halo = match &target {
                 Target::Host(HostTarget { lanes, .. }) => halo::lower(result, *lanes),
                 Target::Gpu(..) => {
                     assert!(!result.layout.has_halo(), "layouts for GPUs have no halos");
@@ -251,7 +310,8 @@ impl Library {
             };
             if let Some(text) = halo {
                 let label = format!("halo of {}", program.value(id).name);
-                halos.push(self.launch(program, &label, text, std::slice::from_ref(result), &[id], 0));
+                let arguments = (std::slice::from_ref(result), 0);
+                halos.push(self.launch(program, &label, text, arguments, &[id], 0));
             }
         }
         (launches, halos)
@@ -262,26 +322,30 @@ impl Library {
         program: &Program,
         label: &str,
         text: KernelText,
-        arguments: &[Operand],
+        (arguments, operands): (&[Operand], usize),
         values: &[ValueId],
         flops: u64,
     ) -> Launch {
         let scratch = text.scratch.as_ref().map(Operand::bytes);
-        self.scratch_bytes = self.scratch_bytes.max(scratch.unwrap_or(0));
+        let device = program.value(values[0]).device.0;
+        let target = self.target_of[device];
+        self.scratch_bytes[device] = self.scratch_bytes[device].max(scratch.unwrap_or(0));
         let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).chain(scratch).collect();
         // The text of a kernel for GPUs does not say how large its arguments are.
-        let key = (text.text.clone(), argument_bytes.clone());
+        let key = (target, text.text.clone(), argument_bytes.clone());
         let kernel = *self.known.entry(key).or_insert_with(|| {
             let symbol = format!("k{}", self.kernels.len());
             self.texts
                 .push(text.text.replace("@KERNEL", &format!("@{symbol}")));
             let bytes = argument_bytes.iter().sum();
+            self.made_for.push(target);
             self.kernels.push(Kernel {
                 symbol,
                 tasks: text.tasks,
                 threads: text.threads,
                 shared_bytes: text.shared_bytes,
                 argument_bytes,
+                operands,
                 flops,
                 bytes,
             });
@@ -290,40 +354,43 @@ impl Library {
         let arguments = values
             .iter()
             .map(|&id| buffer_of(program, id))
-            .chain(scratch.map(|_| scratch_buffer(program)))
+            .chain(scratch.map(|_| scratch_buffer(program, device)))
             .collect();
-        Launch {
-            label: label.to_string(),
-            kernel,
-            device: 0,
-            arguments,
-        }
+        Launch::kernel(label, device, kernel, arguments)
     }
 
-    /// Adds the scratch memory to the plan, if a kernel needs it: at the arena's end.
+    /// Adds the scratch memory of each device to the plan, at the arena's end, if a kernel needs it.
     fn add_scratch(&self, plan: &mut Plan) {
-        if self.scratch_bytes > 0 {
-            let end = plan.arena_bytes[0].next_multiple_of(64);
+        if self.scratch_bytes.iter().all(|&bytes| bytes == 0) {
+            return;
+        }
+        for (device, &bytes) in self.scratch_bytes.iter().enumerate() {
+            let end = plan.arena_bytes[device].next_multiple_of(64);
             plan.buffers.push(Buffer {
                 name: "scratch".to_string(),
                 dtype: ir::DType::F32,
-                bytes: self.scratch_bytes,
-                device: 0,
+                bytes,
+                device,
                 role: Role::Temporary,
                 place: Place::Arena(end),
+                part: None,
             });
-            plan.arena_bytes[0] = end + self.scratch_bytes;
+            plan.arena_bytes[device] = end + bytes;
         }
     }
 
-    /// Compiles the kernels, on as many threads as there are cores.
-    fn build(&self, target: &Target, assembly: bool) -> Result<Vec<bridge::MachineCode>, BridgeError> {
+    /// Compiles the kernels for a target, on as many threads as there are cores.
+    fn build(&self, number: usize, assembly: bool) -> Result<Vec<bridge::MachineCode>, BridgeError> {
+        let target = &self.targets[number];
+        let ours: Vec<usize> = (0..self.texts.len())
+            .filter(|&i| self.made_for[i] == number)
+            .collect();
         let threads = std::thread::available_parallelism()
             .map_or(1, |n| n.get())
-            .min(self.texts.len())
+            .min(ours.len())
             .max(1);
         let parts: Vec<Vec<usize>> = (0..threads)
-            .map(|t| (t..self.texts.len()).step_by(threads).collect())
+            .map(|t| ours.iter().copied().skip(t).step_by(threads).collect())
             .collect();
         std::thread::scope(|scope| {
             let workers: Vec<_> = parts
@@ -348,10 +415,10 @@ impl Library {
     }
 }
 
-/// The buffer of scratch memory: it comes after those of values.
-fn scratch_buffer(program: &Program) -> usize {
+/// The buffer of a device's scratch memory: they come after those of values.
+fn scratch_buffer(program: &Program, device: usize) -> usize {
     let values = (0..program.values.len()).map(ValueId);
-    values.filter(|&id| program.owner(id) == id).count()
+    values.filter(|&id| program.owner(id) == id).count() + device
 }
 
 /// The buffer of a value in the plan: its position among the values that are not aliases.

@@ -209,15 +209,24 @@ impl Schedule {
 /// Writes the reduction and the outputs at one point (or vector of points).
 pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
     let mut scope = Scope::of_reads(&resolved.reads);
+    (scope.reduced, scope.winner) = reduce_point(resolved, math, &point);
+    for (access, value) in &resolved.outputs {
+        let value = scope.value(math, &point, value);
+        point.store(math, access, value);
+    }
+}
+
+/// Writes the reduction at one point (or vector of points); of a maximum, also the winner's place.
+pub fn reduce_point(resolved: &Resolved, math: &mut Math, point: &Point) -> (Option<Value>, Option<Value>) {
     match resolved.combine {
-        Combine::None => {}
+        Combine::None => (None, None),
         Combine::Sum => {
             let zero = math.constant(0.0);
-            let sum = reduce(resolved, math, &point, &[zero], &mut |math, point, carried| {
+            let sum = reduce(resolved, math, point, &[zero], &mut |math, point, carried| {
                 let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
                 vec![math.f("addf", carried[0], value)]
             });
-            scope.reduced = Some(sum[0]);
+            (Some(sum[0]), None)
         }
         Combine::Max => {
             // Before anything won its place is −1, where padding can come before the first element.
@@ -228,7 +237,7 @@ pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
             let result = reduce(
                 resolved,
                 math,
-                &point,
+                point,
                 &[best, place],
                 &mut |math, point, carried| {
                     let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
@@ -261,15 +270,15 @@ pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
                     ]
                 },
             );
-            (scope.reduced, scope.winner) = (Some(result[0]), Some(result[1]));
+            (Some(result[0]), Some(result[1]))
         }
         Combine::LogSumExp => {
             let (lowest, zero) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
-            let top = reduce(resolved, math, &point, &[lowest], &mut |math, point, carried| {
+            let top = reduce(resolved, math, point, &[lowest], &mut |math, point, carried| {
                 let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
                 vec![math.f("maximumf", carried[0], value)]
             })[0];
-            let sum = reduce(resolved, math, &point, &[zero], &mut |math, point, carried| {
+            let sum = reduce(resolved, math, point, &[zero], &mut |math, point, carried| {
                 let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
                 // Also where both are infinite, and their difference is no number.
                 let (equal, below) = (math.compare("oeq", value, top), math.f("subf", value, top));
@@ -278,22 +287,24 @@ pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
                 vec![math.f("addf", carried[0], power)]
             })[0];
             let log = math.log(sum);
-            scope.reduced = Some(math.f("addf", top, log));
+            (Some(math.f("addf", top, log)), None)
         }
     }
-    for (access, value) in &resolved.outputs {
-        let value = scope.value(math, &point, value);
-        point.store(math, access, value);
+}
+
+/// Whether an output asks for the winner's place.
+pub fn asks_winner(resolved: &Resolved) -> bool {
+    let mut asks = false;
+    for (_, value) in &resolved.outputs {
+        value.walk(&mut |e| asks |= matches!(e, Expr::Winner));
     }
+    asks
 }
 
 /// The reads that may lie in padding, if the outputs ask for the winner's place: an element inside wins against
 /// padding even if it is −∞ too.
 fn padded_reads(resolved: &Resolved) -> Vec<usize> {
-    let mut asks = false;
-    for (_, value) in &resolved.outputs {
-        value.walk(&mut |e| asks |= matches!(e, Expr::Winner));
-    }
+    let asks = asks_winner(resolved);
     let mut padded = vec![];
     resolved.body.walk(&mut |e| match e {
         Expr::Read(read) if asks && !resolved.reads[*read].checks.is_empty() => padded.push(*read),

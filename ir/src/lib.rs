@@ -12,7 +12,7 @@
 //! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`program`] | a scheduled graph: kernels (nests) over stored values |
-//! | [`plan`] | what the runtime sees: buffers and launches, no graph |
+//! | [`plan`] | what the runtime sees: buffers and launches, no graph; [`order`] what of it waits for what |
 //!
 //! This crate knows neither LLVM nor CUDA nor files.
 
@@ -23,6 +23,7 @@ pub mod layout;
 pub mod nest;
 pub mod op;
 pub mod ops;
+pub mod order;
 pub mod plan;
 pub mod program;
 pub mod text;

@@ -1,13 +1,16 @@
 //! What the runtime sees: plain data, no graph.
 //!
 //! A plan names buffers and the launches that fill them, in order. The compiler writes it, the artifact holds
-//! it as JSON, and the runtime checks it ([`Plan::check`]) before anything runs.
+//! it as JSON, and the runtime checks it ([`Plan::check`]) before anything runs. Kernels and transfers of each device
+//! are queues of their own, which run beside each other; [`crate::order`] says what waits for what.
 
+use crate::order;
 use crate::types::DType;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of this format; a loader refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The training step's learning rate: an f32 scalar input that the driver sets every step.
 pub const LEARNING_RATE: &str = "train.learning_rate";
@@ -79,9 +82,77 @@ pub struct Buffer {
     pub role: Role,
     /// Where it lies.
     pub place: Place,
+    /// Of the interface: which part of the tensor it holds, if not all of it. Buffers of one name are parts or copies
+    /// of one tensor, at most one on each device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
-/// What a buffer is for. Interface buffers are row-major in their logical shape.
+/// A box within a tensor: of each dimension, so many elements from a first one on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The first element of each dimension.
+    pub offset: Vec<usize>,
+    /// Elements of each dimension.
+    pub shape: Vec<usize>,
+}
+
+impl Part {
+    /// All of a tensor.
+    pub fn whole(shape: &[usize]) -> Part {
+        Part {
+            offset: vec![0; shape.len()],
+            shape: shape.to_vec(),
+        }
+    }
+
+    /// Whether it lies within a tensor of this shape.
+    pub fn lies_in(&self, shape: &[usize]) -> bool {
+        let mut sides = self.offset.iter().zip(&self.shape).zip(shape);
+        self.offset.len() == shape.len()
+            && self.shape.len() == shape.len()
+            && sides.all(|((from, count), all)| from.checked_add(*count).is_some_and(|to| to <= *all))
+    }
+
+    /// Whether every element of a tensor is in one of its parts. The parts' ends cut it into cells that lie in a part or
+    /// outside of it as wholes.
+    pub fn cover(parts: &[&Part], shape: &[usize]) -> bool {
+        let starts = |d: usize| -> Vec<usize> {
+            let ends = parts
+                .iter()
+                .flat_map(|part| [part.offset[d], part.offset[d] + part.shape[d]]);
+            let starts: BTreeSet<usize> = ends.chain([0]).filter(|&at| at < shape[d]).collect();
+            starts.into_iter().collect()
+        };
+        let mut cells: Vec<Vec<usize>> = vec![vec![]];
+        for d in 0..shape.len() {
+            let starts = starts(d);
+            let longer = |cell: Vec<usize>| {
+                starts
+                    .iter()
+                    .map(move |&at| [&cell[..], &[at]].concat())
+                    .collect::<Vec<_>>()
+            };
+            cells = cells.into_iter().flat_map(longer).collect();
+            // Parts are of a few devices and cut few dimensions; a plan that says otherwise is not worth the memory.
+            if cells.len() > 1 << 16 {
+                return false;
+            }
+        }
+        cells
+            .iter()
+            .all(|cell| parts.iter().any(|part| part.contains(cell)))
+    }
+
+    /// Whether an element of the tensor is in it.
+    fn contains(&self, element: &[usize]) -> bool {
+        let mut sides = self.offset.iter().zip(&self.shape).zip(element);
+        sides.all(|((from, count), at)| at >= from && at - from < *count)
+    }
+}
+
+/// What a buffer is for. Interface buffers are row-major in their logical shape; a part of a tensor in the part's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Role {
@@ -164,24 +235,75 @@ pub struct Kernel {
     pub shared_bytes: u32,
     /// Least bytes that each argument's buffer must have.
     pub argument_bytes: Vec<u64>,
+    /// How many of the arguments, the first ones, are only read.
+    pub operands: usize,
     /// Floating-point operations of all tasks.
     pub flops: u64,
     /// Bytes read and written at the least, by all tasks.
     pub bytes: u64,
 }
 
-/// One execution of a kernel.
+/// One thing that a device does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Launch {
-    /// What is computed, for messages and profiles: the names of the nodes.
+    /// What is computed or moved, for messages and profiles: the names of the nodes.
     pub label: String,
-    /// Position in [`Plan::kernels`].
-    pub kernel: usize,
-    /// Position in [`Plan::devices`].
+    /// Position in [`Plan::devices`]; of a transfer, where the bytes come to.
     pub device: usize,
-    /// Positions in [`Plan::buffers`]; operands first, then results.
-    pub arguments: Vec<usize>,
+    /// What is done.
+    pub work: Work,
+    /// Earlier launches of the step that must be done, beside those before it in its own queue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<usize>,
+}
+
+/// What a launch does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// Runs a kernel.
+    Kernel {
+        /// Position in [`Plan::kernels`].
+        kernel: usize,
+        /// Positions in [`Plan::buffers`]; operands first, then results.
+        arguments: Vec<usize>,
+    },
+    /// Copies a buffer of another device, byte by byte.
+    Transfer {
+        /// Position in [`Plan::buffers`].
+        from: usize,
+        /// Position in [`Plan::buffers`].
+        to: usize,
+    },
+}
+
+impl Launch {
+    /// A launch of a kernel that waits for nothing but its own queue.
+    pub fn kernel(label: impl Into<String>, device: usize, kernel: usize, arguments: Vec<usize>) -> Launch {
+        Launch {
+            label: label.into(),
+            device,
+            work: Work::Kernel { kernel, arguments },
+            after: vec![],
+        }
+    }
+
+    /// The position of the kernel in [`Plan::kernels`]; `None` for a transfer.
+    pub fn kernel_position(&self) -> Option<usize> {
+        match self.work {
+            Work::Kernel { kernel, .. } => Some(kernel),
+            Work::Transfer { .. } => None,
+        }
+    }
+
+    /// The buffers that it reads or writes.
+    pub fn buffers(&self) -> Vec<usize> {
+        match &self.work {
+            Work::Kernel { arguments, .. } => arguments.clone(),
+            Work::Transfer { from, to } => vec![*from, *to],
+        }
+    }
 }
 
 /// A plan that must not run.
@@ -190,9 +312,9 @@ pub struct Launch {
 pub struct PlanError(pub String);
 
 impl Plan {
-    /// Checks every reference and bound, so that running the plan touches only its own buffers.
+    /// Checks every reference and bound, so that running the plan touches only its own buffers, and that launches which
+    /// touch the same bytes never run at the same time.
     pub fn check(&self) -> Result<(), PlanError> {
-        let fail = |what: String| Err(PlanError(what));
         if self.version != VERSION {
             return fail(format!("format version {} instead of {VERSION}", self.version));
         }
@@ -203,83 +325,166 @@ impl Plan {
                 self.arena_bytes.len()
             ));
         }
-        for buffer in &self.buffers {
-            let (name, device) = (&buffer.name, buffer.device);
-            let Some(&arena) = self.arena_bytes.get(device) else {
-                return fail(format!(
-                    "buffer {name} lies on device {device} of {}",
-                    self.devices.len()
-                ));
-            };
-            if let Place::Arena(offset) = buffer.place {
-                if offset % 64 != 0 || offset.checked_add(buffer.bytes).is_none_or(|end| end > arena) {
-                    return fail(format!(
-                        "buffer {name} lies at {offset} in an arena of {arena} bytes"
-                    ));
-                }
-                if !matches!(buffer.role, Role::Temporary) {
-                    return fail(format!("buffer {name} outlives a run but lies in the arena"));
-                }
-            }
-            if let Some(shape) = buffer.role.shape() {
-                let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
-                let bytes = elements.and_then(|n| n.checked_mul(buffer.dtype.bytes() as u64));
-                if bytes != Some(buffer.bytes) {
-                    return fail(format!(
-                        "buffer {name} of shape {shape:?} has {} bytes",
-                        buffer.bytes
-                    ));
-                }
-            }
-        }
+        self.buffers
+            .iter()
+            .try_for_each(|buffer| self.check_buffer(buffer))?;
+        self.check_parts()?;
         for kernel in &self.kernels {
             let symbol = &kernel.symbol;
             if symbol.is_empty() || !symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
                 return fail(format!("{symbol:?} is no kernel symbol"));
             }
+            if kernel.operands > kernel.argument_bytes.len() {
+                return fail(format!("kernel {symbol} reads more arguments than it has"));
+            }
         }
-        for launch in self.prepare.iter().chain(&self.step) {
-            let label = &launch.label;
-            let Some(kernel) = self.kernels.get(launch.kernel) else {
+        let all = self.prepare.iter().chain(&self.step);
+        all.into_iter().try_for_each(|launch| self.check_launch(launch))?;
+        let alone = |launch: &&Launch| launch.kernel_position().is_none() || !launch.after.is_empty();
+        if let Some(launch) = self.prepare.iter().find(alone) {
+            return fail(format!(
+                "launch {} prepares and does not stay on its device",
+                launch.label
+            ));
+        }
+        order::check(self)
+    }
+
+    fn check_buffer(&self, buffer: &Buffer) -> Result<(), PlanError> {
+        let (name, device) = (&buffer.name, buffer.device);
+        let Some(&arena) = self.arena_bytes.get(device) else {
+            return fail(format!(
+                "buffer {name} lies on device {device} of {}",
+                self.devices.len()
+            ));
+        };
+        if let Place::Arena(offset) = buffer.place {
+            if offset % 64 != 0 || offset.checked_add(buffer.bytes).is_none_or(|end| end > arena) {
                 return fail(format!(
-                    "launch {label} names kernel {} of {}",
-                    launch.kernel,
-                    self.kernels.len()
-                ));
-            };
-            if launch.device >= self.devices.len() {
-                return fail(format!(
-                    "launch {label} names device {} of {}",
-                    launch.device,
-                    self.devices.len()
+                    "buffer {name} lies at {offset} in an arena of {arena} bytes"
                 ));
             }
-            if launch.arguments.len() != kernel.argument_bytes.len() {
-                return fail(format!(
-                    "launch {label} passes {} arguments",
-                    launch.arguments.len()
-                ));
+            if !matches!(buffer.role, Role::Temporary) {
+                return fail(format!("buffer {name} outlives a run but lies in the arena"));
             }
-            for (&argument, &least) in launch.arguments.iter().zip(&kernel.argument_bytes) {
-                match self.buffers.get(argument) {
-                    Some(buffer) if buffer.bytes >= least && buffer.device == launch.device => {}
-                    Some(buffer) => {
-                        let (name, bytes) = (&buffer.name, buffer.bytes);
+        }
+        let Some(shape) = buffer.role.shape() else {
+            return Ok(());
+        };
+        if let Some(part) = &buffer.part
+            && !part.lies_in(shape)
+        {
+            return fail(format!(
+                "buffer {name} holds {part:?} of a tensor of shape {shape:?}"
+            ));
+        }
+        let shape = buffer.part.as_ref().map_or(shape, |part| &part.shape);
+        let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+        let bytes = elements.and_then(|n| n.checked_mul(buffer.dtype.bytes() as u64));
+        if bytes != Some(buffer.bytes) {
+            return fail(format!(
+                "buffer {name} of shape {shape:?} has {} bytes",
+                buffer.bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Buffers of one name are one tensor: of one role, each on a device of its own, together all of it.
+    fn check_parts(&self) -> Result<(), PlanError> {
+        let mut tensors: BTreeMap<&str, Vec<&Buffer>> = BTreeMap::new();
+        for buffer in self.buffers.iter().filter(|buffer| buffer.role.shape().is_some()) {
+            tensors.entry(&buffer.name).or_default().push(buffer);
+        }
+        for (name, buffers) in tensors {
+            let first = buffers[0];
+            let shape = first.role.shape().unwrap_or_default();
+            let devices: BTreeSet<usize> = buffers.iter().map(|buffer| buffer.device).collect();
+            let same = |buffer: &&Buffer| buffer.role == first.role && buffer.dtype == first.dtype;
+            if devices.len() != buffers.len() || !buffers.iter().all(same) {
+                return fail(format!("two tensors are named {name}"));
+            }
+            let parts: Vec<&Part> = buffers.iter().filter_map(|buffer| buffer.part.as_ref()).collect();
+            if parts.len() == buffers.len() && !Part::cover(&parts, shape) {
+                return fail(format!("the parts of {name} are not all of it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_launch(&self, launch: &Launch) -> Result<(), PlanError> {
+        let (label, device) = (&launch.label, launch.device);
+        if device >= self.devices.len() {
+            return fail(format!(
+                "launch {label} names device {device} of {}",
+                self.devices.len()
+            ));
+        }
+        let buffer = |position: usize| match self.buffers.get(position) {
+            Some(buffer) => Ok(buffer),
+            None => fail(format!("launch {label} names buffer {position}")),
+        };
+        match &launch.work {
+            Work::Kernel { kernel, arguments } => {
+                let Some(kernel) = self.kernels.get(*kernel) else {
+                    let count = self.kernels.len();
+                    return fail(format!("launch {label} names kernel {kernel} of {count}"));
+                };
+                if arguments.len() != kernel.argument_bytes.len() {
+                    return fail(format!("launch {label} passes {} arguments", arguments.len()));
+                }
+                for (&argument, &least) in arguments.iter().zip(&kernel.argument_bytes) {
+                    let Buffer {
+                        name,
+                        bytes,
+                        device: lies,
+                        ..
+                    } = buffer(argument)?;
+                    if *bytes < least || *lies != device {
                         return fail(format!(
-                            "launch {label} needs {least} bytes in {name}, which has {bytes}"
+                            "launch {label} needs {least} bytes in {name}, which has {bytes} on device {lies}"
                         ));
                     }
-                    None => return fail(format!("launch {label} names buffer {argument}")),
+                }
+            }
+            Work::Transfer { from, to } => {
+                let (from, to) = (buffer(*from)?, buffer(*to)?);
+                if from.device == to.device || to.device != device {
+                    return fail(format!(
+                        "transfer {label} leads from device {} to {} and belongs to {device}",
+                        from.device, to.device
+                    ));
+                }
+                if from.bytes != to.bytes || from.dtype != to.dtype {
+                    return fail(format!(
+                        "transfer {label} moves {} bytes into {}",
+                        from.bytes, to.bytes
+                    ));
                 }
             }
         }
         Ok(())
     }
 
-    /// The buffer of the interface with this name.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.buffers
-            .iter()
-            .position(|b| b.name == name && b.role.shape().is_some())
+    /// The buffers of the interface with this name: one, or its parts and copies on several devices.
+    pub fn find_all<'p>(&'p self, name: &'p str) -> impl Iterator<Item = usize> + 'p {
+        let named = move |b: &Buffer| b.name == name && b.role.shape().is_some();
+        (0..self.buffers.len()).filter(move |&i| named(&self.buffers[i]))
     }
+
+    /// The first buffer of the interface with this name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.find_all(name).next()
+    }
+
+    /// The tensors of the interface: the first buffer of each name.
+    pub fn interface(&self) -> impl Iterator<Item = &Buffer> {
+        let mut seen = BTreeSet::new();
+        let tensors = self.buffers.iter().filter(|b| b.role.shape().is_some());
+        tensors.filter(move |b| seen.insert(&b.name))
+    }
+}
+
+fn fail<T>(what: String) -> Result<T, PlanError> {
+    Err(PlanError(what))
 }

@@ -3,15 +3,22 @@
 //! `passes` makes a program from a graph: it decides which values are *stored*, fuses the rest into the nests
 //! of the kernels that need them, gives every stored value a layout and a place in memory. `codegen` turns
 //! each kernel into code and the program into a [`crate::plan::Plan`].
+//!
+//! Every value lies on a device, and a kernel runs where its results lie. Only a *transfer* reads a value of another
+//! device: a plain copy between two values of one layout.
 
 use crate::layout::Layout;
 use crate::nest::{Nest, Source};
-use crate::plan::{Mode, Place, Role};
+use crate::plan::{Mode, Part, Place, Role};
 use crate::types::DType;
 
 /// A stored value of a [`Program`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
+
+/// A device of a [`Program`]: a position in [`crate::plan::Plan::devices`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceIx(pub usize);
 
 /// A tensor that some kernel writes or the caller sets.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +37,11 @@ pub struct Value {
     pub alias: Option<ValueId>,
     /// Where it lies, once memory is planned.
     pub place: Place,
+    /// The device that holds it.
+    pub device: DeviceIx,
+    /// Of the interface: which part of the tensor that `role` describes, if not all of it. Values of one name are
+    /// parts or copies of one tensor.
+    pub part: Option<Part>,
 }
 
 /// A unit of work: one nest over stored values.
@@ -60,8 +72,8 @@ pub struct Program {
     pub values: Vec<Value>,
     /// Kernels in the order they run.
     pub kernels: Vec<KernelCall>,
-    /// Bytes of the arena.
-    pub arena_bytes: u64,
+    /// Bytes of the arena of each device.
+    pub arena_bytes: Vec<u64>,
     /// Floating-point operations of one run by the model's own count.
     pub flops: u64,
 }
@@ -77,8 +89,63 @@ impl Program {
         self.value(id).alias.map_or(id, |other| self.owner(other))
     }
 
+    /// The device that a kernel runs on: that of its results.
+    pub fn device_of(&self, kernel: &KernelCall) -> DeviceIx {
+        let first = kernel.results.first();
+        first.map_or(DeviceIx::default(), |&id| self.value(id).device)
+    }
+
+    /// Whether a kernel brings a value from another device.
+    pub fn is_transfer(&self, kernel: &KernelCall) -> bool {
+        let device = self.device_of(kernel);
+        kernel.operands.iter().any(|&id| self.value(id).device != device)
+    }
+
+    /// Checks that devices exist, that a kernel stays on its own, and that what crosses is a transfer.
+    fn verify_devices(&self) -> Result<(), String> {
+        for value in &self.values {
+            let (name, count) = (&value.name, self.arena_bytes.len());
+            if value.device.0 >= count {
+                return Err(format!("{name} lies on device {} of {count}", value.device.0));
+            }
+            let Some(shape) = value.role.shape() else { continue };
+            let fits = match &value.part {
+                None => shape == value.extents,
+                Some(part) => part.shape == value.extents && part.lies_in(shape),
+            };
+            if !fits {
+                let (extents, part) = (&value.extents, &value.part);
+                return Err(format!("{name} of {extents:?} is no part {part:?} of {shape:?}"));
+            }
+        }
+        for kernel in &self.kernels {
+            let (label, device) = (&kernel.label, self.device_of(kernel));
+            if kernel.results.iter().any(|&id| self.value(id).device != device) {
+                return Err(format!("{label}: writes to several devices"));
+            }
+            if !self.is_transfer(kernel) {
+                continue;
+            }
+            let ([from], [to]) = (&kernel.operands[..], &kernel.results[..]) else {
+                return Err(format!("{label}: computes with values of several devices"));
+            };
+            let (from, to) = (self.value(*from), self.value(*to));
+            if kernel.prepare || kernel.nest != Nest::copy(from.dtype, &from.extents) {
+                return Err(format!("{label}: reads another device and is no plain copy"));
+            }
+            if from.layout != to.layout {
+                return Err(format!(
+                    "{label}: {} and {} are laid out differently",
+                    from.name, to.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks what every pass over programs must keep, and names the kernel at fault.
     pub fn verify(&self) -> Result<(), String> {
+        self.verify_devices()?;
         let mut written: Vec<bool> = self.values.iter().map(|v| is_set_by_caller(&v.role)).collect();
         for kernel in &self.kernels {
             let label = &kernel.label;

@@ -12,33 +12,31 @@ use ir::plan::{Mode, Place, Role};
 use ir::program::{KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
 
-/// Rewrites a program with layouts.
-pub fn assign(program: &Program) -> Program {
-    let mut result = Program {
-        kernels: vec![],
-        ..program.clone()
-    };
-    let mut copies: HashMap<ValueId, ValueId> = HashMap::new();
-    for call in &program.kernels {
-        let mut call = call.clone();
-        if let Some((a, b)) = call.nest.contraction() {
-            for read in [a, b] {
-                let id = operand(&call, &call.nest.reads[read]);
-                if wants_copy(&result, id) {
-                    let copy = *copies.entry(id).or_insert_with(|| add_copy(&mut result, id));
-                    read_from(&mut call, read, copy);
-                }
+/// Copies made so far, by original.
+pub(crate) type Copies = HashMap<ValueId, ValueId>;
+
+/// Adds a kernel to a program, with layouts for its results where `is_free` allows, and copies of its operands.
+pub(crate) fn add(
+    program: &mut Program,
+    copies: &mut Copies,
+    mut call: KernelCall,
+    is_free: impl Fn(&Program, ValueId) -> bool,
+) {
+    if let Some((a, b)) = call.nest.contraction() {
+        for read in [a, b] {
+            let id = operand(&call, &call.nest.reads[read]);
+            if wants_copy(program, id) {
+                let copy = *copies.entry(id).or_insert_with(|| add_copy(program, id));
+                read_from(&mut call, read, copy);
             }
         }
-        for (id, order) in order_like_operands(&result, &call) {
-            let value = &mut result.values[id.0];
-            if value.alias.is_none() && matches!(value.role, Role::Temporary) {
-                value.layout = Layout::ordered(order);
-            }
-        }
-        result.kernels.push(call);
     }
-    result
+    for (id, order) in order_like_operands(program, &call) {
+        if is_free(program, id) {
+            program.values[id.0].layout = Layout::ordered(order);
+        }
+    }
+    program.kernels.push(call);
 }
 
 /// Whether a value is a weight whose channels are not neighbours.

@@ -5,12 +5,17 @@
 //! operands for it, then makes it so: weights are packed into panels (once for inference, every step in
 //! training), values that padded convolutions read get a halo of zeros, and where two kernels want the same
 //! value differently a copy is made. Images are kept channels last; interface values stay row-major.
+//!
+//! That is for processors; kernels of GPUs are handed to [`crate::gpu_layout`]. What comes from another device lies as it
+//! lay there; what crosses between a processor and a GPU lies channels last, without a halo.
 
+use crate::Machine;
+use crate::gpu_layout;
 use ir::layout::Layout;
 use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
-use std::collections::HashMap;
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use std::collections::{HashMap, HashSet};
 
 /// Bytes that are moved in the time of one multiply-add on a core: about 110 GFLOP/s against 20 GB/s.
 const BYTES_PER_MULTIPLY_ADD: f64 = 0.36;
@@ -21,8 +26,8 @@ const REUSE: u64 = 256;
 /// Lanes assumed when judging how well a loop fills vectors.
 const LANES: usize = 16;
 
-/// Rewrites a program with layouts.
-pub fn assign(program: &Program) -> Program {
+/// Rewrites a program with layouts, given the machine of every device.
+pub fn assign(program: &Program, machines: &[Machine]) -> Program {
     let mut pass = Pass {
         halos: halos(program),
         program: Program {
@@ -30,14 +35,46 @@ pub fn assign(program: &Program) -> Program {
             ..program.clone()
         },
         copies: HashMap::new(),
+        fixed: HashSet::new(),
     };
+    let machine = |device: DeviceIx| machines[device.0];
+    for call in program.kernels.iter().filter(|call| program.is_transfer(call)) {
+        let (from, to) = (call.operands[0], call.results[0]);
+        pass.fixed.insert(to);
+        if machine(program.value(from).device) != machine(program.value(to).device) {
+            let layout = Layout::channels_last(program.value(from).extents.len());
+            pass.fixed.insert(from);
+            pass.program.values[from.0].layout = layout;
+        }
+    }
+    let mut gpu_copies = gpu_layout::Copies::new();
     for call in &program.kernels {
-        match call.nest.contraction() {
-            Some((a, b)) => pass.contraction(call.clone(), a, b),
-            None => pass.other(call.clone()),
+        let call = call.clone();
+        if program.is_transfer(&call) {
+            let layout = pass.program.value(call.operands[0]).layout.clone();
+            pass.program.values[call.results[0].0].layout = layout;
+            pass.program.kernels.push(call);
+            continue;
+        }
+        match (machine(program.device_of(&call)), call.nest.contraction()) {
+            (Machine::Gpu, _) => {
+                let fixed = &pass.fixed;
+                let is_free = |program: &Program, id: ValueId| is_free(program, id) && !fixed.contains(&id);
+                gpu_layout::add(&mut pass.program, &mut gpu_copies, call, is_free);
+                let count = pass.program.values.len();
+                pass.halos.resize_with(count, Vec::new);
+            }
+            (Machine::Processor, Some((a, b))) => pass.contraction(call, a, b),
+            (Machine::Processor, None) => pass.other(call),
         }
     }
     pass.program
+}
+
+/// Whether a value belongs to the program alone.
+fn is_free(program: &Program, id: ValueId) -> bool {
+    let value = program.value(id);
+    value.alias.is_none() && matches!(value.role, Role::Temporary)
 }
 
 /// The halo that contractions want around each value: `(before, after)` a dimension.
@@ -94,13 +131,14 @@ struct Pass {
     halos: Vec<Vec<(usize, usize)>>,
     /// Copies made so far, by original and layout.
     copies: HashMap<(ValueId, Layout), ValueId>,
+    /// Values whose layout is that of another device's.
+    fixed: HashSet<ValueId>,
 }
 
 impl Pass {
     /// Whether the layout of a value is this pass's to choose.
     fn is_free(&self, id: ValueId) -> bool {
-        let value = self.program.value(id);
-        value.alias.is_none() && matches!(value.role, Role::Temporary)
+        is_free(&self.program, id) && !self.fixed.contains(&id)
     }
 
     fn is_weight(&self, id: ValueId) -> bool {
@@ -225,7 +263,9 @@ impl Pass {
 
     fn give_halo(&mut self, call: &mut KernelCall, read: usize) {
         let id = operand(call, &call.nest.reads[read]);
-        if !self.is_free(id) && self.halos[id.0].iter().any(|&h| h != (0, 0)) {
+        let there = &self.program.value(id).layout.halo;
+        let mut halos = self.halos[id.0].iter().zip(there);
+        if !self.is_free(id) && !halos.all(|(wanted, there)| wanted.0 <= there.0 && wanted.1 <= there.1) {
             let order = self.program.value(id).layout.order.clone();
             self.redirect_read(call, read, order);
         }
@@ -334,6 +374,8 @@ impl Pass {
             role: if constant { Role::Prepared } else { Role::Temporary },
             alias: None,
             place: Place::Own,
+            device: source.device,
+            part: None,
         });
         self.program.kernels.push(KernelCall {
             label: format!("pack {}", source.name),
@@ -505,7 +547,7 @@ pub(crate) fn read_from(call: &mut KernelCall, read: usize, id: ValueId) {
 }
 
 /// Removes operands that no read uses and renumbers the rest.
-fn drop_unused_operands(call: &mut KernelCall) {
+pub(crate) fn drop_unused_operands(call: &mut KernelCall) {
     let used = |i: usize| call.nest.reads.iter().any(|r| r.source == Source::Operand(i));
     let kept: Vec<usize> = (0..call.operands.len()).filter(|&i| used(i)).collect();
     for read in &mut call.nest.reads {

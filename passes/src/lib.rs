@@ -9,6 +9,7 @@
 //! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
 //! | [`winograd`] | the algorithm of convolutions: direct, or with fewer multiplications |
 //! | [`schedule`] | the order of kernels |
+//! | [`partition`] | which device runs which part of which kernel, and what is transferred |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
 //!
@@ -22,6 +23,7 @@ pub mod gradient;
 pub mod layout;
 pub mod lower;
 pub mod memory;
+pub mod partition;
 pub mod schedule;
 pub mod simplify;
 pub mod substitute;
@@ -58,6 +60,8 @@ pub struct Options {
     pub opt_level: u8,
     /// Where it will run.
     pub machine: Machine,
+    /// Where else, if on two devices.
+    pub second: Option<Machine>,
 }
 
 /// What a pass left behind, for `--emit` and for tests.
@@ -113,11 +117,14 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
         }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
-    let layout = match options.machine {
-        Machine::Processor => layout::assign,
-        Machine::Gpu => gpu_layout::assign,
-    };
-    passes.push(program("layout", move |p| layout(&p)));
+    let machines: Vec<Machine> = [options.machine].into_iter().chain(options.second).collect();
+    if let Some(shares) = options.second.map(|_| vec![1; machines.len()]) {
+        passes.push(program("partition", move |p| {
+            let strategy = partition::choose::choose(&p, &shares);
+            partition::partition(&p, &strategy).expect("the chosen strategy was tried")
+        }));
+    }
+    passes.push(program("layout", move |p| layout::assign(&p, &machines)));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
 }

@@ -10,7 +10,7 @@ use crate::training::is_state;
 use ir::nest::{Nest, Source};
 use ir::ops::Op;
 use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use ir::types::{DType, Real};
 use ir::{Graph, NodeId};
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub fn lower(graph: &Graph, mode: Mode, batch: usize) -> Result<Program, PassErr
         batch,
         values: vec![],
         kernels: vec![],
-        arena_bytes: 0,
+        arena_bytes: vec![0],
         flops: 0,
     };
     let mut lowering = Lowering {
@@ -135,6 +135,8 @@ impl Lowering<'_> {
             role,
             alias: None,
             place,
+            device: DeviceIx::default(),
+            part: None,
         });
         ValueId(self.program.values.len() - 1)
     }

@@ -1,4 +1,4 @@
-//! Where temporaries lie: values that are never alive together share bytes of the arena.
+//! Where temporaries lie: values that are never alive together share bytes of their device's arena.
 //!
 //! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
 //! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
@@ -33,7 +33,7 @@ impl Live {
     }
 }
 
-/// The size of the arena beside what no packing can go below.
+/// The size of the arenas beside what no packing can go below; of several devices, the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packing {
     /// Bytes of the arena.
@@ -56,6 +56,32 @@ pub fn plan(program: &mut Program) -> Packing {
         program.values[result.0].role = Role::Prepared;
     }
     let live = liveness(program);
+    for value in &mut program.values {
+        value.place = Place::Own;
+    }
+    let mut total = Packing {
+        arena_bytes: 0,
+        lower_bound: 0,
+    };
+    for device in 0..program.arena_bytes.len() {
+        let here = |l: &&Live| program.value(l.value).device.0 == device;
+        let (placed, packing) = pack_best(live.iter().filter(here).copied().collect());
+        for (live, offset) in placed {
+            program.values[live.value.0].place = Place::Arena(offset);
+        }
+        program.arena_bytes[device] = packing.arena_bytes;
+        total.arena_bytes += packing.arena_bytes;
+        total.lower_bound += packing.lower_bound;
+    }
+    // A value that shares a buffer lies where the buffer does.
+    for v in 0..program.values.len() {
+        program.values[v].place = program.value(program.owner(ValueId(v))).place;
+    }
+    total
+}
+
+/// The smallest packing of all orders.
+fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
     let orders: [Order; 4] = [
         |l| (Reverse(l.bytes), l.first),
         |l| (Reverse((l.last - l.first) as u64), l.first),
@@ -77,21 +103,11 @@ pub fn plan(program: &mut Program) -> Packing {
         .into_iter()
         .min_by_key(|p| p.1)
         .expect("there is at least one order to try");
-    for value in &mut program.values {
-        value.place = Place::Own;
-    }
-    for (live, offset) in placed {
-        program.values[live.value.0].place = Place::Arena(offset);
-    }
-    // A value that shares a buffer lies where the buffer does.
-    for v in 0..program.values.len() {
-        program.values[v].place = program.value(program.owner(ValueId(v))).place;
-    }
-    program.arena_bytes = arena_bytes;
-    Packing {
+    let packing = Packing {
         arena_bytes,
-        lower_bound: lower_bound(&live),
-    }
+        lower_bound: bound,
+    };
+    (placed, packing)
 }
 
 /// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out.

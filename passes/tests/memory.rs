@@ -3,7 +3,7 @@
 use ir::layout::Layout;
 use ir::nest::Nest;
 use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use ir::types::DType;
 use passes::memory::{liveness, plan};
 use proptest::prelude::*;
@@ -17,6 +17,8 @@ fn value(elements: usize) -> Value {
         role: Role::Temporary,
         alias: None,
         place: Place::Own,
+        device: DeviceIx::default(),
+        part: None,
     }
 }
 
@@ -39,7 +41,7 @@ fn program(values: Vec<Value>, kernels: Vec<KernelCall>) -> Program {
         batch: 1,
         values,
         kernels,
-        arena_bytes: 0,
+        arena_bytes: vec![0],
         flops: 0,
     }
 }
@@ -79,13 +81,13 @@ proptest! {
     ) {
         let mut program = chain(&sizes, &reads);
         let packing = plan(&mut program);
-        prop_assert_eq!(program.arena_bytes, packing.arena_bytes);
+        prop_assert_eq!(program.arena_bytes[0], packing.arena_bytes);
         prop_assert!(packing.arena_bytes >= packing.lower_bound);
         let live = liveness(&program);
         prop_assert_eq!(live.len(), sizes.len());
         for (i, a) in live.iter().enumerate() {
             let (from, to) = range(&program, a.value);
-            prop_assert!(from % 64 == 0 && to <= program.arena_bytes);
+            prop_assert!(from % 64 == 0 && to <= program.arena_bytes[0]);
             for b in live[..i].iter().filter(|b| b.meets(a)) {
                 let (other_from, other_to) = range(&program, b.value);
                 prop_assert!(to <= other_from || other_to <= from, "{a:?} and {b:?} overlap");

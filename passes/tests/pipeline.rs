@@ -25,6 +25,7 @@ fn options(mode: Mode, batch: usize) -> Options {
         optimizer: Optimizer::default(),
         opt_level: 1,
         machine: passes::Machine::Processor,
+        second: None,
     }
 }
 
@@ -121,6 +122,7 @@ fn the_interface_is_the_same_at_every_level() {
         let options = Options {
             opt_level,
             machine: passes::Machine::Processor,
+            second: None,
             ..options(Mode::Train, 2)
         };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);

@@ -1,12 +1,15 @@
 //! Fused, scheduled, laid out and packed, a program computes what its unfused kernels compute: random nets in
-//! all modes, after every pass, with every value checked to be alive where it is read.
+//! all modes, after every pass, with every value checked to be alive where it is read; also split among devices at random.
 
 mod common;
 
 use common::{Named, assert_all_close, given, run};
 use ir::Graph;
+use ir::nest::Loop;
 use ir::plan::Mode;
-use passes::{Optimizer, Options, Stage, compile};
+use ir::program::DeviceIx;
+use passes::partition::{Placement, choose, partition};
+use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -244,6 +247,7 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                 optimizer,
                 opt_level,
                 machine: passes::Machine::Processor,
+                second: None,
             };
             let mut observe = |pass: &str, stage: Stage| match stage {
                 Stage::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
@@ -275,6 +279,81 @@ proptest! {
     ) {
         let optimizer = Optimizer { dropout, bias_lr_factor: 2.0, bias_weight_decay: 0.0, ..Optimizer::default() };
         check(&text(&layers, hidden), batch, optimizer, seed);
+    }
+}
+
+/// Splits what the net becomes among devices, every kernel in a way of its own, and runs what the later passes make of it.
+fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
+    let graph = parse(text);
+    for (number, mode) in MODES.into_iter().enumerate() {
+        let options = Options {
+            mode,
+            batch,
+            optimizer: Optimizer::default(),
+            opt_level: 1,
+            machine: passes::Machine::Processor,
+            second: None,
+        };
+        let mut scheduled = None;
+        let mut observe = |pass: &str, stage: Stage| match stage {
+            Stage::Program(program) if pass == "schedule" => scheduled = Some(program.clone()),
+            _ => {}
+        };
+        compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        let program = scheduled.expect("programs are scheduled");
+        let given = given(&program, 3, seed);
+        let expected = run(&program, &given);
+        let mut draws =
+            (number as u32 * 1000..).map(|i| ir::nest::mix(i ^ ir::nest::mix(seed as u32)) as usize);
+        let mut draw = |below: usize| draws.next().expect("draws never end") % below;
+        let mut strategy = choose::choose(&program, shares);
+        for (k, call) in program.kernels.iter().enumerate() {
+            let mut simple = |kind: usize| match kind {
+                0 => Placement::On(DeviceIx(draw(shares.len()))),
+                1 => Placement::Everywhere,
+                _ => Placement::Parallel(Loop(draw(call.nest.parallel.len() + 1))),
+            };
+            let (first, then) = (simple(k % 3), simple(k / 3 % 3));
+            let reduction = Placement::Reduction(Loop(draw(call.nest.extents().len() + 1)), Box::new(then));
+            for placement in [first, reduction] {
+                // What cannot be is refused, with the kernel's name, and stays as it was.
+                let before = std::mem::replace(&mut strategy.kernels[k], placement);
+                if let Err(fault) = partition(&program, &strategy) {
+                    assert!(fault.contains(&call.label), "{fault}");
+                    strategy.kernels[k] = before;
+                }
+            }
+        }
+        let what = |pass: &str| format!("{text}\n{mode:?} after {pass} by {strategy:?}");
+        let mut machines = vec![passes::Machine::Processor; shares.len()];
+        if seed % 2 == 1 {
+            machines[1] = passes::Machine::Gpu;
+        }
+        let placed = partition(&program, &strategy).expect("it was tried");
+        let mut laid_out = layout::assign(&placed, &machines);
+        for (pass, program) in [("partition", &placed), ("layout", &laid_out)] {
+            program
+                .verify()
+                .unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));
+            schedule::verify(program).unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));
+            assert_all_close(&run(program, &given), &expected, &what(pass));
+        }
+        memory::plan(&mut laid_out);
+        assert_all_close(&run(&laid_out, &given), &expected, &what("memory"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn programs_split_among_devices_compute_what_one_device_does(
+        layers in prop::collection::vec(layer(), 0..7),
+        hidden in prop::option::of(1usize..5),
+        batch in 1usize..5,
+        shares in prop_oneof![Just(vec![1, 1]), Just(vec![1, 2]), Just(vec![1, 1, 1])],
+        seed in 0u64..1000,
+    ) {
+        check_placed(&text(&layers, hidden), batch, &shares, seed);
     }
 }
 
@@ -323,6 +402,7 @@ fn every_operation_is_lowered_and_fused_as_its_example_means() {
                 optimizer: Optimizer::default(),
                 opt_level,
                 machine: passes::Machine::Processor,
+                second: None,
             };
             let mut whole: Option<Graph> = None;
             let mut observe = |pass: &str, stage: Stage| match stage {

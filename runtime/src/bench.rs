@@ -8,7 +8,7 @@ use crate::device::sim::predict::{H200, Prediction, predict};
 use crate::executor::{Executor, LaunchTime};
 use crate::{Error, Tensor, weights};
 use ir::DType;
-use ir::plan::{Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
+use ir::plan::{Buffer, Init, LABELS, LEARNING_RATE, Plan, RANDOM_STATE, Role};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -140,7 +140,7 @@ fn kernel_counts(plan: &Plan, counts: &BTreeMap<String, Counts>) -> Vec<KernelCo
             .prepare
             .iter()
             .chain(&plan.step)
-            .find(|launch| launch.kernel == i)?;
+            .find(|launch| launch.kernel_position() == Some(i))?;
         Some(KernelCounts {
             kernel: kernel.symbol.clone(),
             label: launch.label.clone(),
@@ -178,9 +178,14 @@ impl std::fmt::Display for BenchReport {
                 launch.flops as f64 / launch.ns as f64,
                 launch.bytes as f64 / launch.ns as f64,
             );
+            // Of several devices, the number of the one that did it.
+            let device = match devices.contains(',') {
+                true => format!("  {}", launch.device),
+                false => String::new(),
+            };
             writeln!(
                 f,
-                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s  {}",
+                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s{device}  {}",
                 launch.label
             )?;
         }
@@ -209,7 +214,8 @@ impl std::fmt::Display for BenchReport {
 /// Fills every input: images from N(0, 1), labels at random, a small rate, a seed.
 pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     let classes = classes(executor.plan());
-    for buffer in executor.plan().buffers.clone() {
+    let inputs: Vec<Buffer> = executor.plan().interface().cloned().collect();
+    for buffer in inputs {
         let Role::Input { shape } = buffer.role else {
             continue;
         };
@@ -223,7 +229,7 @@ pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
                     .1
             }
             (_, dtype) => {
-                let count = (buffer.bytes / dtype.bytes() as u64) as usize;
+                let count: usize = shape.iter().product();
                 let most = if name == LABELS { classes } else { 2 };
                 let values = (0..count as u64).map(|i| (weights::mix(7, i) % most) as i64);
                 match dtype {

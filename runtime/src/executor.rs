@@ -3,11 +3,12 @@
 use crate::artifact::{Compiled, mode_name};
 use crate::device::sim::counts::Counts;
 use crate::device::{self, BufferId, Device, DeviceSpec, LaunchId};
+use crate::queues::Queues;
 use crate::tensor::{Data, Tensor, type_name};
-use crate::{Error, weights};
+use crate::{Error, parts, weights};
 use ir::DType;
-use ir::plan::{Buffer, Place, Plan, Role};
-use std::collections::BTreeMap;
+use ir::plan::{Buffer, Launch, Place, Plan, Role, Work};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
@@ -20,6 +21,7 @@ const PROFILED: usize = 4;
 pub struct Executor {
     plan: Plan,
     devices: Vec<Box<dyn Device>>,
+    queues: Queues,
     /// Parameters changed since `prepare` last ran.
     stale: bool,
     poison: bool,
@@ -30,8 +32,10 @@ pub struct Executor {
 pub struct LaunchTime {
     /// What it computes: the names of the nodes.
     pub label: String,
-    /// Its kernel's symbol.
+    /// Its kernel's symbol, or `transfer`.
     pub kernel: String,
+    /// Which of the devices did it, by position.
+    pub device: usize,
     /// Nanoseconds from launch to completion.
     pub ns: u64,
     /// Floating-point operations.
@@ -85,9 +89,11 @@ impl Executor {
             .map(open)
             .collect::<Result<Vec<_>, Error>>()?;
         let poison = std::env::var_os(POISON_VARIABLE).is_some_and(|value| value != "0");
+        let queues = Queues::new(&plan, &devices)?;
         Ok(Executor {
             plan,
             devices,
+            queues,
             stale: true,
             poison,
         })
@@ -129,27 +135,44 @@ impl Executor {
         self.write(name, DType::I64, None, bytemuck::cast_slice(values))
     }
 
-    /// Gives a tensor of the interface as it is now.
+    /// Gives a tensor of the interface as it is now. One that lies on several devices is put together of its parts, or
+    /// read from the first that has all of it.
     pub fn get(&mut self, name: &str) -> Result<Tensor, Error> {
-        let id = self.find(name)?;
-        let buffer = &self.plan.buffers[id];
-        let shape = buffer.role.shape().unwrap_or_default().to_vec();
-        let count = buffer.bytes as usize / buffer.dtype.bytes();
-        let device = &mut self.devices[buffer.device];
-        let data = match buffer.dtype {
+        let first = self.find(name)?;
+        let ids: Vec<usize> = self.plan.find_all(name).collect();
+        let whole = ids
+            .iter()
+            .copied()
+            .find(|&id| self.plan.buffers[id].part.is_none());
+        let Buffer { role, dtype, .. } = self.plan.buffers[first].clone();
+        let shape = role.shape().unwrap_or_default().to_vec();
+        let count = shape.iter().product();
+        let mut read = |into: &mut [u8]| match whole {
+            Some(id) => self.devices[self.plan.buffers[id].device].read(BufferId(id), into),
+            None => ids.iter().try_for_each(|&id| {
+                let buffer = &self.plan.buffers[id];
+                let mut bytes = vec![0; buffer.bytes as usize];
+                self.devices[buffer.device].read(BufferId(id), &mut bytes)?;
+                if let Some(part) = &buffer.part {
+                    parts::put(into, &shape, part, dtype.bytes(), &bytes);
+                }
+                Ok(())
+            }),
+        };
+        let data = match dtype {
             DType::F32 => {
                 let mut values = vec![0f32; count];
-                device.read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Data::F32(values)
             }
             DType::I64 => {
                 let mut values = vec![0i64; count];
-                device.read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
+                read(bytemuck::cast_slice_mut(&mut values))?;
                 Data::I64(values)
             }
             DType::U8 => {
                 let mut values = vec![0u8; count];
-                device.read(BufferId(id), &mut values)?;
+                read(&mut values)?;
                 Data::U8(values)
             }
         };
@@ -177,7 +200,10 @@ impl Executor {
         self.prepare()?;
         self.poison_temporaries()?;
         let prepare = self.plan.prepare.len();
-        self.launch_all(prepare..prepare + self.plan.step.len())
+        match self.devices.len() {
+            1 => self.launch_all(prepare..prepare + self.plan.step.len()),
+            _ => self.queues.run(&self.plan, prepare, &mut self.devices),
+        }
     }
 
     /// Packs parameters that were set since the last run; [`Executor::run`] does it by itself.
@@ -209,13 +235,20 @@ impl Executor {
         }
         let launches = self.plan.step.iter().zip(fastest);
         let times = launches.map(|(launch, ns)| {
-            let kernel = &self.plan.kernels[launch.kernel];
+            let (kernel, flops, bytes) = match launch.work {
+                Work::Kernel { kernel, .. } => {
+                    let kernel = &self.plan.kernels[kernel];
+                    (kernel.symbol.clone(), kernel.flops, kernel.bytes)
+                }
+                Work::Transfer { from, .. } => ("transfer".to_string(), 0, 2 * self.plan.buffers[from].bytes),
+            };
             LaunchTime {
                 label: launch.label.clone(),
-                kernel: kernel.symbol.clone(),
+                kernel,
+                device: launch.device,
                 ns,
-                flops: kernel.flops,
-                bytes: kernel.bytes,
+                flops,
+                bytes,
             }
         });
         Ok(times.collect())
@@ -243,7 +276,7 @@ impl Executor {
         let mut found = None;
         self.observe(|executor, position| {
             let launch = executor.plan.step[position].clone();
-            for id in launch.arguments {
+            for id in launch.buffers() {
                 if executor.has_non_finite(id)? {
                     let buffer = executor.plan.buffers[id].name.clone();
                     found = Some(NonFinite {
@@ -271,11 +304,8 @@ impl Executor {
 
     /// The names of the interface tensors whose role satisfies `wanted`, in the plan's order.
     pub fn names(&self, wanted: impl Fn(&Role) -> bool) -> Vec<String> {
-        let buffers = self.plan.buffers.iter();
-        buffers
-            .filter(|b| b.role.shape().is_some() && wanted(&b.role))
-            .map(|b| b.name.clone())
-            .collect()
+        let tensors = self.plan.interface().filter(|b| wanted(&b.role));
+        tensors.map(|b| b.name.clone()).collect()
     }
 
     fn find(&self, name: &str) -> Result<usize, Error> {
@@ -304,7 +334,8 @@ impl Executor {
         }
         let expected = buffer.role.shape().unwrap_or_default();
         let fits = shape.is_none_or(|shape| shape == expected);
-        if dtype != buffer.dtype || !fits || bytes.len() as u64 != buffer.bytes {
+        let all = expected.iter().product::<usize>() * buffer.dtype.bytes();
+        if dtype != buffer.dtype || !fits || bytes.len() != all {
             let count = bytes.len() / dtype.bytes();
             let found = shape.map_or(format!("{count} elements of {dtype}"), |shape| {
                 type_name(dtype, shape)
@@ -315,18 +346,32 @@ impl Executor {
             )));
         }
         self.stale |= matches!(buffer.role, Role::Parameter { .. });
-        self.devices[buffer.device].write(BufferId(id), bytes)
+        for id in self.plan.find_all(name) {
+            let Buffer { device, part, .. } = &self.plan.buffers[id];
+            let device = &mut self.devices[*device];
+            match part {
+                None => device.write(BufferId(id), bytes)?,
+                Some(part) => {
+                    let part = parts::take(bytes, expected, part, dtype.bytes());
+                    device.write(BufferId(id), &part)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Launches a range of the plan's launches (those of `prepare` first, then those of `step`).
     fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
-        self.devices.iter_mut().try_for_each(|device| device.begin())?;
+        let all: Vec<&Launch> = self.plan.prepare.iter().chain(&self.plan.step).collect();
+        let used: BTreeSet<usize> = range.clone().map(|position| all[position].device).collect();
+        used.iter().try_for_each(|&device| self.devices[device].begin())?;
         let launched = range.into_iter().try_for_each(|position| self.launch(position));
-        // Also after a failure: devices must not stay in a run.
-        let ended = self
-            .devices
-            .iter_mut()
-            .try_for_each(|device| device.synchronise());
+        // Also after a failure: devices must not stay in a run. The last to begin is the first to end, since each gives the
+        // calling thread back as it got it.
+        let mut ended = Ok(());
+        for &device in used.iter().rev() {
+            ended = ended.and(self.devices[device].synchronise());
+        }
         launched.and(ended)
     }
 
@@ -337,7 +382,12 @@ impl Executor {
         } else {
             &self.plan.step[position - prepare]
         };
-        self.devices[launch.device].launch(LaunchId(position))
+        let Launch { device, work, .. } = launch;
+        let device = &mut *self.devices[*device];
+        match work {
+            Work::Kernel { .. } => device.launch(LaunchId(position)),
+            Work::Transfer { from, to } => self.queues.transfer(device, *from, *to),
+        }
     }
 
     /// Runs a few launches on their own: buffers set before, others poisoned with NaN, and the bytes of some after.

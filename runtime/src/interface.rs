@@ -27,8 +27,7 @@ impl Interface {
         let fail = |what: String| Error::input(format!("{place} is no image classifier: {what}"));
         let special = [LABELS, LEARNING_RATE, RANDOM_STATE];
         let inputs: Vec<_> = plan
-            .buffers
-            .iter()
+            .interface()
             .filter(|b| matches!(b.role, Role::Input { .. }) && !special.contains(&b.name.as_str()))
             .collect();
         let [image] = inputs.as_slice() else {
@@ -88,8 +87,7 @@ impl Interface {
 /// The outputs that may be logits: one row of scores a sample.
 fn scores(plan: &Plan) -> Vec<&Buffer> {
     let is_scores = |shape: &[usize]| matches!(shape, [n, k] if *n == plan.batch && *k > 0);
-    plan.buffers
-        .iter()
+    plan.interface()
         .filter(|b| matches!(&b.role, Role::Output { shape } if is_scores(shape)))
         .filter(|b| b.dtype == DType::F32 && b.name != LOSS && !b.name.starts_with("grad."))
         .collect()

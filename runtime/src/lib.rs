@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`artifact`] | the `.alx` file: programs, texts, conformance cases; the loader trusts nothing |
 //! | [`device`] | the `Device` trait and the devices; all `unsafe` of this crate |
-//! | [`executor`] | walks a plan: tensors in by name, launches, tensors out |
+//! | [`executor`] | walks a plan: tensors in by name, launches, tensors out; [`queues`] on several devices, [`parts`] of tensors |
 //! | [`weights`] | parameters in safetensors files, and how they start |
 //! | [`mod@run`], [`mod@bench`] | one run, warm timing |
 //! | [`mod@check`], [`kernel_check`] | conformance cases of programs and of single kernels |
@@ -39,8 +39,10 @@ pub mod interface;
 pub mod interrupt;
 pub mod kernel_check;
 pub mod metrics;
+pub mod parts;
 pub mod predict;
 pub mod preparation;
+pub mod queues;
 pub mod recipe;
 pub mod run;
 pub mod schedule;

@@ -89,7 +89,7 @@ pub fn initial_values(plan: &Plan) -> Vec<(String, Vec<usize>, Init)> {
         }
         _ => None,
     };
-    plan.buffers.iter().filter_map(initial).collect()
+    plan.interface().filter_map(initial).collect()
 }
 
 /// Name and shape of every parameter of a plan.
@@ -98,7 +98,7 @@ pub fn parameters(plan: &Plan) -> Vec<(String, Vec<usize>)> {
         Role::Parameter { shape, .. } => Some((buffer.name.clone(), shape.clone())),
         _ => None,
     };
-    plan.buffers.iter().filter_map(parameter).collect()
+    plan.interface().filter_map(parameter).collect()
 }
 
 /// Initial values: each element a pure function of `seed`, its tensor's name and its place, whatever else there

@@ -248,7 +248,7 @@ fn unsound_plans_are_refused() {
     };
     refuse(&plan(|p| p["version"] = json!(99)), "format version 99");
     refuse(
-        &plan(|p| p["step"][0]["arguments"][0] = json!(1000)),
+        &plan(|p| p["step"][0]["work"]["kernel"]["arguments"][0] = json!(1000)),
         "names buffer 1000",
     );
     refuse(

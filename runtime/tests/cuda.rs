@@ -35,6 +35,7 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
         device: 0,
         role,
         place: Place::Own,
+        part: None,
     };
     let shape = vec![count];
     let plan = Plan {
@@ -53,17 +54,13 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
             tasks: count as u64 / 32,
             threads: 32,
             shared_bytes: 100_000,
+            operands: 1,
             argument_bytes: vec![4 * count as u64; 2],
             flops: 0,
             bytes: 0,
         }],
         prepare: vec![],
-        step: vec![Launch {
-            label: "layer1".into(),
-            kernel: 0,
-            device: 0,
-            arguments: vec![0, 1],
-        }],
+        step: vec![Launch::kernel("layer1", 0, 0, vec![0, 1])],
         flops: 1,
     };
     let x: Vec<f32> = (0..count).map(|i| (i % 1009) as f32 - 500.0).collect();
@@ -214,6 +211,19 @@ fn the_best_text_for_the_gpu_is_taken() {
             String::from_utf8_lossy(&output.stderr)
         );
         let log = std::fs::read_to_string(place.log()).unwrap();
+        assert!(log.starts_with(loaded), "{capability}: {log}");
+    }
+    // Of two for 9.0, the one that is for it alone.
+    let both = Driver::new(&artifact("scale", COUNT, &["sm_90", "sm_90a", "sm_80"]));
+    for (capability, loaded) in [("90", "module sm_90a"), ("100", "module sm_90\n")] {
+        let _ = std::fs::remove_file(both.log());
+        let output = both.check("cuda:0", &[("FAKE_CUDA_CAPABILITY", capability)]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let log = std::fs::read_to_string(both.log()).unwrap();
         assert!(log.starts_with(loaded), "{capability}: {log}");
     }
     // sm_90a runs on 9.0 alone.

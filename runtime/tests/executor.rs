@@ -109,8 +109,14 @@ fn unsound_plans_never_run() {
     type Damage = fn(&mut Compiled);
     let damages: [(Damage, &str); 8] = [
         (|p| p.plan.version = VERSION + 1, "format version"),
-        (|p| p.plan.step[0].arguments[2] = 99, "names buffer 99"),
-        (|p| p.plan.step[0].kernel = 99, "names kernel 99"),
+        (
+            |p| p.plan.step[0] = launch("plus", 1, &[0, 2, 99]),
+            "names buffer 99",
+        ),
+        (
+            |p| p.plan.step[0] = launch("plus", 99, &[0, 2, 3]),
+            "names kernel 99",
+        ),
         (
             |p| p.plan.buffers[3].place = ir::plan::Place::Arena(128),
             "in an arena",

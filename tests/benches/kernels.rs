@@ -72,7 +72,7 @@ fn executor(batch: usize, body: &str) -> Executor {
         recipe: Recipe::default(),
         dropout: false,
         opt_level: 2,
-        target: codegen::Target::Host(HostTarget::native()),
+        targets: vec![codegen::Target::Host(HostTarget::native())],
         with_cases: false,
         emit: vec![],
     };

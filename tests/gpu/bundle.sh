@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 folder=${1:?usage: bundle.sh FOLDER [TARGET]}
-target=${2:-sm_90}
+target=${2:-sm_90a}
 cargo build --release --workspace
 bin=${CARGO_TARGET_DIR:-target}/release
 mkdir -p "$folder"

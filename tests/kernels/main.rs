@@ -5,6 +5,7 @@
 
 mod examples;
 mod harness;
+mod layouts;
 mod nets;
 mod ops;
 mod scalars;

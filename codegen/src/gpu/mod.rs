@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`contraction`] | sums of products: convolutions, their gradients, matrix products; tiles in shared memory |
 //! | [`rows`] | long sums of few points: a block a point, or threads side by side on adjacent points |
+//! | [`transpose`] | points whose reads and outputs run along different loops in memory; by way of shared memory |
 //! | [`points`] | everything else: a thread a point, or four adjacent ones |
 //! | [`peak`] | kernels that only reach a limit |
 //! | [`thread`] | the frame of a kernel, shared memory, numbers of loops |
@@ -16,6 +17,7 @@ pub mod peak;
 pub mod points;
 pub mod rows;
 pub mod thread;
+pub mod transpose;
 
 use crate::access::{Access, Operand};
 use crate::kernel::{KernelText, Resolved};
@@ -57,12 +59,14 @@ impl Precision {
 }
 
 /// The kernels of a nest, in the order they run; all take operands, results and, where one has it, scratch memory.
+/// `warpgroups` says that the architecture has `wgmma`.
 pub fn lower(
     nest: &Nest,
     operands: &[Operand],
     results: &[Operand],
     in_place: bool,
     precision: Precision,
+    warpgroups: bool,
 ) -> Vec<KernelText> {
     let call = Call {
         arguments: [operands, results].concat(),
@@ -70,12 +74,18 @@ pub fn lower(
     };
     let mut resolved = Resolved::new(nest, operands, results);
     if let Some((a, b)) = nest.contraction()
-        && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision)
+        && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision, warpgroups)
     {
         return texts;
     }
     resolved.collapse();
-    rows::lower(&resolved, &call).unwrap_or_else(|| vec![points::lower(&resolved, &call, None)])
+    rows::lower(&resolved, &call).unwrap_or_else(|| vec![lower_points(&resolved, &call, None)])
+}
+
+/// The kernel of a nest that gives every point to one thread. `partial` names what an earlier kernel left to be added:
+/// its scratch memory is passed on.
+fn lower_points(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelText {
+    transpose::lower(nest, call, partial).unwrap_or_else(|| points::lower(nest, call, partial))
 }
 
 /// What kernels of one nest are passed.

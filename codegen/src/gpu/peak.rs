@@ -1,7 +1,9 @@
-//! Kernels that do nothing but reach a limit: multiply-adds, or tensor cores, on registers alone.
+//! Kernels that do nothing but reach a limit: multiply-adds, or tensor cores, on registers alone or, for warpgroups, on one
+//! step in shared memory.
 
 use super::Precision;
-use super::thread::{Grid, frame};
+use super::contraction::warpgroup::{self, ALIGNMENT, DEEP, LINE};
+use super::thread::{Grid, barrier, frame, store_shared};
 use crate::access::Operand;
 use crate::kernel::KernelText;
 use crate::mlir::{Body, Value};
@@ -15,6 +17,10 @@ pub const ROUNDS: u64 = 4096;
 const SUMS: usize = 16;
 /// Products of a warp in a round.
 const PRODUCTS: usize = 8;
+/// Columns of a warpgroup's products.
+const COLUMNS: usize = 128;
+/// Rows of a block of two warpgroups.
+const ROWS: usize = 128;
 
 /// Elements of the one result: a sum a thread, so that nothing is left out.
 pub fn elements() -> usize {
@@ -22,11 +28,18 @@ pub fn elements() -> usize {
 }
 
 /// A kernel with one result of [`elements`], and its floating-point operations.
-pub fn kernel(result: &Operand, precision: Precision, rounds: u64) -> (KernelText, u64) {
+/// `warpgroups` says that the architecture has `wgmma`.
+pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: u64) -> (KernelText, u64) {
+    let warpgroups = warpgroups && precision == Precision::Tf32;
     let grid = Grid {
         blocks: BLOCKS,
         threads: THREADS,
-        shared_bytes: 0,
+        shared_bytes: if warpgroups {
+            (4 * LINE * (ROWS + COLUMNS)) as u32
+        } else {
+            0
+        },
+        shared_align: ALIGNMENT,
         registers: 0,
     };
     let text = frame(
@@ -39,6 +52,7 @@ pub fn kernel(result: &Operand, precision: Precision, rounds: u64) -> (KernelTex
             let start = body.op(format_args!("arith.sitofp {word} : i32 to f32"));
             let sum = match precision {
                 Precision::F32 => multiply_adds(body, start, rounds),
+                _ if warpgroups => warpgroup_products(body, start, thread, rounds),
                 _ => matrix_products(body, start, precision, rounds),
             };
             let address = body.global_address("%a0", "f32", number);
@@ -48,6 +62,7 @@ pub fn kernel(result: &Operand, precision: Precision, rounds: u64) -> (KernelTex
     let threads = BLOCKS * u64::from(THREADS) * rounds;
     let flops = match precision {
         Precision::F32 => threads * SUMS as u64 * 2,
+        _ if warpgroups => threads / 128 * (LINE / DEEP) as u64 * 2 * 64 * (COLUMNS * DEEP) as u64,
         Precision::Tf32 => threads / 32 * PRODUCTS as u64 * 2 * 16 * 8 * 8,
         Precision::Bf16 => threads / 32 * PRODUCTS as u64 * 2 * 16 * 8 * 16,
     };
@@ -104,5 +119,21 @@ fn matrix_products(body: &mut Body, start: Value, precision: Precision, rounds: 
             made.extend((0..4).map(|i| body.op(format_args!("llvm.extractvalue {product}[{i}] : {ty}"))));
         }
         made
+    })
+}
+
+fn warpgroup_products(body: &mut Body, start: Value, thread: Value, rounds: u64) -> Value {
+    for word in 0..LINE * (ROWS + COLUMNS) / THREADS as usize {
+        let word = body.sum((word * THREADS as usize) as i64, &[(thread, 1)]);
+        store_shared(body, word, start, 1);
+    }
+    warpgroup::show_copies(body);
+    barrier(body);
+    let group = body.index_op("divui", thread, 128);
+    let stage = body.index(0);
+    let pairs = warpgroup::descriptors(body, group, stage, LINE * ROWS);
+    repeat(body, start, (COLUMNS / 2, rounds), |body, sums| {
+        let sums = warpgroup::begin(body, COLUMNS, &pairs, sums);
+        warpgroup::wait(body, &sums)
     })
 }

@@ -10,7 +10,7 @@ use crate::kernel::{KernelText, Resolved, decode};
 use crate::loops::write_point;
 use crate::mlir::Body;
 use crate::scalar::{Lanes, Math};
-use ir::nest::{Expr, Loop};
+use ir::nest::Loop;
 
 const THREADS: usize = 256;
 /// Lanes of a vector of 16 bytes.
@@ -32,6 +32,7 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
         blocks: total.div_ceil(THREADS) as u64,
         threads: THREADS as u32,
         shared_bytes: 0,
+        shared_align: 16,
         registers: 0,
     };
     let mut arguments = call.arguments.clone();
@@ -65,17 +66,6 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
 pub fn is_vector(nest: &Resolved, l: Loop) -> bool {
     let fits = |access: &crate::access::Access| !access.depends_on(l) || access.is_aligned(l, VECTOR);
     let outputs = nest.outputs.iter().all(|o| o.0.is_aligned(l, VECTOR));
-    outputs && nest.extent(l).is_multiple_of(VECTOR) && used_reads(nest).all(|read| fits(&nest.reads[read]))
-}
-
-/// The reads that expressions of a nest refer to.
-fn used_reads(nest: &Resolved) -> impl Iterator<Item = usize> {
-    let mut used = vec![false; nest.reads.len()];
-    let mut visit = |e: &Expr| match e {
-        Expr::Read(read) | Expr::Inside(read) => used[*read] = true,
-        _ => {}
-    };
-    nest.body.walk(&mut visit);
-    nest.outputs.iter().for_each(|(_, value)| value.walk(&mut visit));
-    used.into_iter().enumerate().filter(|u| u.1).map(|u| u.0)
+    let mut reads = nest.reads.iter().zip(nest.used_reads());
+    outputs && nest.extent(l).is_multiple_of(VECTOR) && reads.all(|read| !read.1 || fits(read.0))
 }

@@ -6,7 +6,7 @@
 
 use super::points::{VECTOR, is_vector};
 use super::thread::{Grid, barrier, below, both, frame, lanes_type, load_shared, store_shared};
-use super::{Call, PROCESSORS, Partial, parts, points};
+use super::{Call, PROCESSORS, Partial, lower_points, parts};
 use crate::emit::{Point, Scope};
 use crate::kernel::{KernelText, Resolved, decode};
 use crate::mlir::{Body, Value};
@@ -52,6 +52,7 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
         blocks: (blocks * schedule.parts) as u64,
         threads: (schedule.across * schedule.along) as u32,
         shared_bytes,
+        shared_align: 16,
         registers: 0,
     };
     let partial = (schedule.parts > 1).then(|| {
@@ -70,7 +71,7 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
         scratch: Some(partial.scratch.clone()),
         ..text
     };
-    Some(vec![first, points::lower(&partial.finish, call, Some(&partial))])
+    Some(vec![first, lower_points(&partial.finish, call, Some(&partial))])
 }
 
 impl<'a> Schedule<'a> {

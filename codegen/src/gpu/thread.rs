@@ -14,6 +14,8 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes.
     pub shared_bytes: u32,
+    /// What the address of shared memory is a multiple of, in bytes.
+    pub shared_align: u32,
     /// Registers of a thread at the most; 0 leaves that to the assembler.
     pub registers: u32,
 }
@@ -41,11 +43,12 @@ pub fn frame(
         .map(|i| format!("{}: !llvm.ptr<1>{alias}", argument_name(i)))
         .collect();
     let shared = match grid.shared_bytes {
-        0 => "",
-        _ => {
-            "llvm.mlir.global external @KERNEL_shared() {addr_space = 3 : i32, alignment = 16 : i64} : \
-             !llvm.array<0 x i8>\n"
-        }
+        0 => String::new(),
+        _ => format!(
+            "llvm.mlir.global external @KERNEL_shared() {{addr_space = 3 : i32, alignment = {} : i64}} : \
+             !llvm.array<0 x i8>\n",
+            grid.shared_align
+        ),
     };
     let registers = match grid.registers {
         0 => String::new(),

@@ -5,7 +5,7 @@
 
 use ir::interpreter::{check_coverage, evaluate_nest};
 use ir::nest::Nest;
-use ir::plan::{Place, Role};
+use ir::plan::{Part, Place, Role};
 use ir::program::{KernelCall, Program, ValueId};
 use ir::types::DType;
 use std::collections::HashMap;
@@ -63,8 +63,10 @@ pub fn run(program: &Program, given: &Named) -> Named {
             let tensor = given
                 .get(&value.name)
                 .unwrap_or_else(|| panic!("{} is not given", value.name));
+            let part = value.part.clone().unwrap_or_else(|| Part::whole(&tensor.extents));
+            let tensor = cut(tensor, &part);
             assert_eq!(tensor.extents, value.extents, "{}", value.name);
-            buffers.insert(ValueId(v), tensor.clone());
+            buffers.insert(ValueId(v), tensor);
         }
     }
     for kernel in &program.kernels {
@@ -108,9 +110,38 @@ pub fn run(program: &Program, given: &Named) -> Named {
         .iter()
         .enumerate()
         .filter(|(_, value)| leaves(&value.role));
-    values
-        .map(|(v, value)| (value.name.clone(), buffers[&ValueId(v)].clone()))
-        .collect()
+    let mut left = Named::new();
+    for (v, value) in values {
+        let shape = value.role.shape().expect("leaves are of the interface");
+        let count = shape.iter().product();
+        let whole = left
+            .entry(value.name.clone())
+            .or_insert_with(|| Tensor::new(value.dtype, shape, vec![f64::NAN; count]));
+        let part = value.part.clone().unwrap_or_else(|| Part::whole(shape));
+        for (&x, at) in buffers[&ValueId(v)].data.iter().zip(elements(shape, &part)) {
+            let copied = whole.data[at].is_nan() || whole.data[at] == x;
+            assert!(copied, "copies of {} differ at {at}", value.name);
+            whole.data[at] = x;
+        }
+    }
+    left
+}
+
+/// The places of a part's elements in its tensor, row-major.
+fn elements(shape: &[usize], part: &Part) -> Vec<usize> {
+    let mut places = vec![0];
+    for ((&extent, &from), &count) in shape.iter().zip(&part.offset).zip(&part.shape) {
+        let along = |place: usize| (from..from + count).map(move |i| place * extent + i);
+        places = places.into_iter().flat_map(along).collect();
+    }
+    places
+}
+
+/// A part of a tensor.
+fn cut(tensor: &Tensor, part: &Part) -> Tensor {
+    let places = elements(&tensor.extents, part);
+    let data = places.into_iter().map(|at| tensor.data[at]).collect();
+    Tensor::new(tensor.dtype, &part.shape, data)
 }
 
 /// Checks that a kernel may overwrite an operand with an output: no element depends on another of the operand.
@@ -152,8 +183,9 @@ fn overlap(program: &Program, a: ValueId, b: ValueId) -> bool {
             Place::Own => None,
         }
     };
+    let same_device = program.value(a).device == program.value(b).device;
     match (range(a), range(b)) {
-        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+        (Some(a), Some(b)) => same_device && a.start < b.end && b.start < a.end,
         _ => a == b,
     }
 }

@@ -201,16 +201,6 @@ impl Artifact {
             {
                 return Err(damaged(format!("{target:?} is no architecture, as sm_90 is")));
             }
-            let mut names = BTreeSet::new();
-            let interface = plan.buffers.iter().filter(|buffer| buffer.role.shape().is_some());
-            for buffer in interface {
-                if !names.insert(&buffer.name) {
-                    return Err(damaged(format!(
-                        "{mode}/plan.json: two tensors are named {}",
-                        buffer.name
-                    )));
-                }
-            }
         }
         match self
             .cases

@@ -75,6 +75,7 @@ mod tests {
             device: 0,
             role,
             place: Place::Own,
+            part: None,
         };
         let init = Init::Constant(0.0);
         Plan {

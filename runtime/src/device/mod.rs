@@ -12,7 +12,8 @@ pub mod sim;
 
 use crate::Error;
 use crate::artifact::Compiled;
-use std::collections::BTreeMap;
+use ir::plan::{Launch, Plan};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Position in [`ir::plan::Plan::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,14 +48,35 @@ pub trait Device: Send {
     /// Starts a launch; it may still run when this returns.
     fn launch(&mut self, launch: LaunchId) -> Result<(), Error>;
 
-    /// Waits until everything that was launched is done.
+    /// Waits until everything that was launched in this run is done; the run goes on.
+    fn complete(&mut self) -> Result<(), Error>;
+
+    /// Waits until everything that was launched is done; the run is over.
     fn synchronise(&mut self) -> Result<(), Error>;
+
+    /// A buffer as other devices read it.
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error>;
+
+    /// Copies a buffer of another device into one of the same size, and waits for it.
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error>;
 
     /// Nanoseconds that the last run took by the device's own clock, if it has one.
     fn elapsed_ns(&self) -> Option<u64>;
 
     /// What each kernel did so far, by symbol, if the device counts it.
     fn counts(&self) -> Option<&BTreeMap<String, sim::counts::Counts>>;
+}
+
+/// A buffer that another device reads while its own goes on with other work. It keeps the memory.
+///
+/// It must not be read while something writes there. The check of a plan shows that every launch which does is waited
+/// for, and executors keep the waits.
+pub trait Outlet: Send + Sync {
+    /// Copies all of it.
+    fn read(&self, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// Where it lies, if on a GPU.
+    fn on_gpu(&self) -> Option<(&cuda::driver::Gpu, u64)>;
 }
 
 /// A device as named on the command line.
@@ -129,6 +151,13 @@ impl std::fmt::Display for DeviceSpec {
             DeviceSpec::Sim(Some(number)) => write!(f, "sim:{number}"),
         }
     }
+}
+
+/// The kernels that a device launches, by position in the plan.
+fn kernels_of(plan: &Plan, position: usize) -> BTreeSet<usize> {
+    let launches = plan.prepare.iter().chain(&plan.step);
+    let here = launches.filter(|launch| launch.device == position);
+    here.filter_map(Launch::kernel_position).collect()
 }
 
 /// Opens a device for `program`, as the device at `position` of its plan. The plan has passed its check.

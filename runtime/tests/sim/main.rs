@@ -3,6 +3,7 @@
 
 mod faults;
 mod results;
+mod warpgroup;
 
 use ir::DType;
 use ir::plan::{self, Buffer, Kernel, Launch, Mode, Place, Plan, Role};
@@ -38,6 +39,7 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         device: 0,
         role,
         place: Place::Own,
+        part: None,
     };
     let shape = vec![COUNT];
     Compiled {
@@ -57,17 +59,13 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
                 tasks: blocks,
                 threads,
                 shared_bytes: 256,
+                operands: 1,
                 argument_bytes: vec![4 * COUNT as u64; 2],
                 flops: 0,
                 bytes: 0,
             }],
             prepare: vec![],
-            step: vec![Launch {
-                label: "layer".into(),
-                kernel: 0,
-                device: 0,
-                arguments: vec![0, 1],
-            }],
+            step: vec![Launch::kernel("layer", 0, 0, vec![0, 1])],
             flops: 0,
         },
         graph: String::new(),
@@ -75,7 +73,12 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         predicted_ms: None,
         host: None,
         ptx: vec![Ptx {
-            target: "sm_90".into(),
+            target: if text.contains(".target sm_90a") {
+                "sm_90a"
+            } else {
+                "sm_90"
+            }
+            .into(),
             text,
         }],
     }

@@ -109,7 +109,10 @@ result cuStreamDestroy_v2(void *stream) { return (void)stream, OK; }
 result cuModuleLoadDataEx(void **module, const void *image, unsigned n, int *options, void **values) {
   (void)options;
   *module = NULL;
-  say("module", strstr(image, ".target sm_80") ? " sm_80" : strstr(image, ".target sm_90") ? " sm_90" : " other");
+  say("module", strstr(image, ".target sm_80")    ? " sm_80"
+                : strstr(image, ".target sm_90a") ? " sm_90a"
+                : strstr(image, ".target sm_90")  ? " sm_90"
+                                                  : " other");
   if (!getenv("FAKE_CUDA_JIT"))
     return OK;
   if (n == 2)

@@ -40,6 +40,7 @@ pub fn buffer(name: &str, dtype: DType, count: usize, role: Role) -> Buffer {
         device: 0,
         role,
         place: Place::Own,
+        part: None,
     }
 }
 
@@ -82,18 +83,14 @@ pub fn kernel(symbol: &str, tasks: usize, argument_bytes: &[usize]) -> Kernel {
         threads: 0,
         shared_bytes: 0,
         argument_bytes,
+        operands: 0,
         flops: tasks as u64,
         bytes,
     }
 }
 
 pub fn launch(label: &str, kernel: usize, arguments: &[usize]) -> Launch {
-    Launch {
-        label: label.into(),
-        kernel,
-        device: 0,
-        arguments: arguments.into(),
-    }
+    Launch::kernel(label, 0, kernel, arguments.into())
 }
 
 pub fn plan(mode: Mode, batch: usize, buffers: Vec<Buffer>, kernels: Vec<Kernel>, step: Vec<Launch>) -> Plan {

@@ -1,6 +1,7 @@
 //! Sides, tile and parts of a contraction.
 
-use super::{Along, Schedule, Side, Tile};
+use super::warpgroup::{ALIGNMENT, LINE};
+use super::{Along, Lines, Schedule, Side, Tile, Unit};
 use crate::access::Access;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::Grid;
@@ -8,36 +9,67 @@ use crate::gpu::{PROCESSORS, Precision, parts};
 use crate::kernel::Resolved;
 use ir::nest::Loop;
 
-/// Tiles of f32 arithmetic; a part is a thread's.
+/// Tiles of f32 arithmetic.
 const THREAD_TILES: [Tile; 3] = [
-    tile(128, 16, 256, (8, 8)),
-    tile(64, 16, 128, (8, 4)),
-    tile(32, 16, 64, (4, 4)),
+    square(128, 16, 256, Unit::Thread, (8, 8), 1.0),
+    square(64, 16, 128, Unit::Thread, (8, 4), 0.7),
+    square(32, 16, 64, Unit::Thread, (4, 4), 0.4),
 ];
-/// Tiles of tensor cores; a part is a warp's.
+/// Tiles of tensor cores.
 const WARP_TILES: [Tile; 3] = [
-    tile(128, 32, 256, (64, 32)),
-    tile(64, 32, 128, (32, 32)),
-    tile(32, 32, 128, (16, 16)),
+    square(128, 32, 256, Unit::Warp, (64, 32), 1.0),
+    square(64, 32, 128, Unit::Warp, (32, 32), 0.7),
+    square(32, 32, 128, Unit::Warp, (16, 16), 0.4),
 ];
-/// The share of the peak that each size of tile can reach: small ones load more for each product.
-const REUSE: [f64; 3] = [1.0, 0.7, 0.4];
+/// Tiles of tensor cores where these multiply for warpgroups. What has few rows and columns is left to warps.
+const WARPGROUP_TILES: [Tile; 6] = [
+    warpgroups(128, 128, 1.0),
+    warpgroups(128, 96, 0.9),
+    warpgroups(128, 64, 0.75),
+    warpgroups(64, 128, 0.75),
+    warpgroups(64, 64, 0.6),
+    square(32, 32, 128, Unit::Warp, (16, 16), 0.3),
+];
 /// Steps of the depth that a block does at least before others share it.
 const STEPS: usize = 8;
 
-const fn tile(size: usize, depth: usize, threads: usize, part: (usize, usize)) -> Tile {
+const fn square(
+    size: usize,
+    depth: usize,
+    threads: usize,
+    unit: Unit,
+    part: (usize, usize),
+    reuse: f64,
+) -> Tile {
     Tile {
         rows: size,
         columns: size,
         depth,
         stages: 3,
         threads,
+        unit,
         part,
+        reuse,
+    }
+}
+
+/// A tile with a warpgroup for every 64 rows.
+const fn warpgroups(rows: usize, columns: usize, reuse: f64) -> Tile {
+    Tile {
+        rows,
+        columns,
+        ..square(0, LINE, 2 * rows, Unit::Warpgroup, (16, columns), reuse)
     }
 }
 
 impl<'a> Schedule<'a> {
-    pub(super) fn new(nest: &'a Resolved, a: usize, b: usize, precision: Precision) -> Schedule<'a> {
+    pub(super) fn new(
+        nest: &'a Resolved,
+        a: usize,
+        b: usize,
+        precision: Precision,
+        warpgroups: bool,
+    ) -> Schedule<'a> {
         let (left, right) = (&nest.reads[a], &nest.reads[b]);
         let (mut batch, mut lefts, mut rights) = (vec![], vec![], vec![]);
         for l in nest.parallel_loops() {
@@ -66,10 +98,10 @@ impl<'a> Schedule<'a> {
         let count = |loops: &[Loop]| loops.iter().map(|&l| nest.extent(l)).product::<usize>();
         let sizes = (count(&lefts), count(&rights));
         let (terms, batches) = (count(&depth), count(&batch));
-        let tiles = if precision == Precision::F32 {
-            THREAD_TILES
-        } else {
-            WARP_TILES
+        let tiles: &[Tile] = match precision {
+            Precision::F32 => &THREAD_TILES,
+            Precision::Tf32 if warpgroups => &WARPGROUP_TILES,
+            Precision::Tf32 | Precision::Bf16 => &WARP_TILES,
         };
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
         let split = |tile: &Tile| {
@@ -78,18 +110,15 @@ impl<'a> Schedule<'a> {
         };
         // Time of the whole in units of a product at full speed: products of whole tiles, on the processors that
         // have a block.
-        let cost = |tile: &Tile, reuse: f64| {
+        let cost = |tile: &Tile| {
             let (blocks, parts) = (blocks(tile), split(tile));
             let waves = (blocks * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
-            waves * (tile.rows * tile.columns) as f64 / reuse
+            waves * (tile.rows * tile.columns) as f64 / tile.reuse
         };
-        let best = tiles
-            .iter()
-            .zip(REUSE)
-            .min_by(|(a, x), (b, y)| cost(a, *x).total_cmp(&cost(b, *y)));
-        let tile = *best.expect("there are three tiles").0;
+        let best = tiles.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
+        let tile = *best.expect("there are tiles");
         let side = |read: usize, loops: Vec<Loop>, elements: usize| {
-            Side::new(nest, read, loops, &depth, precision, elements, tile.depth)
+            Side::new(nest, read, loops, &depth, elements, &tile)
         };
         Schedule {
             nest,
@@ -126,11 +155,17 @@ impl<'a> Schedule<'a> {
             blocks: self.block_extents().iter().map(|&n| n as u64).product(),
             threads: self.tile.threads as u32,
             shared_bytes: (self.stage_words() * self.tile.stages * 4) as u32,
-            // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; of
-            // bf16, it spills when it is told (tried with ptxas 13.3 on every model: tests/ptx.rs).
-            registers: match self.precision {
-                Precision::Bf16 if self.tile.threads > 128 => 0,
+            // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; those
+            // of warpgroups it gives what they need, at the most 128 but for the first convolution (tried with ptxas 13.3
+            // on every model: tests/ptx.rs).
+            registers: match self.tile.unit {
+                Unit::Warpgroup => 0,
                 _ => 168,
+            },
+            shared_align: if self.tile.unit == Unit::Warpgroup {
+                ALIGNMENT
+            } else {
+                16
             },
         }
     }
@@ -147,9 +182,8 @@ impl Side {
         read: usize,
         loops: Vec<Loop>,
         depth: &[Loop],
-        precision: Precision,
-        tile: usize,
-        steps: usize,
+        elements: usize,
+        tile: &Tile,
     ) -> Side {
         let access = &nest.reads[read];
         let step = |l: Option<&Loop>| l.and_then(|&l| access.step(l)).map_or(i64::MAX, i64::abs);
@@ -163,19 +197,23 @@ impl Side {
         };
         let whole =
             fastest.is_some_and(|&l| nest.extent(l).is_multiple_of(VECTOR) && access.is_aligned(l, VECTOR));
-        // Threads read shared memory along the side. Tensor cores take single elements, whichever way lines run.
-        let by_depth = precision == Precision::F32 || along == Along::Side;
-        let vector = if whole && (along == Along::Side || !by_depth) {
+        // Threads read shared memory along the side. Warps take single elements, whichever way lines run.
+        let lines = match (tile.unit, along) {
+            (Unit::Thread, _) | (Unit::Warp, Along::Side) => Lines::Depths,
+            (Unit::Warp, Along::Depth) => Lines::Elements,
+            (Unit::Warpgroup, _) => Lines::Swizzled,
+        };
+        let vector = if whole && (along == Along::Side) == (lines == Lines::Depths) {
             VECTOR
         } else {
             1
         };
         // Padding that puts the lanes of a warp into different banks; see `multiply`.
-        let padding = match (precision, by_depth) {
-            (Precision::F32, _) | (_, true) => 4,
-            (_, false) => 8,
+        let (line, count, padding) = match lines {
+            Lines::Depths => (elements, tile.depth, 4),
+            Lines::Elements => (tile.depth, elements, 8),
+            Lines::Swizzled => (tile.depth, elements, 0),
         };
-        let (line, lines) = if by_depth { (tile, steps) } else { (steps, tile) };
         let extent = loops.iter().map(|&l| nest.extent(l)).product();
         Side {
             read,
@@ -183,10 +221,10 @@ impl Side {
             extent,
             along,
             vector,
-            tile,
+            tile: elements,
+            lines,
             stride: line + padding,
-            by_depth,
-            words: (line + padding) * lines,
+            words: (line + padding) * count,
         }
     }
 }

@@ -9,7 +9,7 @@
 //!   multiple of 32 they are one pair of words, `8g + 2t`, for half a warp at a time; in lines of elements with 4 more,
 //!   words `g + 8t` of two lines.
 
-use super::{Schedule, Side};
+use super::{Lines, Schedule, Side, Unit};
 use crate::gpu::Precision;
 use crate::gpu::thread::load_shared;
 use crate::mlir::{Body, Value};
@@ -31,7 +31,7 @@ pub(super) struct Position {
 
 impl Schedule<'_> {
     pub(super) fn on_tensor_cores(&self) -> bool {
-        self.precision != Precision::F32
+        self.tile.unit != Unit::Thread
     }
 
     /// Sums that a thread holds.
@@ -165,7 +165,8 @@ impl Schedule<'_> {
         (start, offset, depth): (usize, usize, usize),
     ) -> [Value; 2] {
         let pair = |body: &mut Body, depth: usize| {
-            let (along, across) = if side.by_depth {
+            let by_depth = side.lines == Lines::Depths;
+            let (along, across) = if by_depth {
                 (1, side.stride)
             } else {
                 (side.stride, 1)
@@ -178,7 +179,7 @@ impl Schedule<'_> {
                 (at.member, 2 * across as i64),
             ];
             let word = body.sum(constant as i64, &terms);
-            if side.by_depth {
+            if by_depth {
                 let next = body.sum(across as i64, &[(word, 1)]);
                 return [load_shared(body, word, 1), load_shared(body, next, 1)];
             }

@@ -1,7 +1,7 @@
 //! The kernel: its loop over the depth, and the outputs of finished sums.
 
 use super::multiply::{FRAGMENT, Position};
-use super::{Partial, Schedule};
+use super::{Partial, Schedule, Unit, warpgroup};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
 use crate::gpu::thread::{barrier, below, lanes_type};
@@ -48,6 +48,7 @@ impl Schedule<'_> {
             self.fetch(body, &self.columns, loops, first.1, thread),
         ];
         let at = self.position(body, thread);
+        let group = body.index_op("divui", thread, 128);
         let from = body.sum(0, &[(part, steps * depth)]);
         let end = {
             let all = body.index(self.terms() as i64);
@@ -78,10 +79,20 @@ impl Schedule<'_> {
         let mut sums = body.for_carry(low, high, 1, &carried, &types, |body, step, carried| {
             let (sums, places) = carried.split_at(self.sums());
             body.line(format_args!("nvvm.cp.async.wait.group {}", stages - 2));
+            if self.tile.unit == Unit::Warpgroup {
+                warpgroup::show_copies(body);
+            }
             barrier(body);
             let ahead = body.sum((stages as i64 - 1) * depth, &[(from, 1), (step, depth)]);
-            start(body, places[1], ahead);
-            let mut sums = self.multiply(body, &at, places[0], sums);
+            let mut sums = if self.tile.unit == Unit::Warpgroup {
+                // The products are made while the threads copy.
+                let sums = self.begin_products(body, group, places[0], sums);
+                start(body, places[1], ahead);
+                warpgroup::wait(body, &sums)
+            } else {
+                start(body, places[1], ahead);
+                self.multiply(body, &at, places[0], sums)
+            };
             for &place in places {
                 let (next, around) = (body.sum(words, &[(place, 1)]), body.index(0));
                 let last = body.index((stages as i64 - 1) * words);
@@ -168,6 +179,14 @@ impl Schedule<'_> {
                 Some(partial) => whole(&partial.access),
                 None => self.nest.outputs.iter().all(|output| whole(&output.0)),
             }
+    }
+
+    /// Whether neighbouring columns are neighbours in all outputs. Where they are not, as in gradients of weights that
+    /// were read channels last, sums go to scratch memory as they come, and another kernel rearranges them.
+    pub(super) fn writes_along_columns(&self) -> bool {
+        let mut outputs = self.nest.outputs.iter();
+        let last = self.columns.loops.last();
+        last.is_none_or(|&l| outputs.all(|output| output.0.step(l) == Some(1)))
     }
 
     /// Sets the loops that a number counts.

@@ -23,6 +23,8 @@ enum Kind {
 
 // SAFETY: a region owns its memory; moving the owner to another thread moves that right with it.
 unsafe impl Send for Region {}
+// SAFETY: shared, a region gives its address only; whoever follows it says why they may.
+unsafe impl Sync for Region {}
 
 impl Region {
     /// A region of at least `bytes`.

@@ -9,15 +9,17 @@ mod pool;
 pub use cores::{Cores, HOST_ARCH, host_features, missing_features};
 pub use memory::available_bytes;
 
+use super::cuda::driver::Gpu;
 use super::sim::counts::Counts;
-use super::{BufferId, Device, LaunchId};
+use super::{BufferId, Device, LaunchId, Outlet};
 use crate::Error;
 use crate::artifact::{Compiled, HostObject};
-use ir::plan::{Kernel, Launch, Place, Plan};
+use ir::plan::{Kernel, Launch, Place, Plan, Work};
 use library::Library;
 use memory::Region;
 use pool::{Call, Pool};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The processor, opened for one program.
 pub struct Cpu {
@@ -29,11 +31,11 @@ pub struct Cpu {
     /// One a launch of the plan; `None` for those of other devices.
     calls: Vec<Option<Call>>,
     // The calls point into these two, so they live as long.
-    _regions: Vec<Region>,
+    regions: Vec<Arc<Region>>,
     _library: Library,
 }
 
-// SAFETY: the raw pointers in `spans` and `calls` point into `_regions` and `_library`, which the value owns
+// SAFETY: the raw pointers in `spans` and `calls` point into `regions` and `_library`, which the value owns
 // and moves with it; nothing else refers to them, and all access goes through `&mut self`.
 unsafe impl Send for Cpu {}
 
@@ -42,6 +44,39 @@ unsafe impl Send for Cpu {}
 struct Span {
     start: *mut u8,
     bytes: usize,
+    /// Which region, that an outlet must keep.
+    region: usize,
+}
+
+/// A buffer as others read it.
+struct HostOutlet {
+    span: Span,
+    _region: Arc<Region>,
+}
+
+// SAFETY: it only reads, from memory that it keeps; that nobody writes there meanwhile is its readers' duty (see
+// `Outlet`).
+unsafe impl Send for HostOutlet {}
+// SAFETY: as above.
+unsafe impl Sync for HostOutlet {}
+
+impl Outlet for HostOutlet {
+    fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        if bytes.len() != self.span.bytes {
+            let (found, expected) = (bytes.len(), self.span.bytes);
+            return Err(Error::work(format!(
+                "a buffer of {expected} bytes was to fill {found}"
+            )));
+        }
+        // SAFETY: the span has these bytes, initialised since it was allocated, and `bytes` is memory that others cannot
+        // name; nobody writes there meanwhile, as `Outlet` demands.
+        unsafe { std::ptr::copy_nonoverlapping(self.span.start, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn on_gpu(&self) -> Option<(&Gpu, u64)> {
+        None
+    }
 }
 
 impl Cpu {
@@ -54,13 +89,16 @@ impl Cpu {
         let memory = memory::available_bytes();
         let (regions, spans) = allocate(plan, position, memory)?;
         let library = Library::load(&host.code)?;
-        let calls = plan.prepare.iter().chain(&plan.step).map(|launch| {
-            if launch.device == position {
-                resolve(plan, launch, &library, &spans).map(Some)
-            } else {
-                Ok(None)
-            }
-        });
+        let calls = plan
+            .prepare
+            .iter()
+            .chain(&plan.step)
+            .map(|launch| match &launch.work {
+                Work::Kernel { kernel, .. } if launch.device == position => {
+                    resolve(&plan.kernels[*kernel], launch, &library, &spans).map(Some)
+                }
+                _ => Ok(None),
+            });
         let calls = calls.collect::<Result<Vec<_>, Error>>()?;
         let pool = Pool::start(&chosen)?;
         let name = format!("cpu{cores}");
@@ -70,7 +108,7 @@ impl Cpu {
             pool,
             spans,
             calls,
-            _regions: regions,
+            regions,
             _library: library,
         })
     }
@@ -138,9 +176,31 @@ impl Device for Cpu {
         }
     }
 
+    fn complete(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn synchronise(&mut self) -> Result<(), Error> {
         self.pool.release_caller();
         Ok(())
+    }
+
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+        let span = self.span(buffer, 0)?;
+        Ok(Box::new(HostOutlet {
+            span,
+            _region: self.regions[span.region].clone(),
+        }))
+    }
+
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        if span.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the whole span is ours, initialised, and no kernel runs, as in `write`; other devices read it only when
+        // nothing writes there, as `Outlet` demands.
+        from.read(unsafe { std::slice::from_raw_parts_mut(span.start, span.bytes) })
     }
 
     fn elapsed_ns(&self) -> Option<u64> {
@@ -176,11 +236,11 @@ fn host_object(program: &Compiled) -> Result<&HostObject, Error> {
 }
 
 /// The memory of every buffer on this device.
-fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Region>, Vec<Span>), Error> {
+fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Region>>, Vec<Span>), Error> {
     super::capacity::check(plan, position, memory, "this machine")?;
     let arena = plan.arena_bytes[position];
     let region = |bytes: u64, what: &str| {
-        Region::zeroed(bytes as usize).map_err(|error| {
+        Region::zeroed(bytes as usize).map(Arc::new).map_err(|error| {
             Error::work(format!(
                 "no memory for {what} ({bytes} bytes): {error}; use a smaller --batch"
             ))
@@ -195,18 +255,21 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Region>, V
             _ if buffer.device != position => Span {
                 start: std::ptr::null_mut(),
                 bytes: 0,
+                region: 0,
             },
             Place::Own => {
                 regions.push(region(buffer.bytes, &buffer.name)?);
                 Span {
                     start: regions[regions.len() - 1].start(),
                     bytes,
+                    region: regions.len() - 1,
                 }
             }
             // The plan's check keeps offset + bytes within the arena.
             Place::Arena(offset) => Span {
                 start: arena_start.wrapping_add(offset as usize),
                 bytes,
+                region: 0,
             },
         });
     }
@@ -214,15 +277,15 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Region>, V
 }
 
 /// A launch with its symbol and its buffers looked up.
-fn resolve(plan: &Plan, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Call, Error> {
-    let Kernel { symbol, tasks, .. } = &plan.kernels[launch.kernel];
+fn resolve(kernel: &Kernel, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Call, Error> {
+    let Kernel { symbol, tasks, .. } = kernel;
     let tasks = i64::try_from(*tasks).map_err(|_| {
         Error::input(format!(
             "kernel {symbol} has {tasks} tasks, more than can be counted"
         ))
     })?;
     let arguments = launch
-        .arguments
+        .buffers()
         .iter()
         .map(|&buffer| spans[buffer].start)
         .collect();

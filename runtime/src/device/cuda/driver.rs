@@ -152,7 +152,7 @@ impl Gpu {
     /// The architecture to generate code for: the newest of those known that this GPU runs.
     pub fn architecture(&self) -> Result<&'static str, Error> {
         match self.capability {
-            (9, 0) => Ok("sm_90"),
+            (9, 0) => Ok("sm_90a"),
             (major, _) if major >= 10 => Ok("sm_100"),
             (8, _) => Ok("sm_80"),
             _ => Err(self.too_old("sm_80")),

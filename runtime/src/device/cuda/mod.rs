@@ -14,7 +14,7 @@ mod memory;
 mod module;
 
 use super::sim::counts::Counts;
-use super::{BufferId, Device, LaunchId};
+use super::{BufferId, Device, LaunchId, Outlet};
 use crate::Error;
 use crate::artifact::Compiled;
 use cudarc::driver::{result, sys};
@@ -53,6 +53,37 @@ pub struct Cuda {
 struct Span {
     address: u64,
     bytes: usize,
+}
+
+/// A buffer as other devices read it, from any thread.
+struct CudaOutlet {
+    span: Span,
+    gpu: Gpu,
+}
+
+// SAFETY: handles of the driver may be used from any thread; that nobody writes the memory meanwhile is the readers' duty
+// (see `Outlet`), and that it lives is the executor's, which drops outlets with the devices.
+unsafe impl Send for CudaOutlet {}
+// SAFETY: as above.
+unsafe impl Sync for CudaOutlet {}
+
+impl Outlet for CudaOutlet {
+    fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        if bytes.len() != self.span.bytes {
+            let (found, expected) = (bytes.len(), self.span.bytes);
+            return Err(Error::work(format!(
+                "a buffer of {expected} bytes was to fill {found}"
+            )));
+        }
+        self.gpu.enter()?;
+        // SAFETY: the buffer has these bytes.
+        unsafe { result::memcpy_dtoh_sync(bytes, self.span.address) }
+            .map_err(|error| self.gpu.failed("copying from the GPU", error))
+    }
+
+    fn on_gpu(&self) -> Option<(&Gpu, u64)> {
+        Some((&self.gpu, self.span.address))
+    }
 }
 
 /// A launch, ready to go.
@@ -94,28 +125,30 @@ impl Cuda {
         plan.check().map_err(|error| Error::input(error.to_string()))?;
         let gpu = driver::open(number)?;
         super::capacity::check(plan, position, gpu.free_memory()?, &format!("cuda:{number}"))?;
-        let functions = module::load(&gpu, module::choose(&gpu, &program.ptx)?, &plan.kernels)?;
+        let kernels = super::kernels_of(plan, position);
+        let functions = module::load(&gpu, module::choose(&gpu, &program.ptx)?, &plan.kernels, &kernels)?;
         let (allocations, spans) = allocate(&gpu, plan, position)?;
         let all = plan.prepare.iter().chain(&plan.step);
         let launches = all.map(|launch| {
-            if launch.device != position {
+            let number = launch.kernel_position().filter(|_| launch.device == position);
+            let Some(number) = number else {
                 return Ok(None);
-            }
-            let kernel = &plan.kernels[launch.kernel];
+            };
+            let kernel = &plan.kernels[number];
             if kernel.tasks > MOST_BLOCKS || kernel.threads == 0 || kernel.threads > MOST_THREADS {
                 return Err(Error::input(format!(
                     "kernel {}: {} blocks of {} threads cannot be launched; compile the model again",
                     kernel.symbol, kernel.tasks, kernel.threads
                 )));
             }
-            let arguments = launch
-                .arguments
+            let buffers = launch.buffers();
+            let arguments = buffers
                 .iter()
                 .map(|&buffer| spans[buffer].map_or(0, |span| span.address));
             Ok(Some(Prepared {
                 label: launch.label.clone(),
                 kernel: kernel.symbol.clone(),
-                function: functions[launch.kernel],
+                function: functions[&number],
                 blocks: kernel.tasks as u32,
                 threads: kernel.threads,
                 shared_bytes: kernel.shared_bytes,
@@ -134,16 +167,6 @@ impl Cuda {
             begun: vec![],
             gpu,
         })
-    }
-
-    /// Copies a buffer to one of another GPU.
-    pub fn copy_to(&mut self, from: BufferId, other: &mut Cuda, to: BufferId) -> Result<(), Error> {
-        let source = self.span(from, 0)?;
-        let target = other.span(to, source.bytes)?;
-        self.staging.wait(&self.gpu)?;
-        other.staging.wait(&other.gpu)?;
-        self.gpu
-            .copy_to(source.address, &other.gpu, target.address, source.bytes)
     }
 
     fn span(&self, buffer: BufferId, bytes: usize) -> Result<Span, Error> {
@@ -266,6 +289,34 @@ impl Device for Cuda {
     }
 
     fn synchronise(&mut self) -> Result<(), Error> {
+        self.complete()
+    }
+
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+        let span = self.span(buffer, 0)?;
+        Ok(Box::new(CudaOutlet {
+            span,
+            gpu: driver::open(self.gpu.number)?,
+        }))
+    }
+
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        self.staging.wait(&self.gpu)?;
+        match from.on_gpu() {
+            Some((other, address)) => {
+                other.copy_to(address, &self.gpu, span.address, span.bytes)?;
+                self.gpu.enter()
+            }
+            None => {
+                let mut bytes = vec![0; span.bytes];
+                from.read(&mut bytes)?;
+                self.write(buffer, &bytes)
+            }
+        }
+    }
+
+    fn complete(&mut self) -> Result<(), Error> {
         let sequence = std::mem::take(&mut self.begun);
         self.elapsed_ns = None;
         if sequence.is_empty() {

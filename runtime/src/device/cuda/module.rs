@@ -7,7 +7,7 @@ use crate::artifact::{Ptx, sha256};
 use crate::device::ptx;
 use cudarc::driver::{result, sys};
 use ir::plan::Kernel;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, c_void};
 use std::sync::{Mutex, OnceLock};
 
@@ -41,11 +41,18 @@ pub fn choose<'p>(gpu: &Gpu, texts: &'p [Ptx]) -> Result<&'p Ptx, Error> {
     })
 }
 
-/// Loads a text, and checks that it has the kernels of a plan with as many parameters as they are passed.
-pub fn load(gpu: &Gpu, text: &Ptx, kernels: &[Kernel]) -> Result<Vec<Function>, Error> {
+/// Loads a text, and checks that it has these kernels of a plan with as many parameters as they are passed. The kernels by
+/// their positions.
+pub fn load(
+    gpu: &Gpu,
+    text: &Ptx,
+    plan: &[Kernel],
+    kernels: &BTreeSet<usize>,
+) -> Result<HashMap<usize, Function>, Error> {
     let parsed =
         ptx::parse(&text.text).map_err(|error| Error::input(format!("{}.ptx: {error}", text.target)))?;
-    for kernel in kernels {
+    for &kernel in kernels {
+        let kernel = &plan[kernel];
         let entry = parsed.entries.iter().find(|entry| entry.name == kernel.symbol);
         let found = entry.map(|entry| entry.parameters.len());
         if found != Some(kernel.argument_bytes.len()) {
@@ -73,7 +80,7 @@ pub fn load(gpu: &Gpu, text: &Ptx, kernels: &[Kernel]) -> Result<Vec<Function>, 
     };
     kernels
         .iter()
-        .map(|kernel| function(gpu, module, kernel))
+        .map(|&kernel| Ok((kernel, function(gpu, module, &plan[kernel])?)))
         .collect()
 }
 

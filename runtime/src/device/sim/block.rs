@@ -12,6 +12,7 @@ use super::global::Access;
 use super::lanes::{Mask, Registers, WARP};
 use super::matrix;
 use super::shared::Shared;
+use super::warpgroup::{EARLY, Products};
 
 /// A kernel with what running it takes.
 pub struct Kernel {
@@ -26,6 +27,7 @@ pub struct Block<'k> {
     threads: usize,
     pub(super) registers: Registers,
     pub(super) shared: Shared,
+    pub(super) products: Products,
     /// Of each thread: word `w` of thread `t` is at `w·lanes + t`; and whether it was written in this block.
     pub(super) local: Vec<(u32, bool)>,
     /// How often threads executed each step.
@@ -83,7 +85,8 @@ impl<'k> Block<'k> {
             kernel,
             threads,
             registers,
-            shared: Shared::new(program.shared_bytes + shared_bytes),
+            shared: Shared::new(program.shared_bytes + shared_bytes, threads),
+            products: Products::default(),
             local: vec![(0, false); program.local_bytes.div_ceil(4) * lanes],
             executed: vec![0; program.steps.len()],
             read_bytes: 0,
@@ -103,6 +106,7 @@ impl<'k> Block<'k> {
             }
         }
         self.shared.begin();
+        self.products.begin(self.threads);
         self.local.iter_mut().for_each(|word| word.1 = false);
         self.detailed = detailed;
         if is_x86_feature_detected!("avx512f")
@@ -154,6 +158,14 @@ impl<'k> Block<'k> {
                 .map(|(p, negated)| self.registers.holding(p, negated, &way.mask));
             let mask = guarded.as_ref().unwrap_or(&way.mask);
             self.executed[at] += mask.count();
+            let multiplies = matches!(step.code, Code::WarpgroupMultiply { .. });
+            if let Some(names) = kernel.program.names.get(step.source as usize)
+                && !multiplies
+                && self.products.make_any(names)
+                && let Some(thread) = mask.threads().next()
+            {
+                return Err((at, Fault::new(thread, EARLY)));
+            }
             match step.code {
                 Code::Branch { to } => {
                     let taken = mask.clone();
@@ -223,6 +235,16 @@ impl<'k> Block<'k> {
             Code::Mma { bf16 } => matrix::multiply(step, bf16, &mut self.registers, mask).map_err(|thread| {
                 Fault::new(thread, "does not take part in an instruction of its whole warp")
             }),
+            Code::WarpgroupMultiply { columns, bf16 } => self.warpgroup_multiply(step, columns, bf16, mask),
+            Code::WarpgroupCommit => {
+                self.products.commit(mask);
+                Ok(())
+            }
+            Code::WarpgroupWait(left) => self.products.wait(left, mask, &self.shared),
+            Code::ShowWrites => {
+                mask.threads().for_each(|thread| self.shared.show(thread));
+                Ok(())
+            }
             Code::LoadMatrix { count, transposed } => self.load_matrix(step, count, transposed, mask),
             Code::Shuffle(how) => self.shuffle(step, how, mask),
             Code::Vote(how) => self.vote(step, how, mask),

@@ -289,6 +289,16 @@ pub enum Code {
     Mma {
         bf16: bool,
     },
+    /// The same of a warpgroup: 64 rows × columns × 8 of tf32 or 16 of bf16, from shared memory.
+    WarpgroupMultiply {
+        columns: usize,
+        bf16: bool,
+    },
+    WarpgroupCommit,
+    /// Until at most so many groups of products are on their way.
+    WarpgroupWait(usize),
+    /// Lets tensor cores see what threads wrote to shared memory.
+    ShowWrites,
     Branch {
         to: usize,
     },

@@ -48,6 +48,8 @@ pub struct Program {
     pub constants: Vec<u8>,
     /// The text of each instruction, with its line.
     pub sources: Vec<(usize, String)>,
+    /// Registers of 32 bits that each instruction names, where there are products to wait for.
+    pub names: Vec<Vec<Register>>,
 }
 
 /// An instruction that is not understood.
@@ -85,7 +87,21 @@ pub fn decode(module: &Module, entry: &Entry) -> Result<Program, Unknown> {
             *to = before.min(decoder.starts[first]);
         }
     }
+    let waits = steps
+        .iter()
+        .any(|step| matches!(step.code, Code::WarpgroupMultiply { .. }));
+    let names = |instruction: &Instruction| {
+        let mut found = vec![];
+        let guard = instruction
+            .guard
+            .iter()
+            .map(|(name, _)| Operand::Name(name.clone()));
+        let operands = instruction.operands.iter().cloned().chain(guard).collect();
+        decoder.named(&Operand::Vector(operands), &mut found);
+        found
+    };
     Ok(Program {
+        names: entry.body.iter().filter(|_| waits).map(names).collect(),
         steps,
         registers: (decoder.count32 as usize, decoder.count64 as usize),
         presets: decoder.presets.into_iter().collect(),
@@ -160,8 +176,10 @@ impl<'m> Decoder<'m> {
             };
             decoder.variables.insert(&variable.name, address);
         }
-        decoder.shared_bytes = decoder.shared_bytes.next_multiple_of(16);
-        for variable in variables().filter(|v| v.bytes == 0) {
+        let asked = || variables().filter(|v| v.bytes == 0);
+        let align = asked().map(|v| v.align).max().unwrap_or(1).max(16);
+        decoder.shared_bytes = decoder.shared_bytes.next_multiple_of(align);
+        for variable in asked() {
             decoder
                 .variables
                 .insert(&variable.name, decoder.shared_bytes as u64);
@@ -178,6 +196,21 @@ impl<'m> Decoder<'m> {
             .find(|r| r.0 == name)
             .or_else(|| registers.iter().find(|r| r.0 == kind));
         found.map(|r| r.1)
+    }
+
+    /// Adds the registers of 32 bits that an operand names.
+    fn named(&self, operand: &Operand, found: &mut Vec<Register>) {
+        let mut add = |name: &str| match self.names.get(name) {
+            Some(&register) if self.bits(name) != Some(64) => found.push(register),
+            _ => {}
+        };
+        match operand {
+            Operand::Name(name) | Operand::Not(name) => add(name),
+            Operand::Pair(a, b) => [a, b].into_iter().for_each(|name| add(name)),
+            Operand::Address(base, _) => self.named(base, found),
+            Operand::Vector(parts) => parts.iter().for_each(|part| self.named(part, found)),
+            Operand::Number(_) => {}
+        }
     }
 
     pub(super) fn allocate(&mut self, wide: bool) -> Register {
@@ -352,6 +385,7 @@ impl<'m> Decoder<'m> {
             "setp" => self.setp(&parts, operands),
             "cp" => self.cp(&parts, operands),
             "mma" | "ldmatrix" => self.matrix(&parts, operands),
+            "wgmma" => self.warpgroup(&parts, operands),
             "shfl" | "vote" | "activemask" => self.warp(&parts, operands),
             "bra" => {
                 let Some(Operand::Name(label)) = operands.first() else {
@@ -370,6 +404,7 @@ impl<'m> Decoder<'m> {
                 Some([Operand::Number(_)]) => Ok(self.make(Code::Barrier, 0, [0; 3])),
                 _ => Err("only barriers of all threads are known".to_string()),
             },
+            "fence" if parts[1..] == ["proxy", "async"] => Ok(self.make(Code::ShowWrites, 0, [0; 3])),
             "membar" | "fence" | "prefetch" | "griddepcontrol" => Ok(self.make(Code::Nothing, 0, [0; 3])),
             _ => {
                 let (code, wide, sources) =

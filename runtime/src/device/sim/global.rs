@@ -7,6 +7,7 @@
 
 use super::fault::Fault;
 use ir::plan::{Place, Plan, Role};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The stamp of the host.
@@ -29,6 +30,34 @@ impl Region {
             words: words(),
             writers: words(),
             readers: words(),
+        }
+    }
+
+    /// Copies bytes from a place on.
+    fn read(&self, start: usize, bytes: &mut [u8]) {
+        let whole = bytes.len() / 4 * 4;
+        let (words, rest) = bytes.split_at_mut(whole);
+        for (word, bytes) in self.words[start / 4..].iter().zip(words.chunks_exact_mut(4)) {
+            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+        }
+        for (i, byte) in rest.iter_mut().enumerate() {
+            *byte = self.byte(start + whole + i);
+        }
+    }
+
+    /// Copies a buffer to another device; gives the first byte that nothing wrote, if there is one.
+    pub fn send(&self, span: Span, bytes: &mut [u8]) -> Result<(), usize> {
+        let first = span.start / 4;
+        let words = first..(span.start + bytes.len()).div_ceil(4);
+        match self.writers[words]
+            .iter()
+            .position(|writer| writer.load(Relaxed) == 0)
+        {
+            Some(word) => Err(4 * word),
+            None => {
+                self.read(span.start, bytes);
+                Ok(())
+            }
         }
     }
 
@@ -63,7 +92,7 @@ impl Span {
 
 /// All allocations of a device.
 pub struct Global {
-    regions: Vec<Region>,
+    regions: Vec<Arc<Region>>,
     /// The first stamp that no launch has had.
     next: u32,
 }
@@ -71,7 +100,7 @@ pub struct Global {
 impl Global {
     /// Allocates the buffers that a plan puts on a device.
     pub fn new(plan: &Plan, position: usize) -> (Global, Vec<Option<Span>>) {
-        let mut regions = vec![Region::new(plan.arena_bytes[position])];
+        let mut regions = vec![Arc::new(Region::new(plan.arena_bytes[position]))];
         let spans = plan.buffers.iter().map(|buffer| {
             if buffer.device != position {
                 return None;
@@ -84,7 +113,7 @@ impl Global {
             let (region, start) = match buffer.place {
                 Place::Arena(offset) => (0, offset as usize),
                 Place::Own => {
-                    regions.push(Region::new(buffer.bytes));
+                    regions.push(Arc::new(Region::new(buffer.bytes)));
                     (regions.len() - 1, 0)
                 }
             };
@@ -135,18 +164,12 @@ impl Global {
 
     /// Copies bytes to the host.
     pub fn read(&self, span: Span, bytes: &mut [u8]) {
-        let region = &self.regions[span.region];
-        let whole = bytes.len() / 4 * 4;
-        let (words, rest) = bytes.split_at_mut(whole);
-        for (word, bytes) in region.words[span.start / 4..]
-            .iter()
-            .zip(words.chunks_exact_mut(4))
-        {
-            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
-        }
-        for (i, byte) in rest.iter_mut().enumerate() {
-            *byte = region.byte(span.start + whole + i);
-        }
+        self.regions[span.region].read(span.start, bytes);
+    }
+
+    /// The allocation of a buffer, for another device to read from.
+    pub fn region(&self, span: Span) -> Arc<Region> {
+        self.regions[span.region].clone()
     }
 
     /// Sets every byte. What lives within a run counts as not written after it: so poison is told from results.

@@ -5,7 +5,7 @@
 //! | [`decode`], [`moves`], [`names`] | instructions as written to [`code`], instructions as executed |
 //! | [`flow`] | where threads that took different ways meet again |
 //! | [`lanes`] | registers of all threads of a block, as arrays |
-//! | [`arithmetic`], [`convert`], [`matrix`] | what instructions compute, rounded as the ISA says |
+//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | what instructions compute, rounded as the ISA says |
 //! | [`global`], [`shared`] | memory that remembers who touched it |
 //! | [`block`] | runs a block, instruction by instruction; [`access`] its loads and stores, [`warp`] what lanes exchange |
 //! | [`counts`] | operations, bytes, coalescing, bank conflicts |
@@ -34,18 +34,20 @@ mod names;
 pub mod predict;
 mod shared;
 mod warp;
+mod warpgroup;
 
-use super::{BufferId, Device, LaunchId, ptx};
+use super::cuda::driver::Gpu;
+use super::{BufferId, Device, LaunchId, Outlet, ptx};
 use crate::Error;
 use crate::artifact::Compiled;
 use block::{Block, Kernel, Stopped};
 use counts::{Counts, Detail};
 use fault::Place;
-use global::{Global, Span};
+use global::{Global, Region, Span};
 use ir::plan::{Launch, Plan};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// Architectures whose PTX is understood.
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_90a", "sm_100"];
@@ -91,7 +93,8 @@ impl Sim {
         let memory = super::cpu::available_bytes();
         super::capacity::check(&plan, position, memory / 3, &name)?;
         let mut kernels = HashMap::new();
-        for kernel in &plan.kernels {
+        for kernel in super::kernels_of(&plan, position) {
+            let kernel = &plan.kernels[kernel];
             let symbol = &kernel.symbol;
             let fail = |what: String| {
                 Err(Error::input(format!(
@@ -147,12 +150,12 @@ impl Sim {
         }
     }
 
-    fn run(&mut self, launch: &Launch) -> Result<(), Error> {
-        let plan = &self.plan.kernels[launch.kernel];
+    fn run(&mut self, launch: &Launch, kernel: usize) -> Result<(), Error> {
+        let plan = &self.plan.kernels[kernel];
         let kernel = &self.kernels[&plan.symbol];
         let blocks = plan.tasks;
         let mut arguments = vec![];
-        for &buffer in &launch.arguments {
+        for buffer in launch.buffers() {
             arguments.push(self.span(BufferId(buffer), 0)?);
         }
         let addresses: Vec<u64> = arguments.iter().map(Span::address).collect();
@@ -238,7 +241,37 @@ impl Sim {
     }
 }
 
-/// An opcode without types: of loads and stores with the memory, of copies as `cp.async`.
+/// A buffer as other devices read it.
+struct SimOutlet {
+    span: Span,
+    region: Arc<Region>,
+    what: String,
+}
+
+impl Outlet for SimOutlet {
+    fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        if bytes.len() != self.span.bytes {
+            let (found, expected) = (bytes.len(), self.span.bytes);
+            return Err(Error::work(format!(
+                "{} has {expected} bytes and was to fill {found}",
+                self.what
+            )));
+        }
+        self.region.send(self.span, bytes).map_err(|byte| {
+            let what = &self.what;
+            Error::work(format!(
+                "a transfer reads {what} at byte {byte}, which nothing wrote"
+            ))
+        })
+    }
+
+    fn on_gpu(&self) -> Option<(&Gpu, u64)> {
+        None
+    }
+}
+
+/// An opcode without types: of loads and stores with the memory, of copies as `cp.async`, of tensor cores with what they
+/// multiply.
 fn short_name(opcode: &str) -> String {
     let parts: Vec<&str> = opcode.split('.').collect();
     match parts[0] {
@@ -256,6 +289,8 @@ fn short_name(opcode: &str) -> String {
             .replace(".cg", ""),
         "mma" if parts.contains(&"bf16") => "mma.bf16".to_string(),
         "mma" => "mma.tf32".to_string(),
+        "wgmma" if parts.contains(&"mma_async") => format!("wgmma.{}.{}", parts[4], parts[parts.len() - 1]),
+        "wgmma" => parts[..parts.len().min(2)].join("."),
         name => name.to_string(),
     }
 }
@@ -299,13 +334,36 @@ impl Device for Sim {
             .chain(&self.plan.step)
             .nth(launch.0)
             .cloned();
-        match found {
-            Some(found) if found.device == self.position => self.run(&found),
-            _ => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
+        let here = found.filter(|found| found.device == self.position);
+        let kernel = here.as_ref().and_then(Launch::kernel_position);
+        match here.zip(kernel) {
+            Some((found, kernel)) => self.run(&found, kernel),
+            None => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
         }
     }
 
+    fn complete(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn synchronise(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+        let span = self.span(buffer, 0)?;
+        Ok(Box::new(SimOutlet {
+            span,
+            region: self.global.region(span),
+            what: format!("buffer {} of {}", self.plan.buffers[buffer.0].name, self.name),
+        }))
+    }
+
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        let mut bytes = vec![0; span.bytes];
+        from.read(&mut bytes)?;
+        self.global.write(span, &bytes);
         Ok(())
     }
 

@@ -285,6 +285,74 @@ impl Decoder<'_> {
         })
     }
 
+    /// Products of warpgroups, both matrices in shared memory with their rows along the depth.
+    pub(super) fn warpgroup(&mut self, parts: &[&str], operands: &[Operand]) -> Decoded<Step> {
+        let (shape, bf16) = match parts {
+            ["wgmma", "fence", "sync", "aligned"] => return Ok(self.make(Code::Nothing, 0, [0; 3])),
+            ["wgmma", "commit_group", "sync", "aligned"] => {
+                return Ok(self.make(Code::WarpgroupCommit, 0, [0; 3]));
+            }
+            ["wgmma", "wait_group", "sync", "aligned"] => {
+                return match operands {
+                    [Operand::Number(left)] if *left >= 0 => {
+                        Ok(self.make(Code::WarpgroupWait(*left as usize), 0, [0; 3]))
+                    }
+                    _ => Err("a number of groups is expected".to_string()),
+                };
+            }
+            [
+                "wgmma",
+                "mma_async",
+                "sync",
+                "aligned",
+                shape,
+                "f32",
+                "tf32",
+                "tf32",
+            ] => (shape, false),
+            [
+                "wgmma",
+                "mma_async",
+                "sync",
+                "aligned",
+                shape,
+                "f32",
+                "bf16",
+                "bf16",
+            ] => (shape, true),
+            _ => return Err("the instruction is not known".to_string()),
+        };
+        let deep = if bf16 { "k16" } else { "k8" };
+        let columns = shape
+            .strip_prefix("m64n")
+            .and_then(|rest| rest.strip_suffix(deep));
+        let columns: usize = columns.and_then(|n| n.parse().ok()).unwrap_or(0);
+        if columns == 0 || columns > 256 || !columns.is_multiple_of(8) {
+            return Err("the shape is not known".to_string());
+        }
+        let [sums, a, b, adds, rest @ ..] = operands else {
+            return Err("sums, two matrices and whether to add are expected".to_string());
+        };
+        // Both factors with their sign; of bf16 also that neither is transposed.
+        let expected: &[i64] = if bf16 { &[1, 1, 0, 0] } else { &[1, 1] };
+        let plain = rest
+            .iter()
+            .zip(expected)
+            .all(|(found, &number)| *found == Operand::Number(number));
+        if !plain || rest.len() != expected.len() {
+            return Err("only factors as they are, with rows along the depth, are known".to_string());
+        }
+        let list = self.vector(Some(sums), false, true)?;
+        if list.len() != columns / 2 {
+            return Err(format!("{} registers instead of {}", list.len(), columns / 2));
+        }
+        let sources = [self.read(a, true)?, self.read(b, true)?, self.read(adds, false)?];
+        Ok(Step {
+            list,
+            ..self.make(Code::WarpgroupMultiply { columns, bf16 }, 0, sources)
+        })
+    }
+
     pub(super) fn warp(&mut self, parts: &[&str], operands: &[Operand]) -> Decoded<Step> {
         let (d, rest) = operands.split_first().ok_or("operands are missing")?;
         let (d, second) = match d {

@@ -49,10 +49,30 @@ pub struct Prediction {
     pub bound: &'static str,
 }
 
-/// Operations of one instruction of the tensor cores, 16 × 8 × 8 and 16 × 8 × 16.
-const TF32: f64 = 2.0 * 16.0 * 8.0 * 8.0;
-const BF16: f64 = 2.0 * 16.0 * 8.0 * 16.0;
 const WARP: f64 = 32.0;
+
+/// Operations of tensor cores that were counted, on tf32 and on bf16.
+pub fn tensor_operations(counts: &Counts) -> (f64, f64) {
+    let (mut tf32, mut bf16) = (0.0, 0.0);
+    for (name, &executed) in &counts.instructions {
+        // Rows, columns and depth of one warp's part.
+        let parts: Vec<&str> = name.split('.').collect();
+        let (columns, ty) = match parts[..] {
+            ["mma", ty] => (8.0, ty),
+            ["wgmma", shape, ty] => {
+                let columns = shape.strip_prefix("m64n").and_then(|rest| rest.split('k').next());
+                (columns.and_then(|n| n.parse().ok()).unwrap_or(0.0), ty)
+            }
+            _ => continue,
+        };
+        let (sum, depth) = match ty {
+            "bf16" => (&mut bf16, 16.0),
+            _ => (&mut tf32, 8.0),
+        };
+        *sum += executed as f64 / WARP * 2.0 * 16.0 * columns * depth;
+    }
+    (tf32, bf16)
+}
 
 /// Predicts the mean launch of those that were counted.
 pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
@@ -63,7 +83,7 @@ pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
     let share = busy / profile.processors;
     let all: u64 = counts.instructions.values().sum();
     let bytes = (counts.distinct_read_bytes + counts.distinct_written_bytes) as f64;
-    let warps = |name: &str| counts.executed(name) as f64 / WARP;
+    let (tf32, bf16) = tensor_operations(counts);
     let bounds = [
         ("launching", 0.0),
         ("memory", bytes / profile.bandwidth),
@@ -73,8 +93,7 @@ pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
         ),
         (
             "tensor cores",
-            (warps("mma.tf32") * TF32 / profile.tensor.0 + warps("mma.bf16") * BF16 / profile.tensor.1)
-                / share,
+            (tf32 / profile.tensor.0 + bf16 / profile.tensor.1) / share,
         ),
         ("shared memory", counts.shared_cycles as f64 / cycles),
         ("instructions", all as f64 / WARP / profile.issue / cycles),

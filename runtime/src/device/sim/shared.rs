@@ -19,11 +19,13 @@ pub struct Shared {
     /// Words copied and by whom: in groups that were committed, and since.
     groups: Vec<Vec<(u32, u16)>>,
     open: Vec<(u32, u16)>,
+    /// The epoch in which each thread last let tensor cores see what it wrote.
+    shown: Vec<u64>,
 }
 
 impl Shared {
-    /// So many bytes.
-    pub fn new(bytes: usize) -> Shared {
+    /// So many bytes, of a block of so many threads.
+    pub fn new(bytes: usize, threads: usize) -> Shared {
         let words = bytes.div_ceil(4);
         Shared {
             words: vec![0; words],
@@ -33,7 +35,44 @@ impl Shared {
             began: 1,
             groups: vec![],
             open: vec![],
+            shown: vec![0; threads],
         }
+    }
+
+    /// Barriers so far, of all blocks that had this memory.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A thread lets tensor cores see what it wrote.
+    pub fn show(&mut self, thread: usize) {
+        self.shown[thread] = self.epoch;
+    }
+
+    /// Whether a word was written, or a copy to it begun, since an epoch began.
+    pub fn changed(&self, word: u32, epoch: u64) -> bool {
+        self.wrote[word as usize] >> 32 >= epoch
+    }
+
+    /// Reads 16 bytes of a matrix for the warpgroup of a thread: by tensor cores, which see only what was shown to them.
+    #[inline(always)]
+    pub fn load_matrix_part(&mut self, address: u64, thread: usize) -> Result<[u32; 4], Fault> {
+        let first = self.find(address, 16, thread)?;
+        let all = self.epoch << 32 | SEVERAL;
+        let mut words = [0; 4];
+        for (i, word) in words.iter_mut().enumerate() {
+            self.check_read(first + i, all, thread)?;
+            let wrote = self.wrote[first + i];
+            let writer = (wrote & 0xffff) as usize - 1;
+            if self.shown[writer] < (wrote & !PENDING) >> 32 {
+                let what = format!(
+                    "wgmma reads what thread {writer} wrote and did not show: fence.proxy.async is missing"
+                );
+                return Err(Fault::new(thread, what));
+            }
+            *word = self.words[first + i];
+        }
+        Ok(words)
     }
 
     /// A block begins: nothing is written.

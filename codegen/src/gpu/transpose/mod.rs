@@ -1,0 +1,437 @@
+//! Points whose reads and outputs run along different loops in memory: changes of layout, and what is fused with them.
+//!
+//! A block takes a box of points, a *tile*. What runs along another loop than the first output is *staged*: threads take
+//! it in the order of its own memory and leave it in shared memory, from where they take it in the order of the
+//! output's; or, of another output, the other way round. So neighbouring threads find neighbours in global memory on
+//! both sides.
+//!
+//! The tile grows until what it has of each memory are runs of a warp's width or more that begin where sectors do: of
+//! weights `[out, in, 3, 3]` whose copy is `[out, 3, 3, in]`, 32 inputs; of `[out, 3, 11, 11]`, where those are no whole
+//! sectors, eight outputs as a whole. Where no tile is aligned like that, warps are: they take a row of neighbours each,
+//! from the sector on that it begins in. [`Banks`] arranges shared memory so that the lanes of a warp, in either order,
+//! hit different banks.
+
+mod banks;
+mod order;
+
+use super::thread::{Grid, barrier, below, both, frame, load_shared, store_shared};
+use super::{Call, Partial};
+use crate::access::Access;
+use crate::emit::{Point, Scope};
+use crate::kernel::{KernelText, Resolved, decode};
+use crate::loops::{asks_winner, reduce_point};
+use crate::mlir::{Body, Value};
+use crate::scalar::{Lanes, Math};
+use banks::Banks;
+use ir::nest::{Combine, Expr, Loop};
+use order::{Order, SECTOR};
+
+const THREADS: usize = 256;
+/// Points that a thread has on their way at once.
+const TOGETHER: usize = 4;
+/// Words of shared memory that a block has without asking for more.
+const SHARED: usize = 48 * 1024 / 4;
+
+/// What goes through shared memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Source {
+    /// The combined body, and the winner's place where one asks for it.
+    Reduction,
+    /// One of the nest's reads.
+    Read(usize),
+    /// One of its outputs.
+    Output(usize),
+}
+
+/// A value of every point of the tile in shared memory.
+#[derive(Debug)]
+struct Stage {
+    source: Source,
+    /// That of its own memory.
+    order: Order,
+    banks: Banks,
+    /// Its first word.
+    start: usize,
+}
+
+struct Schedule<'a> {
+    nest: &'a Resolved,
+    /// That of the first output, with all parallel loops.
+    order: Order,
+    /// What a block has of each loop of the nest.
+    tile: Vec<usize>,
+    stages: Vec<Stage>,
+}
+
+/// Lowers a nest, or returns `None` where all that it touches runs along the same loop. `partial` as in
+/// [`super::points`].
+pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<KernelText> {
+    let mut nest = nest.clone();
+    nest.forget_unused_reads();
+    nest.collapse();
+    let schedule = Schedule::new(&nest)?;
+    let words: usize = schedule.stages.iter().map(|stage| stage.words(&nest)).sum();
+    if words > SHARED {
+        return None;
+    }
+    let grid = Grid {
+        blocks: schedule.block_extents().iter().map(|&n| n as u64).product(),
+        threads: THREADS as u32,
+        shared_bytes: 4 * words as u32,
+        shared_align: 16,
+        registers: 0,
+    };
+    let scratch = partial.map(|partial| partial.scratch.clone());
+    let arguments: Vec<_> = call.arguments.iter().chain(&scratch).cloned().collect();
+    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+        schedule.write(body, block, thread);
+    });
+    Some(KernelText { scratch, ..text })
+}
+
+/// A point of a tile that a thread has.
+struct Place {
+    point: Point,
+    /// Within the tile, of each loop of the nest.
+    within: Vec<Value>,
+    /// Whether there is such a point.
+    exists: Option<Value>,
+}
+
+impl<'a> Schedule<'a> {
+    fn new(nest: &'a Resolved) -> Option<Schedule<'a>> {
+        let order = Order::new(&nest.outputs[0].0, nest.parallel_loops());
+        let fastest = *order.loops.first()?;
+        let sources = sources(nest, fastest);
+        if sources.is_empty() || order.access.step(fastest) != Some(1) {
+            return None;
+        }
+        let orders: Vec<Order> = sources
+            .iter()
+            .map(|&source| {
+                let (access, mut loops) = (access(nest, source), nest.parallel_loops());
+                if let Source::Read(_) = source {
+                    loops.retain(|&l| access.depends_on(l));
+                }
+                Order::new(access, loops)
+            })
+            .collect();
+        let tile = order::tile(nest, &[std::slice::from_ref(&order), &orders[..]].concat());
+        // Each stage as it is arranged best, if the output is taken like this: conflicts, order, banks.
+        let arrange = |order: &Order| -> Vec<(usize, Order, Banks)> {
+            let best = |staged: &Order| {
+                let ways = staged.ways(nest, &tile).into_iter().map(|staged| {
+                    let (conflicts, banks) = Banks::choose(&tile, order, &staged);
+                    (conflicts, staged, banks)
+                });
+                ways.min_by_key(|way| way.0).expect("there is a way")
+            };
+            orders.iter().map(best).collect()
+        };
+        let ways = order.ways(nest, &tile).into_iter();
+        let (arranged, order) = ways
+            .map(|order| (arrange(&order), order))
+            .min_by_key(|(stages, _)| stages.iter().map(|stage| stage.0).sum::<usize>())
+            .expect("there is a way");
+        let mut start = 0;
+        let stages = sources
+            .into_iter()
+            .zip(arranged)
+            .map(|(source, (_, order, banks))| {
+                let stage = Stage {
+                    source,
+                    order,
+                    banks,
+                    start,
+                };
+                start += stage.words(nest);
+                stage
+            })
+            .collect();
+        Some(Schedule {
+            nest,
+            order,
+            tile,
+            stages,
+        })
+    }
+
+    /// Tiles along each loop, slowest first.
+    fn block_extents(&self) -> Vec<usize> {
+        let tiles = |&l: &Loop| self.nest.extent(l).div_ceil(self.tile[l.0]);
+        self.order.loops.iter().rev().map(tiles).collect()
+    }
+
+    fn write(&self, body: &mut Body, block: Value, thread: Value) {
+        let nest = self.nest;
+        let mut first = vec![body.index(0); nest.extents.len()];
+        let numbers = decode(body, block, &self.block_extents());
+        for (&l, number) in self.order.loops.iter().rev().zip(numbers) {
+            first[l.0] = body.sum(0, &[(number, self.tile[l.0] as i64)]);
+        }
+        for stage in &self.stages {
+            let values = match stage.source {
+                Source::Reduction if asks_winner(nest) => 2,
+                Source::Output(_) => continue,
+                _ => 1,
+            };
+            let take = |math: &mut Math, place: &Place| match stage.source {
+                Source::Read(read) => vec![place.point.read(math, &nest.reads[read])],
+                _ => {
+                    let (reduced, winner) = reduce_point(nest, math, &place.point);
+                    reduced.into_iter().chain(winner).take(values).collect()
+                }
+            };
+            self.walk(
+                body,
+                &first,
+                thread,
+                &stage.order,
+                values,
+                &take,
+                &|math, place, values| {
+                    for (i, &value) in values.iter().enumerate() {
+                        let word = stage.word(math.body, place, i);
+                        store_shared(math.body, word, value, 1);
+                    }
+                },
+            );
+        }
+        barrier(body);
+        let stage_of = |output: usize| {
+            self.stages
+                .iter()
+                .find(|stage| stage.source == Source::Output(output))
+        };
+        let finish = |math: &mut Math, place: &Place| {
+            let mut scope = Scope::of_reads(&nest.reads);
+            let (mut reduced, mut winner) = (None, None);
+            for stage in &self.stages {
+                let mut value = |i: usize| {
+                    let word = stage.word(math.body, place, i);
+                    load_shared(math.body, word, 1)
+                };
+                match stage.source {
+                    Source::Reduction => {
+                        reduced = Some(value(0));
+                        winner = asks_winner(nest).then(|| value(1));
+                    }
+                    Source::Read(read) => {
+                        scope.loaded.insert(read, value(0));
+                    }
+                    Source::Output(_) => {}
+                }
+            }
+            if reduced.is_none() {
+                (reduced, winner) = reduce_point(nest, math, &place.point);
+            }
+            (scope.reduced, scope.winner) = (reduced, winner);
+            let outputs = nest.outputs.iter();
+            outputs
+                .map(|(_, value)| scope.value(math, &place.point, value))
+                .collect()
+        };
+        self.walk(
+            body,
+            &first,
+            thread,
+            &self.order,
+            nest.outputs.len(),
+            &finish,
+            &|math, place, values| {
+                for (i, ((access, _), &value)) in nest.outputs.iter().zip(values).enumerate() {
+                    match stage_of(i) {
+                        None => place.point.store(math, access, value),
+                        Some(stage) => {
+                            let word = stage.word(math.body, place, 0);
+                            store_shared(math.body, word, value, 1);
+                        }
+                    }
+                }
+            },
+        );
+        let outputs = (0..nest.outputs.len()).filter_map(|output| Some((output, stage_of(output)?)));
+        for (i, (output, stage)) in outputs.enumerate() {
+            if i == 0 {
+                barrier(body);
+            }
+            let take = |math: &mut Math, place: &Place| {
+                let word = stage.word(math.body, place, 0);
+                vec![load_shared(math.body, word, 1)]
+            };
+            self.walk(
+                body,
+                &first,
+                thread,
+                &stage.order,
+                1,
+                &take,
+                &|math, place, values| {
+                    place.point.store(math, &nest.outputs[output].0, values[0]);
+                },
+            );
+        }
+    }
+
+    /// Visits the points of the tile in an order, neighbouring threads neighbouring ones: `take` gives so many values
+    /// of a point, for several of a thread's points before `put` is given those of each.
+    #[allow(clippy::too_many_arguments)]
+    fn walk(
+        &self,
+        body: &mut Body,
+        first: &[Value],
+        thread: Value,
+        order: &Order,
+        values: usize,
+        take: &dyn Fn(&mut Math, &Place) -> Vec<Value>,
+        put: &dyn Fn(&mut Math, &Place, &[Value]),
+    ) {
+        let points: usize = order.extents(&self.tile).iter().product();
+        let passes = points.div_ceil(THREADS);
+        let rounds = passes.div_ceil(TOGETHER);
+        let together = passes.div_ceil(rounds);
+        let all = rounds * together * THREADS;
+        let types = vec!["f32".to_string(); values];
+        body.for_extent(rounds, |body, round| {
+            let taken: Vec<(Place, Vec<Value>)> = (0..together)
+                .map(|pass| {
+                    let terms = [(thread, 1), (round, (together * THREADS) as i64)];
+                    let number = body.sum((pass * THREADS) as i64, &terms);
+                    let place = self.place(body, first, order, number, (points < all).then_some(points));
+                    let values = match place.exists {
+                        None => take(&mut scalar(body), &place),
+                        Some(exists) => body.if_else(
+                            exists,
+                            &types,
+                            |body| take(&mut scalar(body), &place),
+                            |body| vec![scalar(body).constant(0.0); values],
+                        ),
+                    };
+                    (place, values)
+                })
+                .collect();
+            for (place, values) in taken {
+                match place.exists {
+                    None => put(&mut scalar(body), &place, &values),
+                    Some(exists) => body.if_true(exists, |body| put(&mut scalar(body), &place, &values)),
+                }
+            }
+        });
+    }
+
+    /// The point of a number in an order, of which there are so many, if not all numbers are points.
+    fn place(
+        &self,
+        body: &mut Body,
+        first: &[Value],
+        order: &Order,
+        number: Value,
+        points: Option<usize>,
+    ) -> Place {
+        let mut within = vec![body.index(0); first.len()];
+        let mut loops = first.to_vec();
+        let mut exists = points.map(|points| below(body, number, points));
+        let numbers = decode(body, number, &order.extents(&self.tile));
+        let also = |body: &mut Body, exists: &mut Option<Value>, condition: Value| {
+            *exists = Some(match *exists {
+                None => condition,
+                Some(exists) => both(body, exists, condition),
+            });
+        };
+        for (i, (&l, mut value)) in order.loops.iter().rev().zip(numbers).enumerate() {
+            if order.by_row && i + 1 == order.loops.len() {
+                // All other loops are set, so this is where the row begins.
+                let point = Point {
+                    loops: loops.clone(),
+                    vector: None,
+                };
+                let begin = point.offset(body, &order.access);
+                let before = body.index_op("remui", begin, SECTOR as i64);
+                value = body.sum(0, &[(value, 1), (before, -1)]);
+                let inside = below(body, value, self.tile[l.0]);
+                also(body, &mut exists, inside);
+            }
+            within[l.0] = value;
+            loops[l.0] = body.sum(0, &[(first[l.0], 1), (value, 1)]);
+            if !self.nest.extent(l).is_multiple_of(self.tile[l.0]) {
+                let inside = below(body, loops[l.0], self.nest.extent(l));
+                also(body, &mut exists, inside);
+            }
+        }
+        let point = Point { loops, vector: None };
+        Place {
+            point,
+            within,
+            exists,
+        }
+    }
+}
+
+impl Stage {
+    fn words(&self, nest: &Resolved) -> usize {
+        match self.source {
+            Source::Reduction if asks_winner(nest) => 2 * self.banks.words,
+            _ => self.banks.words,
+        }
+    }
+
+    /// The word of shared memory of a point's `i`th value.
+    fn word(&self, body: &mut Body, place: &Place, i: usize) -> Value {
+        let banks = &self.banks;
+        let terms = banks.steps.iter().zip(&place.within);
+        let terms: Vec<(Value, i64)> = terms.map(|(&step, &within)| (within, step as i64)).collect();
+        let at = body.sum(0, &terms);
+        let turns = body.index_op("divui", at, banks.every as i64);
+        let start = (self.start + i * banks.words) as i64;
+        body.sum(start, &[(at, 1), (turns, banks.skew as i64)])
+    }
+}
+
+/// What does not run along the loop along which the first output does.
+fn sources(nest: &Resolved, fastest: Loop) -> Vec<Source> {
+    let runs_elsewhere = |access: &Access| {
+        let elsewhere = |l: Loop| l != fastest && access.step(l) == Some(1);
+        !matches!(access.step(fastest), Some(0 | 1)) && nest.parallel_loops().into_iter().any(elsewhere)
+    };
+    let mut sources = vec![];
+    if nest.combine != Combine::None && runs_elsewhere(access(nest, Source::Reduction)) {
+        sources.push(Source::Reduction);
+    }
+    let mut used = vec![false; nest.reads.len()];
+    for (_, value) in &nest.outputs {
+        value.walk(&mut |e| {
+            if let Expr::Read(read) = e {
+                used[*read] = true;
+            }
+        });
+    }
+    let reads = (0..nest.reads.len()).filter(|&read| used[read] && runs_elsewhere(&nest.reads[read]));
+    sources.extend(reads.map(Source::Read));
+    let outputs = (0..nest.outputs.len()).filter(|&output| runs_elsewhere(&nest.outputs[output].0));
+    sources.extend(outputs.map(Source::Output));
+    sources
+}
+
+/// The memory of what is staged; of a reduction, that of its largest operand.
+fn access(nest: &Resolved, source: Source) -> &Access {
+    match source {
+        Source::Read(read) => &nest.reads[read],
+        Source::Output(output) => &nest.outputs[output].0,
+        Source::Reduction => {
+            let mut largest: Option<&Access> = None;
+            nest.body.walk(&mut |e| {
+                if let Expr::Read(read) = e
+                    && largest.is_none_or(|largest| nest.reads[*read].elements > largest.elements)
+                {
+                    largest = Some(&nest.reads[*read]);
+                }
+            });
+            largest.unwrap_or(&nest.outputs[0].0)
+        }
+    }
+}
+
+fn scalar(body: &mut Body) -> Math<'_> {
+    let lanes = Lanes::scalar();
+    Math { body, lanes }
+}

@@ -1,0 +1,218 @@
+//! Runs the step of a plan on several devices at once.
+//!
+//! A thread a device walks its two queues, kernels and transfers to it: it does whichever has come to a launch whose waits
+//! are over, a transfer first, since others may wait for it. So a device that would wait for another brings what it needs
+//! meanwhile, and transfers of a device that works beside its thread go on while it computes. Waits are short where the
+//! devices are alike: a thread looks for a while before it sleeps.
+//!
+//! A launch counts as done when its effects are there. A device that only starts launches is asked to complete them where
+//! somebody waits for the last one.
+
+use crate::Error;
+use crate::device::{BufferId, Device, LaunchId, Outlet};
+use ir::order;
+use ir::plan::{Plan, Work};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for what it waits for before it sleeps.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The queues of a plan's step.
+pub struct Queues {
+    /// Positions in the step, a list a queue.
+    queues: Vec<Vec<usize>>,
+    /// Of each launch of the step, its queue and its place there.
+    places: Vec<(usize, usize)>,
+    /// Whether some launch waits for it.
+    awaited: Vec<bool>,
+    /// The buffers that transfers read, as others read them.
+    outlets: HashMap<usize, Box<dyn Outlet>>,
+}
+
+impl Queues {
+    /// The queues of a plan that has passed its check, on its devices.
+    pub fn new(plan: &Plan, devices: &[Box<dyn Device>]) -> Result<Queues, Error> {
+        let mut queues = Queues {
+            queues: vec![vec![]; order::count(plan)],
+            places: vec![],
+            awaited: vec![false; plan.step.len()],
+            outlets: HashMap::new(),
+        };
+        for (position, launch) in plan.step.iter().enumerate() {
+            let queue = order::queue(launch);
+            queues.places.push((queue, queues.queues[queue].len()));
+            queues.queues[queue].push(position);
+            launch
+                .after
+                .iter()
+                .for_each(|&other| queues.awaited[other] = true);
+            if let Work::Transfer { from, .. } = launch.work {
+                let outlet = devices[plan.buffers[from].device].outlet(BufferId(from))?;
+                queues.outlets.insert(from, outlet);
+            }
+        }
+        Ok(queues)
+    }
+
+    /// Does one transfer, whatever else runs.
+    pub fn transfer(&self, device: &mut dyn Device, from: usize, to: usize) -> Result<(), Error> {
+        device.receive(BufferId(to), &*self.outlets[&from])
+    }
+
+    /// Runs the step once. `first` is the number of its first launch among those of the plan. After a failure on one
+    /// device the others stop as soon as they look.
+    pub fn run(&self, plan: &Plan, first: usize, devices: &mut [Box<dyn Device>]) -> Result<(), Error> {
+        let progress = Progress {
+            done: self.queues.iter().map(|_| AtomicUsize::new(0)).collect(),
+            failed: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        };
+        let progress = &progress;
+        let ended: Vec<Result<(), Error>> = std::thread::scope(|scope| {
+            let walk = |number: usize, device: &mut Box<dyn Device>| {
+                let walk = Walk {
+                    queues: self,
+                    plan,
+                    first,
+                    progress,
+                    number,
+                };
+                walk.run(&mut **device)
+            };
+            let mut devices = devices.iter_mut().enumerate();
+            let own = devices.next();
+            let others: Vec<_> = devices
+                .map(|(number, device)| scope.spawn(move || walk(number, device)))
+                .collect();
+            let own = own.map(|(number, device)| walk(number, device));
+            let others = others.into_iter().map(|other| match other.join() {
+                Ok(ended) => ended,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            own.into_iter().chain(others).collect()
+        });
+        ended.into_iter().collect()
+    }
+}
+
+/// How far all queues have come.
+struct Progress {
+    /// Launches that are done, a queue.
+    done: Vec<AtomicUsize>,
+    failed: AtomicBool,
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Progress {
+    fn advance(&self, queue: usize, done: usize) {
+        // SeqCst here and in `wait`: either the sleeper sees what is done or we see the sleeper.
+        self.done[queue].store(done, SeqCst);
+        self.wake_sleepers();
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, SeqCst);
+        self.wake_sleepers();
+    }
+
+    fn wake_sleepers(&self) {
+        if self.sleepers.load(SeqCst) > 0 {
+            let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake.notify_all();
+        }
+    }
+
+    fn wait(&self, ready: impl Fn() -> bool) {
+        let over = || self.failed.load(SeqCst) || ready();
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if over() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, SeqCst);
+        while !over() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Stops the others unless the walk ended well, also when it panics.
+struct StopOthers<'p>(&'p Progress, bool);
+
+impl Drop for StopOthers<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fail();
+        }
+    }
+}
+
+/// One device's way through its queues.
+struct Walk<'w> {
+    queues: &'w Queues,
+    plan: &'w Plan,
+    first: usize,
+    progress: &'w Progress,
+    number: usize,
+}
+
+impl Walk<'_> {
+    fn run(&self, device: &mut dyn Device) -> Result<(), Error> {
+        let mut stop = StopOthers(self.progress, false);
+        let walked = device.begin().and_then(|()| self.walk(device));
+        // Also after a failure: devices must not stay in a run.
+        let ended = walked.and(device.synchronise());
+        stop.1 = ended.is_ok();
+        ended
+    }
+
+    fn ready(&self, position: Option<&usize>) -> bool {
+        let is_done = |other: &usize| {
+            let (queue, place) = self.queues.places[*other];
+            self.progress.done[queue].load(SeqCst) > place
+        };
+        position.is_some_and(|&position| self.plan.step[position].after.iter().all(is_done))
+    }
+
+    fn walk(&self, device: &mut dyn Device) -> Result<(), Error> {
+        let [kernels, transfers] = [2 * self.number, 2 * self.number + 1];
+        let (mut launched, mut received) = (0, 0);
+        loop {
+            let kernel = self.queues.queues[kernels].get(launched);
+            let transfer = self.queues.queues[transfers].get(received);
+            if self.progress.failed.load(SeqCst) || (kernel.is_none() && transfer.is_none()) {
+                return Ok(());
+            }
+            if self.ready(transfer)
+                && let Some(&position) = transfer
+                && let Work::Transfer { from, to } = self.plan.step[position].work
+            {
+                self.queues.transfer(device, from, to)?;
+                received += 1;
+                self.progress.advance(transfers, received);
+            } else if self.ready(kernel)
+                && let Some(&position) = kernel
+            {
+                device.launch(LaunchId(self.first + position))?;
+                launched += 1;
+                if self.queues.awaited[position] {
+                    device.complete()?;
+                    self.progress.advance(kernels, launched);
+                }
+            } else {
+                self.progress.wait(|| self.ready(transfer) || self.ready(kernel));
+            }
+        }
+    }
+}
