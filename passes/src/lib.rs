@@ -7,9 +7,9 @@
 //! | [`simplify`] | local rules, common subexpressions, dead code |
 //! | [`lower`] | graph to program, one kernel a nest |
 //! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
-//! | [`winograd`] | the algorithm of convolutions: direct, or with fewer multiplications |
 //! | [`schedule`] | the order of kernels |
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
+//! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
 //!
@@ -112,9 +112,6 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
     ));
     if optimized {
         passes.push(program("fuse", in_place(fuse::fuse)));
-        if options.machine == Machine::Processor {
-            passes.push(program("algorithm", in_place(winograd::choose)));
-        }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
     let machines: Vec<Machine> = [options.machine].into_iter().chain(options.second).collect();
@@ -123,6 +120,9 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
             let strategy = partition::choose::choose(&p, &shares);
             partition::partition(&p, &strategy).expect("the chosen strategy was tried")
         }));
+    }
+    if optimized && machines.iter().all(|machine| *machine == Machine::Processor) {
+        passes.push(program("algorithm", in_place(winograd::choose)));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));

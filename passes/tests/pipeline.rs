@@ -175,8 +175,8 @@ fn every_stage_is_shown_with_its_name() {
             "simplify",
             "lower",
             "fuse",
-            "algorithm",
             "schedule",
+            "algorithm",
             "layout",
             "memory"
         ]
@@ -253,7 +253,7 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         faults("schedule", |program| program.kernels[0].nest.reads[0]
             .index
             .truncate(2)),
-        "taps of conv2+conv2.sum+relu2: conv2.weight is read with 2 indices"
+        "conv1+conv1.sum+relu1: image is read with 2 indices"
     );
     assert_eq!(
         faults("schedule", |program| {

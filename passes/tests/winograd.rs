@@ -20,6 +20,7 @@ fn options(mode: Mode) -> Options {
         },
         opt_level: 1,
         machine: Machine::Processor,
+        second: None,
     }
 }
 
@@ -126,4 +127,33 @@ fn a_form_is_proposed_for_each_number_of_products() {
         .map(|f| (f.tilings[0].outputs, f.tilings[0].output_tiles))
         .collect();
     assert_eq!(cut, [(2, 7), (4, 4), (5, 3), (6, 3)]);
+}
+
+/// The kernels of a large layer on these machines: their devices and labels.
+fn kernels_on(machine: Machine, second: Option<Machine>) -> Vec<(usize, String)> {
+    let text = "model m\nx = input() shape=[N, 256, 28, 28]\nw = parameter() shape=[256, 256, 3, 3]\n\
+                y = conv2d(x, w) pad=1\nz = tanh(y)\noutput z = z\n";
+    let graph = ir::text::parse(text, "m.ir").unwrap();
+    let options = Options {
+        machine,
+        second,
+        batch: 8,
+        ..options(Mode::Infer)
+    };
+    let program = passes::compile(&graph, &options, &mut |_, _| {}).unwrap();
+    let named = |k: &ir::program::KernelCall| (program.device_of(k).0, k.label.clone());
+    program.kernels.iter().map(named).collect()
+}
+
+#[test]
+fn only_programs_of_processors_have_forms() {
+    let forms_on = |machine, second| -> Vec<usize> {
+        let kernels = kernels_on(machine, second).into_iter();
+        let products = kernels.filter(|(_, label)| label.starts_with("products of "));
+        products.map(|(device, _)| device).collect()
+    };
+    assert_eq!(forms_on(Machine::Processor, None), [0]);
+    assert_eq!(forms_on(Machine::Gpu, None), []);
+    assert_eq!(forms_on(Machine::Processor, Some(Machine::Processor)), [0, 1]);
+    assert_eq!(forms_on(Machine::Gpu, Some(Machine::Processor)), []);
 }

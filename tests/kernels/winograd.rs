@@ -18,7 +18,7 @@ const FORMS: [(usize, f64); 4] = [
 ];
 
 /// The usual passes, but with this form wherever it is one of the candidates.
-fn forced(options: &Options, products: usize) -> Vec<Pass<'_>> {
+pub fn forced(options: &Options, products: usize) -> Vec<Pass<'_>> {
     let force = move |pass| match pass {
         Pass::Program(name @ "algorithm", _) => Pass::Program(
             name,

@@ -7,6 +7,9 @@
 //! over tiles of places; in the gradient of the weight the taps are the result, and it is the long sum over places that is
 //! cut into tiles, whose products the matrix product sums.
 //!
+//! Only programs for processors are rewritten. GPUs have tensor cores for the direct form, and no kernels of the transforms;
+//! and where a processor and a GPU each keep a copy of a value, both must find it by the same sums.
+//!
 //! [`candidates`] are the forms that a nest can take, [`estimate`] what one costs, [`choose`] takes the cheapest.
 
 pub mod cook_toom;

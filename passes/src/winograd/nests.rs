@@ -207,22 +207,19 @@ impl Parts<'_> {
             .expect("a convolution has a pair");
         let mut reads = self.nest.reads.clone();
         let reads_of_parallel = |i: usize| i != conv.image && i != conv.kernel;
-        for (i, old) in reads.iter_mut().enumerate() {
-            if reads_of_parallel(i) {
-                old.index
-                    .iter_mut()
-                    .for_each(|index| index.map = renamed.map(&index.map));
-                old.guards
-                    .iter_mut()
-                    .for_each(|guard| guard.map = renamed.map(&guard.map));
-            }
+        for (_, old) in reads
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| reads_of_parallel(*i))
+        {
+            *old = old.map_affine(&mut |map| renamed.map(map));
         }
         reads[conv.image] = read;
         // Nothing refers to the kernel any more, and the number of other reads must stay.
         let body = body * Expr::Read(conv.image);
         let outputs = self.nest.outputs.iter().map(|output| Output {
             index: output.index.iter().map(|map| renamed.map(map)).collect(),
-            value: rename(&output.value, &renamed),
+            value: output.value.map_affine(&mut |map| renamed.map(map)),
             ..output.clone()
         });
         let outputs = outputs.collect();
@@ -236,27 +233,4 @@ impl Parts<'_> {
             outputs,
         })
     }
-}
-
-/// An expression over new loops.
-fn rename(value: &Expr, renamed: &Renamed) -> Expr {
-    value.map_leaves(&mut |leaf| match leaf {
-        Expr::Index(map) => Expr::Index(renamed.map(map)),
-        Expr::Table { values, index } => Expr::Table {
-            values: values.clone(),
-            index: renamed.map(index),
-        },
-        Expr::Uniform {
-            seed,
-            step,
-            stream,
-            element,
-        } => Expr::Uniform {
-            seed: *seed,
-            step: *step,
-            stream: *stream,
-            element: renamed.map(element),
-        },
-        other => other.clone(),
-    })
 }

@@ -3,11 +3,12 @@
 use super::parts::{Parts, Side};
 use super::recognise::Convolution;
 use super::{Form, Tiling};
+use crate::layout::drop_unused_operands;
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Loop, Nest, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 
 /// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,11 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
             program.value(program.owner(from_kernel)).role,
             Role::Parameter { .. }
         );
-    let tiles = add(program, format!("{label}.tiles"), image.extents());
-    let taps = add(program, format!("{label}.taps"), kernel.extents());
-    let products = add(program, format!("{label}.products"), result.extents());
+    let device = program.device_of(call);
+    let mut add = |name, extents| add(program, name, extents, device);
+    let tiles = add(format!("{label}.tiles"), image.extents());
+    let taps = add(format!("{label}.taps"), kernel.extents());
+    let products = add(format!("{label}.products"), result.extents());
     let kernel_call = |label: String, nest, operands, result, prepare| KernelCall {
         label,
         nest,
@@ -67,11 +70,12 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
         results: vec![result],
         prepare,
     };
-    let finish = KernelCall {
+    let mut finish = KernelCall {
         nest: parts.finish(&result, call.operands.len()),
         operands: call.operands.iter().copied().chain([products]).collect(),
         ..call.clone()
     };
+    drop_unused_operands(&mut finish);
     vec![
         kernel_call(
             format!("taps of {label}"),
@@ -94,11 +98,11 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
             products,
             false,
         ),
-        drop_unused(finish),
+        finish,
     ]
 }
 
-fn add(program: &mut Program, name: String, extents: Vec<usize>) -> ValueId {
+fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceIx) -> ValueId {
     program.values.push(Value {
         name,
         dtype: DType::F32,
@@ -107,23 +111,10 @@ fn add(program: &mut Program, name: String, extents: Vec<usize>) -> ValueId {
         role: Role::Temporary,
         alias: None,
         place: Place::Own,
+        device,
+        part: None,
     });
     ValueId(program.values.len() - 1)
-}
-
-/// Removes operands that no read uses.
-fn drop_unused(mut call: KernelCall) -> KernelCall {
-    let old = std::mem::take(&mut call.operands);
-    for read in &mut call.nest.reads {
-        if let Source::Operand(i) = &mut read.source {
-            let place = call.operands.iter().position(|&id| id == old[*i]);
-            *i = place.unwrap_or_else(|| {
-                call.operands.push(old[*i]);
-                call.operands.len() - 1
-            });
-        }
-    }
-    call
 }
 
 /// Whose places lie next to each other in the product's result: those next to each other in the nest's own, as far as
