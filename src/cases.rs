@@ -189,6 +189,9 @@ fn samples(
             .zip(&nest.outputs)
             .zip(&call.results)
         {
+            if output.place(&signed).is_none() {
+                continue;
+            }
             let index: Vec<usize> = output
                 .index
                 .iter()

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`contraction`] | register-tiled kernels of convolutions and matrix products |
+//! | [`transform`] | sums with small tables of constants, unrolled: the transforms of fast convolutions |
 //! | [`loops`] | kernels of every other nest: maps, windows, rows |
 //! | [`halo`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
@@ -26,6 +27,7 @@ pub mod link;
 pub mod loops;
 pub mod mlir;
 pub mod scalar;
+pub mod transform;
 
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
@@ -270,6 +272,7 @@ impl Library {
         let texts = match &target {
             Target::Host(HostTarget { lanes, .. }) => vec![
                 contraction::lower(&call.nest, &operands, &results, in_place, *lanes)
+                    .or_else(|| transform::lower(&call.nest, &operands, &results, *lanes))
                     .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, *lanes)),
             ],
             Target::Gpu(gpu, precision) => {

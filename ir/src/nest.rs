@@ -147,6 +147,28 @@ pub struct Read {
     pub outside: f64,
 }
 
+impl Read {
+    /// The same read with every affine map replaced.
+    pub fn map_affine(&self, map: &mut impl FnMut(&Affine) -> Affine) -> Read {
+        let index = self.index.iter().map(|index| Index {
+            map: map(&index.map),
+            divisor: index.divisor,
+        });
+        let index = index.collect();
+        let guards = self.guards.iter().map(|guard| Guard {
+            map: map(&guard.map),
+            low: guard.low,
+            high: guard.high,
+        });
+        Read {
+            source: self.source,
+            index,
+            guards: guards.collect(),
+            outside: self.outside,
+        }
+    }
+}
+
 /// A scalar expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
@@ -158,6 +180,13 @@ pub enum Expr {
     Inside(usize),
     /// The value of an affine map of the loops.
     Index(Affine),
+    /// A constant by place: `values[index]`. The index is inside at every point.
+    Table {
+        /// The constants.
+        values: Vec<f64>,
+        /// Which of them.
+        index: Affine,
+    },
     /// The combined value of the body; only in outputs.
     Reduced,
     /// For [`Combine::Max`]: the place of the winner in the reduction, counted row-major; only in outputs.
@@ -231,10 +260,24 @@ pub struct Output {
     pub dtype: DType,
     /// Extents of the stored tensor.
     pub extents: Vec<usize>,
-    /// Where the point's value goes, over parallel loops; injective, and covers the tensor.
+    /// Where the point's value goes, over parallel loops; injective, and covers the tensor. A point whose index lies
+    /// beyond the tensor's end stores nothing: so tiles need not divide a tensor.
     pub index: Vec<Affine>,
     /// The value, over reads that depend on parallel loops only, [`Expr::Reduced`] and [`Expr::Winner`].
     pub value: Expr,
+}
+
+impl Output {
+    /// The element, counted row-major, that a point of the parallel loops stores; none beyond the tensor's end.
+    pub fn place(&self, point: &[i64]) -> Option<usize> {
+        let places = self.index.iter().zip(&self.extents);
+        places.into_iter().try_fold(0, |sum, (map, &extent)| {
+            let at = map.at(point);
+            (0..extent as i64)
+                .contains(&at)
+                .then(|| sum * extent + at as usize)
+        })
+    }
 }
 
 /// See the module's documentation.
@@ -288,40 +331,38 @@ impl Nest {
                     _ => sum.plus_loop(old, factor),
                 })
         };
-        let expression = |expr: &Expr| {
-            expr.map_leaves(&mut |leaf| match leaf {
-                Expr::Index(index) => Expr::Index(map(index)),
-                Expr::Uniform {
-                    seed,
-                    step,
-                    stream,
-                    element,
-                } => Expr::Uniform {
-                    seed: *seed,
-                    step: *step,
-                    stream: *stream,
-                    element: map(element),
-                },
-                other => other.clone(),
-            })
-        };
-        let mut nest = self.clone();
+        let mut nest = self.map_affine(&mut |old| map(old));
         nest.parallel[l.0] /= inner;
         nest.parallel.push(inner);
-        for read in &mut nest.reads {
-            read.index
-                .iter_mut()
-                .for_each(|index| index.map = map(&index.map));
-            read.guards
-                .iter_mut()
-                .for_each(|guard| guard.map = map(&guard.map));
-        }
-        nest.body = expression(&nest.body);
-        for output in &mut nest.outputs {
-            output.index = output.index.iter().map(map).collect();
-            output.value = expression(&output.value);
-        }
         (nest, new)
+    }
+
+    /// The same nest with every affine map replaced: of reads, guards, expressions and outputs. The loops stay, so
+    /// extents are the caller's to change.
+    pub fn map_affine(&self, map: &mut impl FnMut(&Affine) -> Affine) -> Nest {
+        let Nest {
+            parallel,
+            reduction,
+            reads,
+            combine,
+            body,
+            outputs,
+        } = self;
+        let reads = reads.iter().map(|read| read.map_affine(map)).collect();
+        let outputs = outputs.iter().map(|output| Output {
+            dtype: output.dtype,
+            extents: output.extents.clone(),
+            index: output.index.iter().map(&mut *map).collect(),
+            value: output.value.map_affine(map),
+        });
+        Nest {
+            parallel: parallel.clone(),
+            reduction: reduction.clone(),
+            reads,
+            combine: *combine,
+            outputs: outputs.collect(),
+            body: body.map_affine(map),
+        }
     }
 
     /// A copy of a tensor, element by element.
@@ -386,6 +427,47 @@ impl Expr {
             Expr::Select(a, b, c) => [a, b, c].into_iter().for_each(|e| e.walk(visit)),
             _ => {}
         }
+    }
+
+    /// This expression with every affine map replaced.
+    pub fn map_affine(&self, map: &mut impl FnMut(&Affine) -> Affine) -> Expr {
+        let mapped = self.try_map_affine(&mut |old| Some(map(old)));
+        mapped.expect("maps that are always given leave no expression out")
+    }
+
+    /// This expression with every affine map replaced; `None` if one of them is `None`. Every kind of expression is
+    /// listed, so that a new one says whether it has maps.
+    pub fn try_map_affine(&self, map: &mut impl FnMut(&Affine) -> Option<Affine>) -> Option<Expr> {
+        Some(match self {
+            Expr::Constant(_) | Expr::Read(_) | Expr::Inside(_) | Expr::Reduced | Expr::Winner => {
+                self.clone()
+            }
+            Expr::Index(index) => Expr::Index(map(index)?),
+            Expr::Table { values, index } => Expr::Table {
+                values: values.clone(),
+                index: map(index)?,
+            },
+            Expr::Uniform {
+                seed,
+                step,
+                stream,
+                element,
+            } => Expr::Uniform {
+                seed: *seed,
+                step: *step,
+                stream: *stream,
+                element: map(element)?,
+            },
+            Expr::Unary(op, a) => a.try_map_affine(map)?.unary(*op),
+            Expr::Binary(op, a, b) => {
+                let a = a.try_map_affine(map)?;
+                a.binary(*op, b.try_map_affine(map)?)
+            }
+            Expr::Select(a, b, c) => {
+                let (a, b) = (a.try_map_affine(map)?, b.try_map_affine(map)?);
+                a.select(b, c.try_map_affine(map)?)
+            }
+        })
     }
 
     /// This expression with every leaf (an expression without parts) replaced by `replace(leaf)`.

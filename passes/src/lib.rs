@@ -10,6 +10,7 @@
 //! | [`fuse`] | the same greedily: which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
 //! | [`schedule`] | the order of kernels |
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
+//! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
 //! | [`cost`] | what kernels, transfers and programs cost on a device |
@@ -32,6 +33,7 @@ pub mod simplify;
 pub mod solver;
 pub mod substitute;
 pub mod training;
+pub mod winograd;
 
 pub use error::PassError;
 pub use partition::search::Splits;
@@ -187,6 +189,9 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
                 partition::partition(&p, &strategy).expect("the chosen strategy was tried")
             }),
         });
+    }
+    if optimized && machines.iter().all(|machine| *machine == Machine::Processor) {
+        passes.push(program("algorithm", in_place(winograd::choose)));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));

@@ -1,9 +1,9 @@
 //! Where temporaries lie: values that are never alive together share bytes of their device's arena.
 //!
 //! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
-//! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
-//! reached farthest. A value goes into the tightest gap between those that are alive at the same time. The
-//! most bytes alive at once bound the arena from below.
+//! arena wins: large values first, long-lived ones first, by birth, and what is alive at the fullest moment before all
+//! else, each improved by placing first what reached farthest. A value goes into the tightest gap between those that are
+//! alive at the same time. The most bytes alive at once bound the arena from below.
 
 use crate::schedule::arena_bytes_of;
 use ir::plan::{Place, Role};
@@ -45,6 +45,18 @@ pub struct Packing {
 /// What values are placed by, the least first.
 type Order = fn(&Live) -> (Reverse<u64>, usize);
 
+/// Large values first.
+const LARGE: Order = |l| (Reverse(l.bytes), l.first);
+/// Long-lived values first.
+const LONG: Order = |l| (Reverse((l.last - l.first) as u64), l.first);
+/// Large and long-lived values first.
+const BOTH: Order = |l| {
+    let kernels = (l.last - l.first + 1) as u64;
+    (Reverse(l.bytes.saturating_mul(kernels)), l.first)
+};
+/// By birth.
+const BIRTH: Order = |l| (Reverse(0), l.first);
+
 /// Places every value of the program.
 pub fn plan(program: &mut Program) -> Packing {
     for result in program
@@ -82,25 +94,15 @@ pub fn plan(program: &mut Program) -> Packing {
 
 /// The smallest packing of all orders.
 fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
-    let orders: [Order; 4] = [
-        |l| (Reverse(l.bytes), l.first),
-        |l| (Reverse((l.last - l.first) as u64), l.first),
-        |l| {
-            (
-                Reverse(l.bytes.saturating_mul((l.last - l.first + 1) as u64)),
-                l.first,
-            )
-        },
-        |l| (Reverse(0), l.first),
-    ];
-    let bound = lower_bound(&live);
-    let packings = orders.map(|order| {
+    let (bound, fullest) = most_alive(&live);
+    let packings = [LARGE, LONG, BOTH, BIRTH].into_iter().flat_map(|order| {
         let mut sorted = live.clone();
         sorted.sort_by_key(order);
-        improve(sorted, bound)
+        let mut fullest_first = sorted.clone();
+        fullest_first.sort_by_key(|l| !(l.first <= fullest && fullest <= l.last));
+        [sorted, fullest_first].map(|order| improve(order, bound))
     });
     let (placed, arena_bytes) = packings
-        .into_iter()
         .min_by_key(|p| p.1)
         .expect("there is at least one order to try");
     let packing = Packing {
@@ -132,14 +134,14 @@ pub fn liveness(program: &Program) -> Vec<Live> {
     live.into_iter().flatten().collect()
 }
 
-fn lower_bound(live: &[Live]) -> u64 {
-    let alive_at = |k| {
-        live.iter()
-            .filter(|l| l.first <= k && k <= l.last)
-            .map(|l| l.bytes)
-            .sum()
+/// The most bytes that are alive during one kernel, and the first such kernel.
+fn most_alive(live: &[Live]) -> (u64, usize) {
+    let alive_at = |k: usize| -> u64 {
+        let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
+        alive.map(|l| l.bytes).sum()
     };
-    live.iter().map(|l| alive_at(l.first)).max().unwrap_or(0)
+    let kernels = live.iter().map(|l| (alive_at(l.first), Reverse(l.first)));
+    kernels.max().map_or((0, 0), |(bytes, Reverse(k))| (bytes, k))
 }
 
 /// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all.

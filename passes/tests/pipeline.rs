@@ -56,7 +56,7 @@ fn listing(program: &Program) -> String {
 #[test]
 fn alexnet_becomes_these_kernels() {
     for (file, mode) in [("alexnet-train", Mode::Train), ("alexnet-infer", Mode::Infer)] {
-        let found = listing(&after("schedule", &model("alexnet.ir"), &options(mode, 128)));
+        let found = listing(&after("algorithm", &model("alexnet.ir"), &options(mode, 128)));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{file}.txt"));
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &found).expect("a golden text can be written");
@@ -169,7 +169,15 @@ fn every_stage_is_shown_with_its_name() {
     assert_eq!(
         names,
         [
-            "bind", "training", "simplify", "lower", "fuse", "schedule", "layout", "memory"
+            "bind",
+            "training",
+            "simplify",
+            "lower",
+            "fuse",
+            "schedule",
+            "algorithm",
+            "layout",
+            "memory"
         ]
     );
 }

@@ -11,7 +11,7 @@ use ir::program::DeviceIx;
 use ir::profile::{Precision, Profile};
 use passes::cost::Costs;
 use passes::partition::{Placement, choose, partition};
-use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule};
+use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -350,8 +350,21 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             machines[1] = passes::Machine::Gpu;
         }
         let placed = partition(&program, &strategy).expect("it was tried");
-        let mut laid_out = layout::assign(&placed, &machines);
-        for (pass, program) in [("partition", &placed), ("layout", &laid_out)] {
+        let mut fast = placed.clone();
+        if machines
+            .iter()
+            .all(|machine| *machine == passes::Machine::Processor)
+        {
+            winograd::rewrite_all(&mut fast, &|_, _, forms: &[winograd::Form]| {
+                Some(forms[seed as usize / 2 % forms.len()].clone())
+            });
+        }
+        let mut laid_out = layout::assign(&fast, &machines);
+        for (pass, program) in [
+            ("partition", &placed),
+            ("algorithm", &fast),
+            ("layout", &laid_out),
+        ] {
             program
                 .verify()
                 .unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));

@@ -54,6 +54,9 @@ const EXP: f64 = 28.0;
 const LOG: f64 = 36.0;
 const TANH: f64 = 55.0;
 const UNIFORM: f64 = 60.0;
+/// Multiply-adds of an element of a tensor that a table of constants transforms, one dimension after the other, by which
+/// zeros and ones are left out.
+const TRANSFORM: f64 = 4.0;
 /// A maximum that keeps the winner's place and lets NaN win.
 const WINNER: f64 = 5.0;
 
@@ -84,6 +87,15 @@ impl Work {
                 },
                 operations: products,
                 slots: products / fill * if short { SHORT_LOOP_COST } else { 1.0 },
+                bytes,
+                tasks: f64::INFINITY,
+            };
+        }
+        if let Some(elements) = transformed(candidate) {
+            return Work {
+                kind: Kind::Map,
+                operations: 2.0 * TRANSFORM * elements,
+                slots: 2.0 * TRANSFORM * elements,
                 bytes,
                 tasks: f64::INFINITY,
             };
@@ -133,6 +145,15 @@ impl Work {
     }
 }
 
+/// Elements of the larger side of a sum with a table of constants; `None` if this is none.
+fn transformed(candidate: &Candidate) -> Option<f64> {
+    let mut has_table = false;
+    candidate.nest.body.walk(&mut |e| has_table |= matches!(e, Expr::Table { .. }));
+    let elements = |stored: &Stored| stored.extents.iter().product::<usize>();
+    let read = candidate.operands.iter().map(elements).max().unwrap_or(0);
+    has_table.then(|| (read as f64).max(candidate.nest.parallel_points() as f64))
+}
+
 fn kind(nest: &Nest) -> Kind {
     let slides = |map: &Affine| {
         let reduces = |(l, _): &&(Loop, i64)| l.0 >= nest.parallel.len();
@@ -180,6 +201,7 @@ impl Instructions {
             let (count, operations) = match part {
                 Expr::Constant(_) | Expr::Reduced | Expr::Winner => (0.0, 0.0),
                 Expr::Index(_) => (1.0, 0.0),
+                Expr::Table { .. } => (0.0, 0.0),
                 &Expr::Read(read) | &Expr::Inside(read) => match self.loaded.insert(read) {
                     true => (loops.reads[read].instructions(vector, lanes), 0.0),
                     false => (0.0, 0.0),

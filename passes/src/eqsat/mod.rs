@@ -88,7 +88,7 @@ pub fn search(
         report.phases.push(phase);
     }
     let start = Instant::now();
-    let mut extraction = Extraction::new(&egraph, graph, &classes, costs);
+    let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
     let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
     report.extraction_seconds = start.elapsed().as_secs_f64();
     report.record(&egraph, &extraction, &selection);

@@ -7,7 +7,9 @@ use super::language::{Tensors, value_type};
 use super::report::Report;
 use crate::cost::{Candidate, Costs, Stored};
 use crate::error::PassError;
+use crate::winograd;
 use egg::Id;
+use ir::plan::Mode;
 use ir::{DType, Graph};
 use std::collections::{BTreeMap, HashMap};
 
@@ -40,7 +42,7 @@ impl Values {
 
 impl Extraction {
     /// `classes` are those of the graph's nodes.
-    pub fn new(egraph: &Tensors, graph: &Graph, classes: &[Id], costs: &Costs) -> Extraction {
+    pub fn new(egraph: &Tensors, graph: &Graph, mode: Mode, classes: &[Id], costs: &Costs) -> Extraction {
         let mut values = Values::default();
         let mut problem = Problem {
             outputs: OUTPUTS,
@@ -54,7 +56,7 @@ impl Extraction {
         for id in outputs.chain(updates) {
             problem.wanted.insert(values.position(egraph.find(classes[id.index()])));
         }
-        let mut kernels = Kernels::new(egraph);
+        let mut kernels = Kernels::new(egraph, mode);
         let mut members = vec![];
         for host in kernel::kernels(egraph) {
             let guests = Guest::all(egraph, host);
@@ -157,15 +159,17 @@ struct Kernels<'a> {
     egraph: &'a Tensors,
     alone: HashMap<Id, Kernel>,
     recomputed: HashMap<(Id, Id), bool>,
+    mode: Mode,
 }
 
 impl Kernels<'_> {
-    fn new(egraph: &Tensors) -> Kernels<'_> {
+    fn new(egraph: &Tensors, mode: Mode) -> Kernels<'_> {
         let alone = kernel::kernels(egraph).into_iter();
         Kernels {
             egraph,
             alone: alone.map(|class| (class, Kernel::of(egraph, class))).collect(),
             recomputed: HashMap::new(),
+            mode,
         }
     }
 
@@ -217,7 +221,12 @@ impl Kernels<'_> {
             layout: None,
         };
         let operands = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
-        costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6
+        // In the algorithm that the kernel will have.
+        let share = match costs.profile.gpu {
+            None => winograd::share(nest, self.mode),
+            Some(_) => 1.0,
+        };
+        share * costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6
     }
 
     /// Whether `reader` can take a value from `guest` where both are in one kernel.
