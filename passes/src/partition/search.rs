@@ -22,6 +22,7 @@ use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
 use crate::solver::{Column, Limits, Model};
 use crate::substitute::normalize;
+use crate::winograd;
 use good_lp::{Expression, constraint};
 use ir::nest::{Loop, Nest, Source};
 use ir::plan::Part;
@@ -142,6 +143,8 @@ struct Choice {
 struct Problem<'a> {
     program: &'a Program,
     costs: &'a [Costs<'a>],
+    /// Whether convolutions stay as they are: among processors they get the algorithm that is cheapest.
+    direct: bool,
     /// Of each kernel.
     kernels: Vec<Vec<Choice>>,
     /// The kernel that makes each value; of a parameter that which updates it.
@@ -156,6 +159,7 @@ impl<'a> Problem<'a> {
         let mut problem = Problem {
             program,
             costs,
+            direct: costs.iter().any(|costs| costs.profile.gpu.is_some()),
             kernels: vec![],
             maker: BTreeMap::new(),
             needs: vec![],
@@ -258,7 +262,11 @@ impl<'a> Problem<'a> {
         });
         let sums = sums.cycle().take(self.costs.len());
         let costs = &self.costs[device];
-        let compute = costs.compute_us(&Candidate::free(nest, operands.chain(sums).collect()));
+        let share = match self.direct {
+            false => winograd::share(nest, self.program.mode),
+            true => 1.0,
+        };
+        let compute = share * costs.compute_us(&Candidate::free(nest, operands.chain(sums).collect()));
         choice.seconds[device] += (compute + costs.profile.launch_us) * 1e-6;
         choice.seconds[device] += (self.traffic(device, traffic) - compute * 1e-6).max(0.0);
     }
