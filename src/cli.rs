@@ -132,7 +132,9 @@ enum Command {
         output: OutputArgs,
     },
     /// Verify and time the kernels of a model here, so that costs are measured ones
-    #[command(after_help = "Examples:\n  alexc tune models/alexnet.ir --mode train --batch 128\n  alexc tune models/alexnet.ir --mode train --opt-level 0")]
+    #[command(
+        after_help = "Examples:\n  alexc tune models/alexnet.ir --mode train --batch 128\n  alexc tune models/alexnet.ir --mode train --opt-level 0"
+    )]
     Tune {
         #[command(flatten)]
         model: ModelArgs,

@@ -13,7 +13,7 @@ use ir::program::{DeviceIx, KernelCall, Program, ValueId};
 pub struct Makespan {
     /// The end of the last launch.
     pub us: f64,
-    /// Time that each device computes.
+    /// Time that each device computes or receives.
     pub busy_us: Vec<f64>,
     /// Beginning and end of each kernel (with the zeros around its results) and transfer, in the program's order; those
     /// that only prepare take no time.

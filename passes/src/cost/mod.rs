@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`work`] | what a kernel asks of a device: operations, instructions, bytes |
 //! | [`times`] | measured times of kernels, which win over computed ones |
-//! | [`makespan`] | a program's time on its devices, by simulating their queues |
+//! | [`mod@makespan`] | a program's time on its devices, by simulating their queues |
 //!
 //! A computed time is a roofline over a [`Profile`]: the larger of arithmetic at the peak times the stated efficiency
 //! of its kind of nest, and bytes at the bandwidth of the cache or memory that holds them; plus one launch.
