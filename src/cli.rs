@@ -117,8 +117,10 @@ enum Command {
     #[command(subcommand)]
     Data(DataCommand),
     /// What was fused and placed, why, and what else it could have been
-    #[command(after_help = "Examples:\n  alexc explain models/alexnet.ir --mode train --batch 128 --devices cpu:0,cpu:1\n  \
-                            alexc explain models/alexnet-owt.ir --node conv2 --json")]
+    #[command(
+        after_help = "Examples:\n  alexc explain models/alexnet.ir --mode train --batch 128 --devices cpu:0,cpu:1\n  \
+                            alexc explain models/alexnet-owt.ir --node conv2 --json"
+    )]
     Explain {
         #[command(flatten)]
         model: ModelArgs,

@@ -8,6 +8,7 @@ use ir::plan::Mode;
 use passes::cost::Costs;
 use passes::{Machine, Optimizer, Options, Splits, Stage};
 use runtime::console::Console;
+use runtime::device::capacity;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
 use std::collections::BTreeMap;
@@ -189,19 +190,21 @@ fn compile_mode(
     let devices = costs::of_devices(costs, &request.targets);
     let options = options(request, mode, (!devices.is_empty()).then_some(&devices[..]));
     let mut optimized = None;
-    let program = passes::compile(graph, &options, &mut |_, stage| {
-        match stage {
-            Stage::Graph(graph) => optimized = Some(graph.clone()),
-            Stage::Kernels(report) => warn("kernels", report.fallback.as_deref()),
-            Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
-            Stage::Program(_) => {}
-        }
+    let program = passes::compile(graph, &options, &mut |_, stage| match stage {
+        Stage::Graph(graph) => optimized = Some(graph.clone()),
+        Stage::Kernels(report) => warn("kernels", report.fallback.as_deref()),
+        Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
+        Stage::Program(_) => {}
     })
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
     let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
+    for (position, device) in costs.iter().enumerate().filter(|(_, device)| device.is_limit) {
+        let available = (device.profile.memory.capacity_gb * 1e9) as u64;
+        capacity::check(&compiled.plan, position, available, &device.profile.name)?;
+    }
     let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {

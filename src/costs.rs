@@ -33,6 +33,8 @@ pub struct DeviceCosts {
     pub profile: Profile,
     /// What its kernels were measured to take.
     pub times: KernelTimes,
+    /// Whether programs are refused that need more memory than the profile has: one that was asked for by name.
+    pub is_limit: bool,
 }
 
 impl DeviceCosts {
@@ -61,7 +63,11 @@ impl CostArgs {
             let here = here && device.code() == target.code();
             let name = device_name(device)?.filter(|_| here);
             let times = name.map(|name| cache.times(&name)).unwrap_or_default();
-            Ok(DeviceCosts { profile, times })
+            Ok(DeviceCosts {
+                profile,
+                times,
+                is_limit: self.profile.is_some(),
+            })
         };
         profiles
             .into_iter()
@@ -209,7 +215,9 @@ pub fn precision(target: &Target) -> Precision {
 /// What a search counts with, one a device.
 pub fn of_devices<'a>(devices: &'a [DeviceCosts], targets: &[Target]) -> Vec<Costs<'a>> {
     let devices = devices.iter().zip(targets);
-    devices.map(|(device, target)| device.costs(precision(target))).collect()
+    devices
+        .map(|(device, target)| device.costs(precision(target)))
+        .collect()
 }
 
 /// What a program costs.

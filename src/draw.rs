@@ -27,7 +27,11 @@ impl Picture<'_> {
             reads.push(call.operands.iter().filter_map(made).collect());
             call.results.iter().for_each(|&id| _ = maker.insert(id, k));
         }
-        Picture { program, calls, reads }
+        Picture {
+            program,
+            calls,
+            reads,
+        }
     }
 
     fn colour(&self, call: &KernelCall) -> &'static str {
@@ -71,7 +75,10 @@ const LETTERS: usize = 62;
 pub fn svg(program: &Program) -> String {
     let picture = Picture::of(program);
     let columns = program.arena_bytes.len();
-    let (width, height) = (columns * (BOX + GAP) - GAP + 40, (picture.calls.len() + 2) * ROW + 20);
+    let (width, height) = (
+        columns * (BOX + GAP) - GAP + 40,
+        (picture.calls.len() + 2) * ROW + 20,
+    );
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"Helvetica, sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<defs><marker id=\"tip\" \
@@ -130,5 +137,8 @@ fn escaped(label: &str) -> String {
         true => label.chars().take(LETTERS - 1).chain(['\u{2026}']).collect(),
         false => label.to_string(),
     };
-    short.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    short
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -107,7 +107,10 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
         model: program.model.clone(),
         mode: mode_name(mode),
         batch: program.batch,
-        devices: profiles.iter().map(|device| device.profile.name.clone()).collect(),
+        devices: profiles
+            .iter()
+            .map(|device| device.profile.name.clone())
+            .collect(),
         predicted_ms: makespan(&program, &costs).us / 1e3,
         kernels,
         places,
@@ -133,19 +136,21 @@ fn mode_name(mode: Mode) -> &'static str {
 impl Places {
     fn new(found: &Found, program: &Program) -> Places {
         let placed = program.kernels.iter().zip(&found.strategy.kernels);
-        let kernels = placed.zip(&found.alternatives).map(|((call, placement), alternatives)| Place {
-            label: call.label.clone(),
-            place: placement.describe(program, call),
-            alternatives: alternatives
-                .iter()
-                .filter(|other| other.placement != *placement)
-                .map(|other| OtherPlace {
-                    place: other.placement.describe(program, call),
-                    ms: other.seconds.iter().map(|s| s * 1e3).collect(),
-                    more_ms: (other.busiest - found.seconds) * 1e3,
-                })
-                .collect(),
-        });
+        let kernels = placed
+            .zip(&found.alternatives)
+            .map(|((call, placement), alternatives)| Place {
+                label: call.label.clone(),
+                place: placement.describe(program, call),
+                alternatives: alternatives
+                    .iter()
+                    .filter(|other| other.placement != *placement)
+                    .map(|other| OtherPlace {
+                        place: other.placement.describe(program, call),
+                        ms: other.seconds.iter().map(|s| s * 1e3).collect(),
+                        more_ms: (other.busiest - found.seconds) * 1e3,
+                    })
+                    .collect(),
+            });
         Places {
             ms: found.seconds * 1e3,
             bound_ms: found.bound * 1e3,
@@ -164,7 +169,10 @@ impl Row {
         let (algorithm, cost) = match program.is_transfer(call) {
             true => {
                 let from = program.value(call.operands[0]).device;
-                ("transfer", own.transfer(candidate.operands[0].bytes(), &costs[from.0]))
+                (
+                    "transfer",
+                    own.transfer(candidate.operands[0].bytes(), &costs[from.0]),
+                )
             }
             false => (algorithm(call), own.kernel(&candidate)),
         };
@@ -264,7 +272,11 @@ impl Explanation {
             )));
         }
         let is_its = |place: &&Place| kernels.iter().any(|chosen| chosen.label == place.label);
-        let places = self.places.iter().flat_map(|places| &places.kernels).filter(is_its);
+        let places = self
+            .places
+            .iter()
+            .flat_map(|places| &places.kernels)
+            .filter(is_its);
         let places = places.map(|place| Place {
             label: place.label.clone(),
             place: place.place.clone(),
@@ -338,7 +350,9 @@ impl NodeExplanation {
                 chosen.members[0].node
             );
             for member in &chosen.members {
-                let made = member.made_by.map_or(String::new(), |rule| format!(", made by the rule: {rule}"));
+                let made = member
+                    .made_by
+                    .map_or(String::new(), |rule| format!(", made by the rule: {rule}"));
                 match member.fused_by {
                     Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", member.node),
                     None => _ = writeln!(text, "  {}{made}", member.node),

@@ -7,12 +7,12 @@ use codegen::Target;
 use codegen::bridge::{GpuTarget, HostTarget};
 use codegen::gpu::Precision;
 use ir::plan::Mode;
+use passes::Splits;
 use runtime::cli::DeviceArgs;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Error};
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use passes::Splits;
 use std::time::Instant;
 
 /// The model and how it is compiled.

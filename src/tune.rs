@@ -44,8 +44,8 @@ pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), 
     let profiles = model.costs.choose(&devices, &request.targets)?;
     let counted = costs::of_devices(&profiles, &request.targets);
     let options = options(&request, mode, Some(&counted));
-    let program = passes::compile(&graph, &options, &mut |_, _| {})
-        .map_err(|error| Error::input(error.to_string()))?;
+    let program =
+        passes::compile(&graph, &options, &mut |_, _| {}).map_err(|error| Error::input(error.to_string()))?;
     let samples = measure(&program, &request.targets, &devices, &names)?;
     let mut cache = kernel_times::read_or_warn(&file);
     let mut lines = vec![];

@@ -25,7 +25,10 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
     assert!((total - number(kernels, "seconds")).abs() <= 1e-6 * total);
     for kernel in chosen {
         let members = kernel["members"].as_array().unwrap();
-        assert!(members[0]["fused_by"].is_null(), "a kernel is built around its first member");
+        assert!(
+            members[0]["fused_by"].is_null(),
+            "a kernel is built around its first member"
+        );
         for guest in &members[1..] {
             let rule = guest["fused_by"].as_str().unwrap();
             assert!(["epilogue", "recompute", "sibling"].contains(&rule), "{guest}");
@@ -34,7 +37,15 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
     assert!(found["places"].is_null(), "one device leaves nothing to place");
     assert!(number(&found, "predicted_ms") > 0.0);
     let text = place.succeeds(&format!("explain {CIFAR} --mode train --batch 16"));
-    for part in ["algebra:", "fusion:", "saturated", "gap ", "device ", "implicit product", "conv1"] {
+    for part in [
+        "algebra:",
+        "fusion:",
+        "saturated",
+        "gap ",
+        "device ",
+        "implicit product",
+        "conv1",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -47,12 +58,24 @@ fn a_node_is_explained_by_its_rules_and_what_else_it_could_be() {
     let relu = members.iter().find(|member| member["node"] == "relu1").unwrap();
     assert_eq!(relu["fused_by"], "epilogue", "{found}");
     let alternatives = relu["alternatives"].as_array().unwrap();
-    let alone = alternatives.iter().find(|other| other["host"] == "relu1").unwrap();
-    assert!(number(alone, "more") > 0.0, "a pass over memory costs more: {found}");
+    let alone = alternatives
+        .iter()
+        .find(|other| other["host"] == "relu1")
+        .unwrap();
+    assert!(
+        number(alone, "more") > 0.0,
+        "a pass over memory costs more: {found}"
+    );
     let text = place.succeeds("explain tiny.ir --batch 64 --node relu1");
-    assert!(text.contains("relu1 by the rule epilogue") && text.contains("in a kernel of its own: +"), "{text}");
+    assert!(
+        text.contains("relu1 by the rule epilogue") && text.contains("in a kernel of its own: +"),
+        "{text}"
+    );
     place.refused("explain tiny.ir --node relu7", &["relu7", "relu1", "conv1"]);
-    place.refused("explain tiny.ir --opt-level 0 --node relu1", &["--node", "--opt-level"]);
+    place.refused(
+        "explain tiny.ir --opt-level 0 --node relu1",
+        &["--node", "--opt-level"],
+    );
 }
 
 #[test]
@@ -65,8 +88,16 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
     assert!(number(places, "bound_ms") <= number(places, "ms"));
     assert!(number(places, "gap") <= 0.01, "{places}");
     let kernels = places["kernels"].as_array().unwrap();
-    assert!(kernels.iter().any(|kernel| kernel["place"].as_str().unwrap().starts_with("split along ")));
-    assert!(kernels.iter().all(|kernel| !kernel["alternatives"].as_array().unwrap().is_empty()));
+    assert!(
+        kernels
+            .iter()
+            .any(|kernel| kernel["place"].as_str().unwrap().starts_with("split along "))
+    );
+    assert!(
+        kernels
+            .iter()
+            .all(|kernel| !kernel["alternatives"].as_array().unwrap().is_empty())
+    );
     let devices: Vec<u64> = found["program"]
         .as_array()
         .unwrap()
@@ -76,5 +107,31 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
     assert!(devices.contains(&0) && devices.contains(&1));
     let without = place.json(&format!("{arguments} --splits without-batch --json"));
     let along_batch = |kernel: &Value| kernel["place"] == "split along dimension 0 of relu1";
-    assert!(!without["places"]["kernels"].as_array().unwrap().iter().any(along_batch), "{without}");
+    assert!(
+        !without["places"]["kernels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(along_batch),
+        "{without}"
+    );
+}
+
+#[test]
+fn what_one_device_has_no_memory_for_two_such_train() {
+    let place = Place::with_images();
+    let plan = place.succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile gtx580 --emit plan");
+    let plan: ir::plan::Plan = serde_json::from_str(&plan).unwrap();
+    let own = plan.buffers.iter().filter(|buffer| buffer.place == ir::plan::Place::Own);
+    let need = plan.arena_bytes[0] + own.map(|buffer| buffer.bytes).sum::<u64>();
+    let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
+    profile.name = "small".to_string();
+    profile.memory.caches.clear();
+    profile.memory.capacity_gb = 0.9 * need as f64 / 1e9;
+    place.write("small.toml", profile.to_toml());
+    let arguments = "train tiny.ir --data data --steps 2 --batch 24 --profile small.toml --devices";
+    let parts = ["small has ", "MiB", "batch 24", "use a smaller --batch", "fits"];
+    place.fails(&format!("{arguments} cpu:0 --out one"), 1, &parts);
+    place.succeeds(&format!("{arguments} cpu:0,cpu:0 --out two"));
+    assert_eq!(place.metrics("two").iter().filter(|line| !line["loss"].is_null()).count(), 2);
 }

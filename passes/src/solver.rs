@@ -78,9 +78,17 @@ impl Model {
     /// The cheapest solution, from one that is known: the columns that are not zero, with their values.
     ///
     /// Costs should lie around 1000: the solver's tolerances are absolute.
-    pub fn minimise(self, cost: Expression, start: &[(Column, f64)], limits: Limits) -> Result<Solution, String> {
+    pub fn minimise(
+        self,
+        cost: Expression,
+        start: &[(Column, f64)],
+        limits: Limits,
+    ) -> Result<Solution, String> {
         if self.columns == 0 {
-            return Ok(Solution { values: vec![], bound: 0.0 });
+            return Ok(Solution {
+                values: vec![],
+                bound: 0.0,
+            });
         }
         let mut model = self.variables.minimise(cost).using(highs);
         for row in self.rows {
@@ -94,7 +102,9 @@ impl Model {
         model.set_option("time_limit", limits.seconds);
         model.set_option("mip_rel_gap", limits.gap);
         let mut known = vec![0.0; self.columns];
-        start.iter().for_each(|(column, value)| known[column.position] = *value);
+        start
+            .iter()
+            .for_each(|(column, value)| known[column.position] = *value);
         model
             .try_set_solution(Some(&known), None, None, None)
             .map_err(|error| format!("the start was refused: {error:?}"))?;

@@ -178,13 +178,13 @@ fn nests_are_told_by_their_shape() {
 #[test]
 fn halos_cost_a_launch_and_their_zeros() {
     let text = "x = input() shape=[N, 32, 6, 6]\nr = relu(x)\nw = parameter() shape=[32, 32, 3, 3]\n\
-                y = conv2d(r, w) pad=1\noutput y = y";
+                y = conv2d(r, w) pad=1 stride=2\noutput y = y";
     let program = program(text, 2);
     let profile = profile();
     let relu = candidate(&program, "r");
     let halos = costs(&profile).halos(&relu);
-    // 8·8 instead of 6·6 pixels of 32 channels of 64 images: 28 pixels of zeros.
-    let bytes = 28.0 * 32.0 * 64.0 * 4.0;
+    // 7·7 instead of 6·6 pixels of 32 channels of 64 images: 13 pixels of zeros.
+    let bytes = 13.0 * 32.0 * 64.0 * 4.0;
     assert_eq!(halos.len(), 1);
     assert_eq!(halos[0].bytes, bytes);
     assert_eq!(halos[0].predicted_us(), 1.0 + bytes / 200e3);
@@ -194,7 +194,7 @@ fn halos_cost_a_launch_and_their_zeros() {
 fn without_layouts_a_kernel_costs_what_it_does_with_the_best() {
     let texts = [
         (
-            "x = input() shape=[N, 96, 27, 27]\nw = parameter() shape=[256, 96, 5, 5]\ny = conv2d(x, w) pad=2\noutput y = y",
+            "x = input() shape=[N, 96, 27, 27]\nw = parameter() shape=[256, 96, 5, 5]\ny = conv2d(x, w) pad=2 stride=2\noutput y = y",
             "y",
         ),
         (

@@ -62,7 +62,10 @@ fn place(program: &Program, profile: &str, splits: Splits) -> Found {
 
 /// Where the kernel that begins with a node runs.
 fn place_of(program: &Program, found: &Found, node: &str) -> String {
-    let k = program.kernels.iter().position(|call| call.label.split('+').next() == Some(node));
+    let k = program
+        .kernels
+        .iter()
+        .position(|call| call.label.split('+').next() == Some(node));
     let k = k.unwrap_or_else(|| panic!("no kernel begins with {node}"));
     found.strategy.kernels[k].describe(program, &program.kernels[k])
 }
@@ -73,16 +76,41 @@ fn place_of(program: &Program, found: &Found, node: &str) -> String {
 fn without_the_batch_the_towers_of_2012_are_found() {
     let program = training_step();
     let found = place(&program, "gtx580", Splits::WithoutBatch);
-    for (conv, made) in [("conv2", "relu2"), ("conv3", "relu3"), ("conv4", "relu4"), ("conv5", "relu5")] {
-        assert_eq!(place_of(&program, &found, conv), format!("split along dimension 1 of {made}"));
+    for (conv, made) in [
+        ("conv2", "relu2"),
+        ("conv3", "relu3"),
+        ("conv4", "relu4"),
+        ("conv5", "relu5"),
+    ] {
+        assert_eq!(
+            place_of(&program, &found, conv),
+            format!("split along dimension 1 of {made}")
+        );
     }
     let exchanged = exchanged(&program, &found);
-    for inside in ["relu3", "relu4", "relu5", "relu4.grad", "relu5.grad", "conv4.weight.next", "conv5.weight.next"] {
-        assert!(!exchanged.contains(inside), "{inside} is exchanged: {exchanged:?}");
+    for inside in [
+        "relu3",
+        "relu4",
+        "relu5",
+        "relu4.grad",
+        "relu5.grad",
+        "conv4.weight.next",
+        "conv5.weight.next",
+    ] {
+        assert!(
+            !exchanged.contains(inside),
+            "{inside} is exchanged: {exchanged:?}"
+        );
     }
     let read = |value: &str| exchanged.contains(value);
-    assert!(read("norm2") || read("pool2"), "conv3 reads from both devices: {exchanged:?}");
-    assert!(read("drop6") || read("relu6"), "fc7 reads from both devices: {exchanged:?}");
+    assert!(
+        read("norm2") || read("pool2"),
+        "conv3 reads from both devices: {exchanged:?}"
+    );
+    assert!(
+        read("drop6") || read("relu6"),
+        "fc7 reads from both devices: {exchanged:?}"
+    );
 }
 
 /// Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014: the batch is split in convolutions,
@@ -91,12 +119,24 @@ fn without_the_batch_the_towers_of_2012_are_found() {
 fn with_the_batch_the_hybrid_of_2014_is_found() {
     let program = training_step();
     let found = place(&program, "gtx580", Splits::All);
-    for (conv, made) in [("conv1", "relu1"), ("conv2", "relu2"), ("conv3", "relu3"), ("conv4", "relu4"), ("conv5", "relu5")] {
-        assert_eq!(place_of(&program, &found, conv), format!("split along dimension 0 of {made}"));
+    for (conv, made) in [
+        ("conv1", "relu1"),
+        ("conv2", "relu2"),
+        ("conv3", "relu3"),
+        ("conv4", "relu4"),
+        ("conv5", "relu5"),
+    ] {
+        assert_eq!(
+            place_of(&program, &found, conv),
+            format!("split along dimension 0 of {made}")
+        );
     }
     let exchanged = exchanged(&program, &found);
     for weight in ["fc6.weight.next", "fc7.weight.next"] {
-        assert!(!exchanged.contains(weight), "{weight} is exchanged: {exchanged:?}");
+        assert!(
+            !exchanged.contains(weight),
+            "{weight} is exchanged: {exchanged:?}"
+        );
     }
     for layer in ["fc6", "fc7"] {
         let place = place_of(&program, &found, layer);
@@ -108,7 +148,14 @@ fn with_the_batch_the_hybrid_of_2014_is_found() {
 fn exchanged(program: &Program, found: &Found) -> BTreeSet<String> {
     let placed = partition(program, &found.strategy).expect("what is found can be placed");
     let transfers = placed.kernels.iter().filter(|call| placed.is_transfer(call));
-    let names = transfers.map(|call| placed.value(call.operands[0]).name.split('@').next().unwrap_or_default().to_string());
+    let names = transfers.map(|call| {
+        placed
+            .value(call.operands[0])
+            .name
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    });
     names.collect()
 }
-

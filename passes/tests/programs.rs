@@ -7,8 +7,8 @@ use common::{Named, assert_all_close, given, run};
 use ir::Graph;
 use ir::nest::Loop;
 use ir::plan::Mode;
-use ir::program::DeviceIx;
 use ir::profile::{Precision, Profile};
+use ir::program::DeviceIx;
 use passes::cost::Costs;
 use passes::partition::{Placement, choose, partition};
 use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
@@ -257,7 +257,12 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
         let mut expected: Option<(Named, Named)> = None;
         let profile = processor();
         let costs = [costs(&profile); 2];
-        for (opt_level, second) in [(0, None), (1, None), (2, None), (2, Some(passes::Machine::Processor))] {
+        for (opt_level, second) in [
+            (0, None),
+            (1, None),
+            (2, None),
+            (2, Some(passes::Machine::Processor)),
+        ] {
             let options = Options {
                 mode,
                 batch,

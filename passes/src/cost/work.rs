@@ -148,7 +148,10 @@ impl Work {
 /// Elements of the larger side of a sum with a table of constants; `None` if this is none.
 fn transformed(candidate: &Candidate) -> Option<f64> {
     let mut has_table = false;
-    candidate.nest.body.walk(&mut |e| has_table |= matches!(e, Expr::Table { .. }));
+    candidate
+        .nest
+        .body
+        .walk(&mut |e| has_table |= matches!(e, Expr::Table { .. }));
     let elements = |stored: &Stored| stored.extents.iter().product::<usize>();
     let read = candidate.operands.iter().map(elements).max().unwrap_or(0);
     has_table.then(|| (read as f64).max(candidate.nest.parallel_points() as f64))

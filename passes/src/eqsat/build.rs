@@ -75,7 +75,11 @@ impl Built {
             let mut changed = false;
             for class in self.egraph.classes() {
                 let known = sizes.get(&class.id).copied().unwrap_or(u64::MAX);
-                let least = class.nodes.iter().filter_map(|node| self.size(node, &sizes)).min();
+                let least = class
+                    .nodes
+                    .iter()
+                    .filter_map(|node| self.size(node, &sizes))
+                    .min();
                 if let Some(least) = least.filter(|&least| least < known) {
                     sizes.insert(class.id, least);
                     changed = true;

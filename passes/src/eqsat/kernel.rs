@@ -196,7 +196,11 @@ pub fn can_recompute(egraph: &Tensors, reader: &Kernel, guest: &Kernel) -> bool 
     let Some(&value) = guest.results.iter().find(|&&r| reads(&reader.nest, r)) else {
         return false;
     };
-    let read: usize = guest.operands().iter().map(|&v| value_type(egraph, v).elements()).sum();
+    let read: usize = guest
+        .operands()
+        .iter()
+        .map(|&v| value_type(egraph, v).elements())
+        .sum();
     let pays = match reader.nest.combine {
         Combine::None => reader.nest.points() <= guest.nest.points(),
         _ => is_cheap(&guest.nest),
@@ -212,7 +216,12 @@ pub fn can_recompute(egraph: &Tensors, reader: &Kernel, guest: &Kernel) -> bool 
 fn recomputed(egraph: &Tensors, reader: &Nest, guest: &Kernel) -> Option<Nest> {
     let extents = |source: Source| value_type(egraph, class_of(source)).extents();
     let mut nest = reader.clone();
-    for (i, &value) in guest.results.iter().enumerate().filter(|(_, v)| reads(reader, **v)) {
+    for (i, &value) in guest
+        .results
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| reads(reader, **v))
+    {
         let mut one = guest.nest.clone();
         one.outputs = vec![one.outputs.swap_remove(i)];
         nest = compose::inline(&nest, source(value), &normalize(one), &extents)?;

@@ -259,7 +259,9 @@ pub fn note_rule(egraph: &mut Tensors, first: usize, rule: &'static str) {
 /// Brings the keys of notes up to date with the unions since.
 pub fn settle_rules(egraph: &mut Tensors) {
     let notes = std::mem::take(&mut egraph.analysis.made_by);
-    let settled = notes.into_iter().map(|(node, rule)| (node.map_children(|id| egraph.find(id)), rule));
+    let settled = notes
+        .into_iter()
+        .map(|(node, rule)| (node.map_children(|id| egraph.find(id)), rule));
     egraph.analysis.made_by = settled.collect();
 }
 

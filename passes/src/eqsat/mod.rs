@@ -61,7 +61,10 @@ impl Default for Limits {
             nodes: 50_000,
             rounds: 40,
             seconds: 10,
-            extraction: crate::solver::Limits::default(),
+            extraction: crate::solver::Limits {
+                seconds: 2.0,
+                gap: 5e-3,
+            },
         }
     }
 }
@@ -142,4 +145,3 @@ pub fn saturate(
     };
     (runner.egraph, phase)
 }
-

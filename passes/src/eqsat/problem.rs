@@ -49,12 +49,16 @@ impl Extraction {
             ..Problem::default()
         };
         for id in graph.ids().filter(|&id| graph.node(id).op.is_leaf()) {
-            problem.given.insert(values.position(egraph.find(classes[id.index()])));
+            problem
+                .given
+                .insert(values.position(egraph.find(classes[id.index()])));
         }
         let outputs = graph.outputs().iter().map(|(_, id)| id);
         let updates = graph.updates().iter().map(|(_, next)| next);
         for id in outputs.chain(updates) {
-            problem.wanted.insert(values.position(egraph.find(classes[id.index()])));
+            problem
+                .wanted
+                .insert(values.position(egraph.find(classes[id.index()])));
         }
         let mut kernels = Kernels::new(egraph, mode);
         let mut members = vec![];
@@ -125,7 +129,12 @@ impl Extraction {
 
     fn assemble(&self, egraph: &Tensors, taken: &Taken) -> Option<Kernel> {
         let members = &self.members[taken.kernel];
-        let guests: Vec<Id> = taken.members.iter().filter(|m| **m != 0).map(|&m| members[m]).collect();
+        let guests: Vec<Id> = taken
+            .members
+            .iter()
+            .filter(|m| **m != 0)
+            .map(|&m| members[m])
+            .collect();
         let stores: Vec<Id> = taken.stores.iter().map(|v| self.values[v.0]).collect();
         kernel::assemble(egraph, members[0], &guests, &stores)
     }
@@ -146,7 +155,10 @@ struct Guest {
 
 impl Guest {
     fn all(egraph: &Tensors, host: Id) -> Vec<Guest> {
-        let itself = Guest { class: host, rule: "" };
+        let itself = Guest {
+            class: host,
+            rule: "",
+        };
         let guests = egraph.analysis.hosts.guests.range((host, Id::from(0))..);
         let guests = guests.take_while(|((h, _), _)| *h == host);
         let guests = guests.map(|(&(_, class), &rule)| Guest { class, rule });
@@ -181,16 +193,21 @@ impl Kernels<'_> {
                 let providers = (0..guests.len()).filter(|&p| p != m);
                 needs.push(Need {
                     value: values.position(value),
-                    inside: providers.filter(|&p| self.provides(&guests[p], value, guest)).collect(),
+                    inside: providers
+                        .filter(|&p| self.provides(&guests[p], value, guest))
+                        .collect(),
                 });
             }
             let Kernel { results, .. } = &self.alone[&guest.class];
-            let makes = match guest.rule {
-                RECOMPUTED => vec![],
-                _ => results.iter().map(|&v| values.position(v)).collect(),
-            };
+            let makes = results.iter().map(|&v| values.position(v)).collect();
+            let is_stored = guest.rule != RECOMPUTED;
             let compute = self.compute(guest.class, costs);
-            members.push(Member { makes, needs, compute });
+            members.push(Member {
+                makes,
+                is_stored,
+                needs,
+                compute,
+            });
         }
         // What is recomputed is computed at every point of its reader.
         for m in (0..guests.len()).filter(|&m| guests[m].rule == RECOMPUTED) {

@@ -61,7 +61,9 @@ impl Making<'_> {
             program.kernels.push(call);
         }
         for (value, class) in again {
-            let Value { name, dtype, extents, .. } = program.value(value).clone();
+            let Value {
+                name, dtype, extents, ..
+            } = program.value(value).clone();
             program.kernels.push(KernelCall {
                 label: name,
                 nest: Nest::copy(dtype, &extents),
@@ -97,7 +99,9 @@ impl Making<'_> {
         kernel: Kernel,
         label: String,
     ) -> KernelCall {
-        let Kernel { mut nest, results, .. } = kernel;
+        let Kernel {
+            mut nest, results, ..
+        } = kernel;
         let mut place = |class: Id| {
             *places
                 .entry(class)

@@ -137,12 +137,16 @@ fn alternatives(
     let class = members[kernel][member];
     let mut found = vec![];
     for (other, classes) in members.iter().enumerate().filter(|(other, _)| *other != kernel) {
-        let Some(place) = classes.iter().position(|c| *c == class) else { continue };
+        let Some(place) = classes.iter().position(|c| *c == class) else {
+            continue;
+        };
         if place != 0 && !choice.contains_key(&other) {
             continue;
         }
         let mut tried = choice.clone();
-        tried.entry(kernel).and_modify(|members| _ = members.remove(&member));
+        tried
+            .entry(kernel)
+            .and_modify(|members| _ = members.remove(&member));
         tried.entry(other).or_default().extend([0, place]);
         if let Ok(selection) = problem.realise(&tried) {
             found.push(Alternative {

@@ -100,7 +100,12 @@ pub(super) fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
     };
     Strategy {
         shares: shares.to_vec(),
-        kernels: program.kernels.iter().zip(batch_loops(program)).map(place).collect(),
+        kernels: program
+            .kernels
+            .iter()
+            .zip(batch_loops(program))
+            .map(place)
+            .collect(),
     }
 }
 

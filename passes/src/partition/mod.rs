@@ -58,24 +58,34 @@ impl Placement {
     pub fn describe(&self, program: &Program, call: &KernelCall) -> String {
         let walked = |l: &Loop| {
             let made = call.results.iter().zip(&call.nest.outputs);
-            let made = made.flat_map(|(&id, output)| output.index.iter().enumerate().map(move |(d, map)| (id, d, map)));
+            let made = made
+                .flat_map(|(&id, output)| output.index.iter().enumerate().map(move |(d, map)| (id, d, map)));
             let read = call.nest.reads.iter().flat_map(|read| {
                 let ir::nest::Source::Operand(operand) = read.source else {
                     unreachable!("Program::verify rejects kernels that read stages")
                 };
                 let id = call.operands[operand];
-                read.index.iter().enumerate().map(move |(d, index)| (id, d, &index.map))
+                read.index
+                    .iter()
+                    .enumerate()
+                    .map(move |(d, index)| (id, d, &index.map))
             });
             let mut all = made.chain(read);
             let found = all.find(|(_, _, map)| map.coefficient(*l) != 0);
-            found.map_or("nothing".to_string(), |(id, d, _)| format!("dimension {d} of {}", program.value(id).name))
+            found.map_or("nothing".to_string(), |(id, d, _)| {
+                format!("dimension {d} of {}", program.value(id).name)
+            })
         };
         match self {
             Placement::On(device) => format!("on device {}", device.0),
             Placement::Everywhere => "on every device".to_string(),
             Placement::Parallel(l) => format!("split along {}", walked(l)),
             Placement::Reduction(l, then) => {
-                format!("sums split along {}, added {}", walked(l), then.describe(program, call))
+                format!(
+                    "sums split along {}, added {}",
+                    walked(l),
+                    then.describe(program, call)
+                )
             }
         }
     }

@@ -81,13 +81,7 @@ pub struct Alternative {
 }
 
 /// The cheapest strategy for devices that take these shares of what is split, one model of costs a device.
-pub fn search(
-    program: &Program,
-    shares: &[usize],
-    costs: &[Costs],
-    splits: Splits,
-    limits: Limits,
-) -> Found {
+pub fn search(program: &Program, shares: &[usize], costs: &[Costs], splits: Splits, limits: Limits) -> Found {
     let problem = Problem::new(program, shares, costs, splits);
     let start = problem.start(&by_batch(program, shares));
     let (chosen, bound, fallback) = match problem.solve(&start, limits) {
@@ -171,14 +165,22 @@ impl<'a> Problem<'a> {
             if let (Splits::WithoutBatch, Some(batch)) = (splits, batch[k]) {
                 placements.retain(|placement| !is_along(placement, batch));
             }
-            let choices = placements.into_iter().filter_map(|p| problem.choice(call, p, shares));
+            let choices = placements
+                .into_iter()
+                .filter_map(|p| problem.choice(call, p, shares));
             let choices = undominated(choices.collect());
             problem.kernels.push(choices);
-            call.results.iter().for_each(|&id| _ = problem.maker.insert(program.owner(id), k));
+            call.results
+                .iter()
+                .for_each(|&id| _ = problem.maker.insert(program.owner(id), k));
         }
         for (k, choices) in problem.kernels.iter().enumerate() {
             for (p, choice) in choices.iter().enumerate() {
-                for read in choice.reads.iter().filter(|read| problem.maker.contains_key(&read.value)) {
+                for read in choice
+                    .reads
+                    .iter()
+                    .filter(|read| problem.maker.contains_key(&read.value))
+                {
                     match problem.needs.iter_mut().find(|(need, _)| need == read) {
                         Some((_, users)) => users.push((k, p)),
                         None => problem.needs.push((read.clone(), vec![(k, p)])),
@@ -213,7 +215,9 @@ impl<'a> Problem<'a> {
         let sums = normalize(finish(&call.nest, first, shares.len()));
         for (device, nest) in parts_of(&sums, then, shares)? {
             for read in &nest.reads {
-                let Source::Operand(operand) = read.source else { continue };
+                let Source::Operand(operand) = read.source else {
+                    continue;
+                };
                 if operand < first {
                     continue;
                 }
@@ -236,7 +240,9 @@ impl<'a> Problem<'a> {
             let value = self.program.value(id);
             let reads = nest.reads.iter().filter(|read| read.source == Source::Operand(i));
             let boxes = reads.map(|read| touched(nest, read, &value.extents));
-            let Some(part) = boxes.reduce(|a, b| hull(&a, &b)) else { continue };
+            let Some(part) = boxes.reduce(|a, b| hull(&a, &b)) else {
+                continue;
+            };
             traffic += volume(&part) * value.dtype.bytes();
             let read = Piece {
                 value: self.program.owner(id),
@@ -250,10 +256,14 @@ impl<'a> Problem<'a> {
             }
         }
         traffic += (0..nest.outputs.len()).map(|o| bytes(nest, o)).sum::<usize>();
-        let operands = call.operands.iter().map(|&id| self.program.value(id)).map(|value| Stored {
-            layout: None,
-            ..Stored::of(value)
-        });
+        let operands = call
+            .operands
+            .iter()
+            .map(|&id| self.program.value(id))
+            .map(|value| Stored {
+                layout: None,
+                ..Stored::of(value)
+            });
         // A finishing kernel reads partial sums of all devices besides.
         let sums = call.nest.outputs.iter().take(1).map(|output| Stored {
             dtype: output.dtype,
@@ -313,7 +323,12 @@ impl<'a> Problem<'a> {
     fn start(&self, strategy: &Strategy) -> Vec<usize> {
         let placed = self.kernels.iter().zip(&strategy.kernels);
         placed
-            .map(|(choices, placement)| choices.iter().position(|c| c.placement == *placement).unwrap_or(0))
+            .map(|(choices, placement)| {
+                choices
+                    .iter()
+                    .position(|c| c.placement == *placement)
+                    .unwrap_or(0)
+            })
             .collect()
     }
 
@@ -321,7 +336,10 @@ impl<'a> Problem<'a> {
     fn seconds(&self, chosen: &[usize]) -> Vec<f64> {
         let mut seconds = vec![0.0; self.costs.len()];
         for (choices, &p) in self.kernels.iter().zip(chosen) {
-            seconds.iter_mut().zip(&choices[p].seconds).for_each(|(sum, s)| *sum += s);
+            seconds
+                .iter_mut()
+                .zip(&choices[p].seconds)
+                .for_each(|(sum, s)| *sum += s);
         }
         for (need, users) in &self.needs {
             if users.iter().any(|&(k, p)| chosen[k] == p) {
@@ -341,7 +359,11 @@ impl<'a> Problem<'a> {
             .iter()
             .map(|choices| choices.iter().map(|_| model.binary()).collect())
             .collect();
-        let mut known: Vec<(Column, f64)> = place.iter().zip(start).map(|(columns, &p)| (columns[p], 1.0)).collect();
+        let mut known: Vec<(Column, f64)> = place
+            .iter()
+            .zip(start)
+            .map(|(columns, &p)| (columns[p], 1.0))
+            .collect();
         let mut seconds = vec![Expression::default(); self.costs.len()];
         for (columns, choices) in place.iter().zip(&self.kernels) {
             let one: Expression = columns.iter().map(|c| c.variable).sum();
@@ -390,7 +412,9 @@ impl<'a> Problem<'a> {
             cost += TOTAL * sum;
         }
         let solution = model.minimise(cost, &known, limits)?;
-        let chosen = place.iter().map(|columns| columns.iter().position(|&c| solution.is_set(c)));
+        let chosen = place
+            .iter()
+            .map(|columns| columns.iter().position(|&c| solution.is_set(c)));
         let chosen: Option<Vec<usize>> = chosen.collect();
         let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
         // The bound is one of the whole cost, of which the total is a part that the makespan bounds from above.
@@ -426,7 +450,9 @@ impl Problem<'_> {
             let maker = self.maker[&need.value];
             let readers: BTreeSet<usize> = users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect();
             for k in readers {
-                model.row(constraint!(begin[k].variable >= end[maker].clone() + delay.clone()));
+                model.row(constraint!(
+                    begin[k].variable >= end[maker].clone() + delay.clone()
+                ));
             }
         }
     }
@@ -443,7 +469,8 @@ impl Choice {
         let holds = |outer: &Piece, inner: &Piece| {
             (outer.value, outer.device) == (inner.value, inner.device) && contains(&outer.part, &inner.part)
         };
-        let within = |inner: &[Piece], outer: &[Piece]| inner.iter().all(|i| outer.iter().any(|o| holds(o, i)));
+        let within =
+            |inner: &[Piece], outer: &[Piece]| inner.iter().all(|i| outer.iter().any(|o| holds(o, i)));
         let faster = self.seconds.iter().zip(&other.seconds).all(|(a, b)| a <= b);
         faster && within(&self.reads, &other.reads) && within(&other.writes, &self.writes)
     }

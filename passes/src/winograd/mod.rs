@@ -154,7 +154,9 @@ pub fn choose(program: &mut Program) {
 /// The form that takes the least time, and what that is of the direct time.
 fn cheapest<'f>(nest: &Nest, mode: Mode, forms: &'f [Form]) -> Option<(f64, &'f Form)> {
     let own = estimate(nest, mode, None);
-    let shares = forms.iter().map(|form| (estimate(nest, mode, Some(form)) / own, form));
+    let shares = forms
+        .iter()
+        .map(|form| (estimate(nest, mode, Some(form)) / own, form));
     shares.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 

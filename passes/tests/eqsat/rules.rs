@@ -37,7 +37,12 @@ fn fires(rule: &Rule) {
     let (mut egraph, phase) = saturate(built.egraph, "rule", &[rewrite(rule)], 4, &Limits::default());
     assert_eq!(phase.stopped, "saturated", "{}", rule.name);
     let (found, nodes) = (class_of(&mut egraph, &goal), egraph.total_size());
-    assert_eq!(egraph.find(root), found, "{} does not make its example", rule.name);
+    assert_eq!(
+        egraph.find(root),
+        found,
+        "{} does not make its example",
+        rule.name
+    );
     assert!(nodes > 0);
 }
 
@@ -47,13 +52,19 @@ fn means_the_same(rule: &Rule, seed: u64) {
     for (i, id) in start.ids().enumerate() {
         let node = start.node(id);
         if node.op.is_leaf() {
-            inputs.insert(node.name.clone(), random(&node.ty.extents(), seed * 31 + i as u64));
+            inputs.insert(
+                node.name.clone(),
+                random(&node.ty.extents(), seed * 31 + i as u64),
+            );
         }
     }
     let name = &start.outputs()[0].0;
     let value = |graph: &Graph| {
         let values = evaluate(graph, &inputs).unwrap_or_else(|error| panic!("{}: {error}", rule.name));
-        values.output(graph, name).expect("the output has a value").clone()
+        values
+            .output(graph, name)
+            .expect("the output has a value")
+            .clone()
     };
     assert_close(&value(&start), &value(&goal), rule.name);
 }

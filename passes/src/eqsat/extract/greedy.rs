@@ -18,11 +18,15 @@ pub fn select(problem: &Problem) -> Result<Selection, ExtractError> {
         for kernel in choice.keys().copied().collect::<Vec<_>>() {
             for member in 1..problem.kernels[kernel].members.len() {
                 let mut tried = choice.clone();
-                let Some(members) = tried.get_mut(&kernel) else { break };
+                let Some(members) = tried.get_mut(&kernel) else {
+                    break;
+                };
                 if !members.insert(member) || is_impossible(problem, kernel, members) {
                     continue;
                 }
-                let Ok(found) = problem.realise(&tried) else { continue };
+                let Ok(found) = problem.realise(&tried) else {
+                    continue;
+                };
                 let fits = found.taken.iter().all(|t| t.stores.len() <= problem.outputs);
                 if fits && found.seconds < best.seconds {
                     choice = found.choice();

@@ -13,13 +13,14 @@
 //! minimise Σ seconds[k] + launch · run[k]
 //! ```
 //!
-//! That says nothing of order, so a solution may contain kernels that wait for each other in a circle. The circle is cut, one
-//! of its steps must not be, and the program solved again. Circles that no solution contains cost nothing. The bound of the
-//! last program holds for the whole, since every row is true of every selection that can run.
+//! That says nothing of order, so a solution may contain kernels that wait for each other in a circle. It is cut and the program
+//! solved again: where a kernel reads what cannot be made without a value that only this kernel computes, it must not do
+//! both; else one step of the circle must not be. Circles that no solution contains cost nothing. The bound of the last
+//! program holds for the whole, since every row is true of every selection that can run.
 
 use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
 use crate::solver::{Column, Limits, Model};
-use good_lp::{Expression, constraint};
+use good_lp::{Constraint, Expression, constraint};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the solver came to its answer.
@@ -36,13 +37,25 @@ pub struct Effort {
 /// Costs are handed to the solver in such units that the greedy selection costs this much: its tolerances are absolute.
 const SCALE: f64 = 1e3;
 
-/// A circle: kernels that store a value with those that read it, the last for the first.
-type Circle = Vec<(usize, ValueIx, usize)>;
+/// What a selection that can run keeps, and a solution did not.
+#[derive(Clone, Debug, PartialEq)]
+enum Cut {
+    /// Kernels that store a value with those that read it, the last for the first: not all of them do.
+    Circle(Vec<(usize, ValueIx, usize)>),
+    /// `made` comes before `read` in every way of making that: a kernel that computes the one and reads the other takes
+    /// another kernel that computes the first.
+    Before {
+        kernel: usize,
+        member: usize,
+        made: ValueIx,
+        read: ValueIx,
+    },
+}
 
 /// What rounds of solving learn.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    circles: Vec<Circle>,
+    cuts: Vec<Cut>,
     /// How the solver came to its answer.
     pub effort: Effort,
     spent: f64,
@@ -51,50 +64,72 @@ pub struct Search {
 impl Search {
     /// The cheapest selection, from a greedy one as a start. May be called again after the problem forbids more.
     ///
-    /// It ends when what is known is within the gap of the bound; a greedy selection that is good enough is the answer.
+    /// It ends when what is known is within the gap of the bound, or at the limit of seconds, with the gap that is left.
     pub fn select(&mut self, problem: &Problem, limits: &Limits) -> Result<Selection, ExtractError> {
         let start = greedy::select(problem)?;
-        let good = |bound: f64| start.seconds <= bound * (1.0 + limits.gap);
+        let before = problem.ancestors();
         loop {
             let begun = std::time::Instant::now();
-            let left = (limits.seconds - self.spent).max(0.1);
             let program = Program::new(problem, start.seconds.max(f64::MIN_POSITIVE) / SCALE);
             self.effort.rounds += 1;
             self.effort.variables = program.model.columns();
-            let solved = program.solve(&start, &self.circles, Limits { seconds: left, ..*limits })?;
+            let left = Limits {
+                seconds: (limits.seconds - self.spent).max(0.1),
+                ..*limits
+            };
+            let solved = program.solve(&start, &before, &self.cuts, left)?;
             self.spent += begun.elapsed().as_secs_f64();
-            let found = problem.realise(&solved.choice);
-            let bound = |seconds: f64| solved.bound.min(seconds);
-            match found {
-                Ok(selection) if selection.seconds <= start.seconds => {
-                    let bound = bound(selection.seconds);
-                    return Ok(Selection { bound, ..selection });
+            let with_bound = |selection: Selection| Selection {
+                bound: solved.bound.min(selection.seconds),
+                ..selection
+            };
+            let stuck = match problem.realise(&solved.choice) {
+                Ok(found) if found.seconds <= start.seconds => return Ok(with_bound(found)),
+                Ok(_) => return Ok(with_bound(start)),
+                Err(stuck) => stuck,
+            };
+            if start.seconds <= solved.bound * (1.0 + limits.gap) || self.spent > limits.seconds {
+                return Ok(with_bound(start));
+            }
+            let mut new = orders(problem, &before, &solved.choice, &stuck);
+            if new.iter().all(|cut| self.cuts.contains(cut)) {
+                new = circles(&solved, &stuck);
+            }
+            new.retain(|cut| !self.cuts.contains(cut));
+            if new.is_empty() {
+                let missing = stuck.missing.0;
+                let found = format!("value {missing} is not made, though no kernel waits for another");
+                return Err(ExtractError::Solver(found));
+            }
+            self.cuts.append(&mut new);
+            self.effort.cuts = self.cuts.len();
+        }
+    }
+}
+
+/// Kernels that wait for what cannot be made without themselves.
+fn orders(problem: &Problem, before: &[BTreeSet<ValueIx>], choice: &Choice, stuck: &Stuck) -> Vec<Cut> {
+    let makes = |k: usize, m: usize, v: ValueIx| problem.kernels[k].members[m].makes.contains(&v);
+    let mut found = vec![];
+    for (&kernel, reads) in &stuck.waiting {
+        for &member in &choice[&kernel] {
+            for &made in &problem.kernels[kernel].members[member].makes {
+                let others = choice.iter().filter(|(other, _)| **other != kernel);
+                let mut others = others.flat_map(|(&other, members)| members.iter().map(move |&m| (other, m)));
+                if others.any(|(other, m)| makes(other, m, made)) {
+                    continue;
                 }
-                _ if good(solved.bound) => {
-                    let bound = bound(start.seconds);
-                    return Ok(Selection { bound, ..start });
-                }
-                Ok(selection) => {
-                    let bound = bound(selection.seconds);
-                    return Ok(Selection { bound, ..selection });
-                }
-                Err(stuck) => {
-                    let new = circles(&solved, &stuck);
-                    let known = new.iter().all(|circle| self.circles.contains(circle));
-                    if known || self.spent > limits.seconds {
-                        let found = format!(
-                            "after {} cuts value {} is still not made",
-                            self.circles.len(),
-                            stuck.missing.0
-                        );
-                        return Err(ExtractError::Solver(found));
-                    }
-                    self.circles.extend(new);
-                    self.effort.cuts = self.circles.len();
-                }
+                let late = reads.iter().filter(|read| before[read.0].contains(&made));
+                found.extend(late.map(|&read| Cut::Before {
+                    kernel,
+                    member,
+                    made,
+                    read,
+                }));
             }
         }
     }
+    found
 }
 
 struct Solved {
@@ -104,18 +139,18 @@ struct Solved {
 }
 
 /// A shortest circle through every kernel that waits, each once.
-fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Circle> {
+fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Cut> {
     let waits = |k: usize| stuck.waiting.get(&k).into_iter().flatten().copied();
     let makers = |v: ValueIx| {
         let stores = move |j: &usize| solved.stores.contains(&(*j, v));
         stuck.waiting.keys().copied().filter(stores)
     };
-    let mut found: Vec<Circle> = vec![];
+    let mut found: Vec<Cut> = vec![];
     for &start in stuck.waiting.keys() {
         // Breadth first, from each kernel to those it waits for, until one of them waits for the start.
-        let mut ways: BTreeMap<usize, Circle> = [(start, vec![])].into();
+        let mut ways: BTreeMap<usize, Vec<(usize, ValueIx, usize)>> = [(start, vec![])].into();
         let mut open: Vec<usize> = vec![start];
-        let mut closed: Option<Circle> = None;
+        let mut closed: Option<Vec<(usize, ValueIx, usize)>> = None;
         while closed.is_none() && !open.is_empty() {
             let mut next = vec![];
             for k in std::mem::take(&mut open) {
@@ -136,8 +171,9 @@ fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Circle> {
         }
         if let Some(mut circle) = closed {
             circle.sort();
-            if !found.contains(&circle) {
-                found.push(circle);
+            let cut = Cut::Circle(circle);
+            if !found.contains(&cut) {
+                found.push(cut);
             }
         }
     }
@@ -189,7 +225,9 @@ impl<'a> Program<'a> {
                 for need in &member.needs {
                     read.entry((k, need.value)).or_insert_with(|| model.binary());
                 }
-                let makes = member.makes.iter().filter(|v| used.contains(v) && !problem.given.contains(v));
+                let makes = member.makes.iter().filter(|v| {
+                    member.is_stored && used.contains(v) && !problem.given.contains(v)
+                });
                 for &value in makes {
                     store.entry((k, value)).or_insert_with(|| model.binary());
                 }
@@ -198,12 +236,26 @@ impl<'a> Program<'a> {
         program
     }
 
-    fn solve(mut self, start: &Selection, circles: &[Circle], limits: Limits) -> Result<Solved, ExtractError> {
+    fn solve(
+        mut self,
+        start: &Selection,
+        before: &[BTreeSet<ValueIx>],
+        cuts: &[Cut],
+        limits: Limits,
+    ) -> Result<Solved, ExtractError> {
         let cost = self.cost();
-        self.rows(circles)?;
+        self.rows(before, cuts)?;
         let known = self.columns(start);
-        let Program { model, unit, member, store, .. } = self;
-        let solution = model.minimise(cost, &known, limits).map_err(ExtractError::Solver)?;
+        let Program {
+            model,
+            unit,
+            member,
+            store,
+            ..
+        } = self;
+        let solution = model
+            .minimise(cost, &known, limits)
+            .map_err(ExtractError::Solver)?;
         let mut choice = Choice::new();
         for (&(k, m), &column) in &member {
             if solution.is_set(column) && solution.is_set(member[&(k, 0)]) {
@@ -227,10 +279,9 @@ impl<'a> Program<'a> {
         cost
     }
 
-    fn rows(&mut self, circles: &[Circle]) -> Result<(), ExtractError> {
+    fn rows(&mut self, before: &[BTreeSet<ValueIx>], cuts: &[Cut]) -> Result<(), ExtractError> {
         let problem = self.problem;
         let mut rows = vec![];
-        let before = problem.ancestors();
         let mut made: BTreeMap<ValueIx, Expression> = BTreeMap::new();
         for (&(_, value), stored) in &self.store {
             *made.entry(value).or_default() += stored.variable;
@@ -262,7 +313,7 @@ impl<'a> Program<'a> {
             *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * stored.variable;
             *count.entry(k).or_default() += stored.variable;
             let makers = problem.kernels[k].members.iter().enumerate();
-            let makers = makers.filter(|(_, m)| m.makes.contains(&value));
+            let makers = makers.filter(|(_, m)| m.is_stored && m.makes.contains(&value));
             let chosen: Expression = makers.map(|(m, _)| self.member[&(k, m)].variable).sum();
             rows.push(constraint!(chosen >= stored.variable));
         }
@@ -294,13 +345,7 @@ impl<'a> Program<'a> {
             let made = made.get(value).cloned().ok_or(ExtractError::Unmade(value.0))?;
             rows.push(constraint!(made >= 1));
         }
-        for circle in circles {
-            let mut steps = Expression::default();
-            for (j, value, k) in circle {
-                steps += self.store[&(*j, *value)].variable + self.read[&(*k, *value)].variable;
-            }
-            rows.push(constraint!(steps <= 2.0 * circle.len() as f64 - 1.0));
-        }
+        rows.extend(cuts.iter().map(|cut| self.cut(cut)));
         for (k, members) in &problem.impossible {
             if self.seconds.contains_key(k) {
                 let together: Expression = members.iter().map(|&m| self.member[&(*k, m)].variable).sum();
@@ -309,6 +354,31 @@ impl<'a> Program<'a> {
         }
         rows.into_iter().for_each(|row| self.model.row(row));
         Ok(())
+    }
+
+    fn cut(&self, cut: &Cut) -> Constraint {
+        match cut {
+            Cut::Circle(steps) => {
+                let mut taken = Expression::default();
+                for (j, value, k) in steps {
+                    taken += self.store[&(*j, *value)].variable + self.read[&(*k, *value)].variable;
+                }
+                constraint!(taken <= 2.0 * steps.len() as f64 - 1.0)
+            }
+            Cut::Before {
+                kernel,
+                member,
+                made,
+                read,
+            } => {
+                let others = self.member.iter().filter(|((k, m), _)| {
+                    k != kernel && self.problem.kernels[*k].members[*m].makes.contains(made)
+                });
+                let elsewhere: Expression = others.map(|(_, column)| column.variable).sum();
+                let both = self.member[&(*kernel, *member)].variable + self.read[&(*kernel, *read)].variable;
+                constraint!(both <= 1.0 + elsewhere)
+            }
+        }
     }
 
     /// The variables that are not zero in a selection, with their values.

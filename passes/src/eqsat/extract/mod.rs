@@ -33,6 +33,8 @@ pub struct Need {
 pub struct Member {
     /// Values that it makes.
     pub makes: Vec<ValueIx>,
+    /// Whether its kernel can store them; what is computed anew wherever it is read is not at hand to be stored.
+    pub is_stored: bool,
     /// Values that it reads.
     pub needs: Vec<Need>,
     /// Seconds of arithmetic.
@@ -135,17 +137,29 @@ impl Problem {
     pub fn realise(&self, choice: &Choice) -> Result<Selection, Stuck> {
         let mut here: BTreeSet<ValueIx> = self.given.clone();
         let mut order: Vec<Taken> = vec![];
-        let mut left: Vec<Taken> = choice.iter().map(|(&k, members)| self.inside(k, members)).collect();
+        let mut left: Vec<Taken> = choice
+            .iter()
+            .map(|(&k, members)| self.inside(k, members))
+            .collect();
         loop {
             let ready = |taken: &Taken| taken.reads.iter().all(|v| here.contains(v));
-            let Some(position) = left.iter().position(ready) else { break };
+            let Some(position) = left.iter().position(ready) else {
+                break;
+            };
             let mut next = left.remove(position);
             next.stores = self.made(&next).filter(|v| !here.contains(v)).collect();
             here.extend(&next.stores);
             order.push(next);
         }
         if let Some(&missing) = self.wanted.iter().find(|v| !here.contains(v)) {
-            let waits = |taken: &Taken| taken.reads.iter().copied().filter(|v| !here.contains(v)).collect();
+            let waits = |taken: &Taken| {
+                taken
+                    .reads
+                    .iter()
+                    .copied()
+                    .filter(|v| !here.contains(v))
+                    .collect()
+            };
             let waiting = left.iter().map(|taken| (taken.kernel, waits(taken))).collect();
             return Err(Stuck { waiting, missing });
         }
@@ -178,7 +192,9 @@ impl Problem {
             }
             let mut changed = false;
             for (value, next) in next.into_iter().enumerate() {
-                if let Some(next) = next.filter(|next| *next != before[value] && !self.given.contains(&ValueIx(value))) {
+                if let Some(next) =
+                    next.filter(|next| *next != before[value] && !self.given.contains(&ValueIx(value)))
+                {
                     before[value] = next;
                     changed = true;
                 }
@@ -196,7 +212,12 @@ impl Problem {
         left.insert(0);
         let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
         while !left.is_empty() {
-            let waits = |m: &usize| all[*m].needs.iter().any(|n| n.inside.iter().any(|p| left.contains(p)));
+            let waits = |m: &usize| {
+                all[*m]
+                    .needs
+                    .iter()
+                    .any(|n| n.inside.iter().any(|p| left.contains(p)))
+            };
             // Members that wait for each other read what they would have taken from each other.
             let next = left.iter().find(|m| !waits(m)).or(left.first());
             let next = *next.expect("a member is left");
@@ -215,7 +236,12 @@ impl Problem {
 
     fn made<'a>(&'a self, taken: &'a Taken) -> impl Iterator<Item = ValueIx> + 'a {
         let members = &self.kernels[taken.kernel].members;
-        taken.members.iter().flat_map(|&m| members[m].makes.iter().copied())
+        taken
+            .members
+            .iter()
+            .map(|&m| &members[m])
+            .filter(|m| m.is_stored)
+            .flat_map(|m| m.makes.iter().copied())
     }
 
     /// From the end, keeps what makes a value that is needed later or wanted.
@@ -231,7 +257,7 @@ impl Problem {
             let mut used: BTreeSet<usize> = BTreeSet::new();
             let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
             for (position, &m) in taken.members.iter().enumerate().rev() {
-                let makes = |v: &ValueIx| members[m].makes.contains(v);
+                let makes = |v: &ValueIx| members[m].is_stored && members[m].makes.contains(v);
                 if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
                     continue;
                 }
@@ -261,7 +287,12 @@ impl Problem {
 
     /// Seconds of a kernel's traffic.
     pub fn memory(&self, taken: &Taken) -> f64 {
-        taken.reads.iter().chain(&taken.stores).map(|v| self.traffic[v.0]).sum()
+        taken
+            .reads
+            .iter()
+            .chain(&taken.stores)
+            .map(|v| self.traffic[v.0])
+            .sum()
     }
 
     /// Checks that a selection runs in its order and makes all that is wanted, each value once.
@@ -282,7 +313,10 @@ impl Problem {
             }
             for value in &taken.stores {
                 if !self.made(taken).any(|v| v == *value) || !here.insert(*value) {
-                    return Err(format!("kernel {k} stores value {}, not made by it or stored already", value.0));
+                    return Err(format!(
+                        "kernel {k} stores value {}, not made by it or stored already",
+                        value.0
+                    ));
                 }
             }
         }

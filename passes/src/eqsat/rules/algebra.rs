@@ -159,8 +159,12 @@ pub fn rewrite(rule: &Rule) -> Rewrite<Node, Facts> {
         Right::Pattern(right) => Maker::Pattern(pattern(right)),
         Right::Made(make) => Maker::Made(make),
     };
-    let noted = Noted { rule: rule.name, right };
-    Rewrite::new(rule.name, pattern(rule.left), noted).unwrap_or_else(|error| panic!("{}: {error}", rule.name))
+    let noted = Noted {
+        rule: rule.name,
+        right,
+    };
+    Rewrite::new(rule.name, pattern(rule.left), noted)
+        .unwrap_or_else(|error| panic!("{}: {error}", rule.name))
 }
 
 enum Maker {

@@ -17,7 +17,11 @@ type Find = fn(&Tensors, &Kernel) -> Vec<Id>;
 
 /// The rules: what each says, and where it looks.
 pub const RULES: [(&str, &str, Find); 3] = [
-    (SIBLING, "kernels over the same loops and operands store their results together", siblings),
+    (
+        SIBLING,
+        "kernels over the same loops and operands store their results together",
+        siblings,
+    ),
     (EPILOGUE, "a map is done where what it reads is made", producers),
     (RECOMPUTED, "a map is computed again wherever it is read", readers),
 ];
@@ -47,7 +51,11 @@ impl Searcher<Node, Facts> for Hosts {
         class: Id,
         _: usize,
     ) -> Option<SearchMatches<'_, Node>> {
-        if !egraph[class].nodes.iter().any(|node| matches!(node, Node::Kernel(..))) {
+        if !egraph[class]
+            .nodes
+            .iter()
+            .any(|node| matches!(node, Node::Kernel(..)))
+        {
             return None;
         }
         let mut hosts = (self.find)(egraph, &Kernel::of(egraph, class));
@@ -105,7 +113,11 @@ fn producers(egraph: &Tensors, map: &Kernel) -> Vec<Id> {
     for value in map.operands() {
         for maker in makers(egraph, value) {
             found.push(maker);
-            found.extend(hosts_of(egraph, maker).filter(|(_, rule)| *rule != RECOMPUTED).map(|h| h.0));
+            found.extend(
+                hosts_of(egraph, maker)
+                    .filter(|(_, rule)| *rule != RECOMPUTED)
+                    .map(|h| h.0),
+            );
         }
     }
     found
@@ -119,7 +131,10 @@ fn readers(egraph: &Tensors, map: &Kernel) -> Vec<Id> {
     let mut found = vec![];
     for node in map.results.iter().flat_map(|&r| egraph[r].parents()) {
         let reader = egraph.find(node);
-        if !egraph[reader].nodes.iter().any(|node| matches!(node, Node::Kernel(..)))
+        if !egraph[reader]
+            .nodes
+            .iter()
+            .any(|node| matches!(node, Node::Kernel(..)))
             || !can_recompute(egraph, &Kernel::of(egraph, reader), map)
         {
             continue;
@@ -138,9 +153,15 @@ fn siblings(egraph: &Tensors, kernel: &Kernel) -> Vec<Id> {
     for &value in operands.iter().filter(large) {
         for parent in egraph[value].parents() {
             let other = egraph.find(parent);
-            if other < kernel.class && egraph[other].nodes.iter().any(|node| matches!(node, Node::Kernel(..))) {
+            if other < kernel.class
+                && egraph[other]
+                    .nodes
+                    .iter()
+                    .any(|node| matches!(node, Node::Kernel(..)))
+            {
                 let other = Kernel::of(egraph, other);
-                let same = other.nest.parallel == kernel.nest.parallel && other.nest.reduction == kernel.nest.reduction;
+                let same = other.nest.parallel == kernel.nest.parallel
+                    && other.nest.reduction == kernel.nest.reduction;
                 let depends = kernel.results.iter().any(|r| other.operands().contains(r))
                     || other.results.iter().any(|r| operands.contains(r));
                 if same && !depends {
@@ -155,5 +176,8 @@ fn siblings(egraph: &Tensors, kernel: &Kernel) -> Vec<Id> {
 /// The hosts that may take a kernel in, and the rules that say so.
 fn hosts_of(egraph: &Tensors, guest: Id) -> impl Iterator<Item = (Id, &'static str)> {
     let guests = &egraph.analysis.hosts.guests;
-    guests.iter().filter(move |((_, g), _)| *g == guest).map(|((h, _), rule)| (*h, *rule))
+    guests
+        .iter()
+        .filter(move |((_, g), _)| *g == guest)
+        .map(|((h, _), rule)| (*h, *rule))
 }

@@ -21,7 +21,10 @@ impl Searcher<Node, Facts> for Operations {
         class: Id,
         _: usize,
     ) -> Option<SearchMatches<'_, Node>> {
-        let found = egraph[class].nodes.iter().any(|node| matches!(node, Node::Apply(..)));
+        let found = egraph[class]
+            .nodes
+            .iter()
+            .any(|node| matches!(node, Node::Apply(..)));
         found.then(|| matches(class, vec![Subst::default()]))
     }
 
