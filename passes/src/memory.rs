@@ -1,9 +1,9 @@
 //! Where temporaries lie: values that are never alive together share bytes of their device's arena.
 //!
 //! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
-//! arena wins: large values first, long-lived ones first, by birth, and what is alive at the fullest moment before all
-//! else, each improved by placing first what reached farthest. A value goes into the tightest gap between those that are
-//! alive at the same time. The most bytes alive at once bound the arena from below.
+//! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
+//! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
+//! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below.
 
 use crate::schedule::arena_bytes_of;
 use ir::plan::{Place, Role};
@@ -45,18 +45,6 @@ pub struct Packing {
 /// What values are placed by, the least first.
 type Order = fn(&Live) -> (Reverse<u64>, usize);
 
-/// Large values first.
-const LARGE: Order = |l| (Reverse(l.bytes), l.first);
-/// Long-lived values first.
-const LONG: Order = |l| (Reverse((l.last - l.first) as u64), l.first);
-/// Large and long-lived values first.
-const BOTH: Order = |l| {
-    let kernels = (l.last - l.first + 1) as u64;
-    (Reverse(l.bytes.saturating_mul(kernels)), l.first)
-};
-/// By birth.
-const BIRTH: Order = |l| (Reverse(0), l.first);
-
 /// Places every value of the program.
 pub fn plan(program: &mut Program) -> Packing {
     for result in program
@@ -94,13 +82,23 @@ pub fn plan(program: &mut Program) -> Packing {
 
 /// The smallest packing of all orders.
 fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
-    let (bound, fullest) = most_alive(&live);
-    let packings = [LARGE, LONG, BOTH, BIRTH].into_iter().flat_map(|order| {
+    let orders: [Order; 4] = [
+        |l| (Reverse(l.bytes), l.first),
+        |l| (Reverse((l.last - l.first) as u64), l.first),
+        |l| {
+            (
+                Reverse(l.bytes.saturating_mul((l.last - l.first + 1) as u64)),
+                l.first,
+            )
+        },
+        |l| (Reverse(0), l.first),
+    ];
+    let bound = lower_bound(&live);
+    let packings = orders.into_iter().flat_map(|order| {
         let mut sorted = live.clone();
         sorted.sort_by_key(order);
-        let mut fullest_first = sorted.clone();
-        fullest_first.sort_by_key(|l| !(l.first <= fullest && fullest <= l.last));
-        [sorted, fullest_first].map(|order| improve(order, bound))
+        // Either an arena without an end, or one of the least bytes that it can have.
+        [0, bound].map(|end| improve(sorted.clone(), bound, end))
     });
     let (placed, arena_bytes) = packings
         .min_by_key(|p| p.1)
@@ -134,19 +132,20 @@ pub fn liveness(program: &Program) -> Vec<Live> {
     live.into_iter().flatten().collect()
 }
 
-/// The most bytes that are alive during one kernel, and the first such kernel.
-fn most_alive(live: &[Live]) -> (u64, usize) {
-    let alive_at = |k: usize| -> u64 {
-        let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
-        alive.map(|l| l.bytes).sum()
+fn lower_bound(live: &[Live]) -> u64 {
+    let alive_at = |k| {
+        live.iter()
+            .filter(|l| l.first <= k && k <= l.last)
+            .map(|l| l.bytes)
+            .sum()
     };
-    let kernels = live.iter().map(|l| (alive_at(l.first), Reverse(l.first)));
-    kernels.max().map_or((0, 0), |(bytes, Reverse(k))| (bytes, k))
+    live.iter().map(|l| alive_at(l.first)).max().unwrap_or(0)
 }
 
-/// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all.
-fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
-    let mut best = pack(&order);
+/// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all. `end` as
+/// in [`pack`].
+fn improve(mut order: Vec<Live>, bound: u64, end: u64) -> (Vec<(Live, u64)>, u64) {
+    let mut best = pack(&order, end);
     let mut latest = best.clone();
     for _ in 0..ATTEMPTS {
         if best.1 == bound {
@@ -160,7 +159,7 @@ fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
             .position(|l| l.value == highest.value)
             .expect("every value is placed");
         order[..=position].rotate_right(1);
-        latest = pack(&order);
+        latest = pack(&order, end);
         if latest.1 < best.1 {
             best = latest.clone();
         }
@@ -168,8 +167,9 @@ fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
     best
 }
 
-/// Places values one after the other and returns the end of the last byte.
-fn pack(live: &[Live]) -> (Vec<(Live, u64)>, u64) {
+/// Places values one after the other and returns the end of the last byte. What lies between the last neighbour and
+/// `gap_end` is a gap.
+fn pack(live: &[Live], gap_end: u64) -> (Vec<(Live, u64)>, u64) {
     let mut placed: Vec<(Live, u64)> = vec![];
     let mut end = 0;
     for &next in live {
@@ -179,14 +179,15 @@ fn pack(live: &[Live]) -> (Vec<(Live, u64)>, u64) {
             .map(|(l, at)| (*at, at + l.bytes))
             .collect();
         taken.sort_unstable();
+        let above = taken.iter().map(|&(_, to)| to).max().unwrap_or(0);
         let (mut best, mut top) = (None, 0);
-        for (from, to) in taken {
+        for (from, to) in taken.into_iter().chain([(gap_end, gap_end)]) {
             if from >= top + next.bytes && best.is_none_or(|(room, _)| from - top < room) {
                 best = Some((from - top, top));
             }
             top = top.max(to);
         }
-        let offset = best.map_or(top, |(_, at)| at);
+        let offset = best.map_or(above, |(_, at)| at);
         end = end.max(offset + next.bytes);
         placed.push((next, offset));
     }

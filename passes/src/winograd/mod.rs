@@ -18,7 +18,7 @@ mod parts;
 pub mod recognise;
 pub mod rewrite;
 
-use ir::nest::Nest;
+use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
 use ir::program::{KernelCall, Program};
 use recognise::{Convolution, recognise};
@@ -98,23 +98,26 @@ fn form(nest: &Nest, conv: &Convolution, products: usize) -> Option<Form> {
     Some(Form { tilings })
 }
 
-/// Bytes that are moved in the time of one multiply-add on a core, as `layout` has it, and from caches.
-const BYTES_PER_MULTIPLY_ADD: f64 = 0.36;
-const CACHED_BYTES_PER_MULTIPLY_ADD: f64 = 1.5;
-/// Bytes that stay in the last cache from one kernel to the next.
-const CACHE_BYTES: f64 = 8e6;
-/// Additions and multiplications of an element of a transformed tensor.
-const TRANSFORM: f64 = 4.0;
+/// Multiply-adds in the time of transforming an element of the tiles, or of the products: reading it, writing it, a few
+/// additions. Measured on layers of `models/` in batches of 1 to 128, in caches and out of them: 28 to 49, and 26 to 72
+/// for an element of the taps, whose sources lie far apart.
+const TRANSFORM: f64 = 40.0;
+const TRANSFORM_OF_TAP: f64 = 50.0;
+/// Multiply-adds in the time of reading an element of taps that were prepared: 4 bytes, as `layout` has it.
+const READ: f64 = 11.0;
 /// What starting three more kernels costs: about 5 microseconds each.
 const LAUNCHES: f64 = 1.5e6;
 /// Lanes assumed when judging how well a side fills vectors.
 const LANES: usize = 16;
 
 /// Multiply-adds that take about as long as a nest does: its own products, without a form, or those of a form with its
-/// transforms and the bytes that they move.
+/// transforms. Lanes of vectors that would stay empty count.
 pub fn estimate(nest: &Nest, mode: Mode, form: Option<&Form>) -> f64 {
-    let (Some(form), Some(conv)) = (form, recognise(nest)) else {
+    let Some(conv) = recognise(nest) else {
         return nest.points() as f64;
+    };
+    let Some(form) = form else {
+        return nest.points() as f64 * empty_lanes(nest, &conv);
     };
     let Product {
         batch,
@@ -123,24 +126,32 @@ pub fn estimate(nest: &Nest, mode: Mode, form: Option<&Form>) -> f64 {
         depth,
     } = Product::new(nest, &conv, form);
     let elements = |a: usize, b: usize| (batch * a * b) as f64;
-    let prepared = mode == Mode::Infer;
-    let (tiles, taps, results) = (
-        elements(rows, depth),
-        elements(columns, depth),
-        elements(rows, columns),
-    );
-    // Written, with the lines read before, and read again; taps that were prepared are only read.
-    let bytes = 12.0 * (tiles + results) + if prepared { 4.0 } else { 12.0 } * taps;
-    let rate = match bytes < CACHE_BYTES {
-        true => CACHED_BYTES_PER_MULTIPLY_ADD,
-        false => BYTES_PER_MULTIPLY_ADD,
+    let tap = match mode {
+        Mode::Infer => READ,
+        Mode::Gradients | Mode::Train => TRANSFORM_OF_TAP,
     };
     let filled = columns
         .next_multiple_of(LANES)
         .min(columns.max(rows).next_multiple_of(LANES));
-    let products = elements(rows, depth) * filled as f64;
-    let transforms = TRANSFORM * (tiles + results + if prepared { 0.0 } else { taps });
-    products + transforms + bytes / rate + LAUNCHES
+    elements(rows, depth) * filled as f64
+        + TRANSFORM * (elements(rows, depth) + elements(rows, columns))
+        + tap * elements(columns, depth)
+        + LAUNCHES
+}
+
+/// The lanes of a direct convolution's vectors, relative to those that are used. Vectors go along channels: those that walk
+/// the kernel alone or, in the gradient of a weight, those of the image.
+fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
+    let channels = nest.reads[conv.image].index.get(1);
+    let walks = |l: &&Loop| channels.is_some_and(|channels| channels.map.coefficient(**l) == 1);
+    let of_image = conv.image_only.iter().filter(walks);
+    let extents = conv
+        .kernel_only
+        .iter()
+        .chain(of_image)
+        .map(|l| nest.parallel[l.0]);
+    let lanes = extents.map(|extent| extent.next_multiple_of(LANES) as f64 / extent as f64);
+    lanes.fold(f64::INFINITY, f64::min)
 }
 
 /// Gives every convolution the form that is estimated to take the least time.

@@ -128,8 +128,8 @@ fn side_of_panels(program: &Program, call: &KernelCall, conv: &Convolution) -> S
     };
     let step = |loops: &[Loop]| {
         let last = loops.last()?;
-        let walked = |d: &usize| output.index[*d].coefficient(*last) != 0;
-        order.iter().rev().position(|d| walked(d))
+        let mut inner = order.iter().rev();
+        inner.position(|&d| output.index[d].coefficient(*last) != 0)
     };
     match (step(&conv.image_only), step(&conv.kernel_only)) {
         (Some(image), Some(kernel)) if image < kernel => Side::Image,
