@@ -120,9 +120,13 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
 #[test]
 fn what_one_device_has_no_memory_for_two_such_train() {
     let place = Place::with_images();
-    let plan = place.succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile gtx580 --emit plan");
+    let plan = place
+        .succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile gtx580 --emit plan");
     let plan: ir::plan::Plan = serde_json::from_str(&plan).unwrap();
-    let own = plan.buffers.iter().filter(|buffer| buffer.place == ir::plan::Place::Own);
+    let own = plan
+        .buffers
+        .iter()
+        .filter(|buffer| buffer.place == ir::plan::Place::Own);
     let need = plan.arena_bytes[0] + own.map(|buffer| buffer.bytes).sum::<u64>();
     let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
     profile.name = "small".to_string();
@@ -133,5 +137,12 @@ fn what_one_device_has_no_memory_for_two_such_train() {
     let parts = ["small has ", "MiB", "batch 24", "use a smaller --batch", "fits"];
     place.fails(&format!("{arguments} cpu:0 --out one"), 1, &parts);
     place.succeeds(&format!("{arguments} cpu:0,cpu:0 --out two"));
-    assert_eq!(place.metrics("two").iter().filter(|line| !line["loss"].is_null()).count(), 2);
+    assert_eq!(
+        place
+            .metrics("two")
+            .iter()
+            .filter(|line| !line["loss"].is_null())
+            .count(),
+        2
+    );
 }

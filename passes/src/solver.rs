@@ -21,6 +21,20 @@ impl Default for Limits {
     }
 }
 
+/// Runs of a program that a search for a better one may take as long as, and the seconds that it may take in any case.
+const WORTH_RUNS: f64 = 1000.0;
+const WORTH_SECONDS: f64 = 0.1;
+
+impl Limits {
+    /// No more seconds than a program is worth that is known to take so many.
+    pub fn worth(self, seconds: f64) -> Limits {
+        Limits {
+            seconds: (WORTH_RUNS * seconds).max(WORTH_SECONDS).min(self.seconds),
+            ..self
+        }
+    }
+}
+
 /// A variable, and its place in the solution.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {

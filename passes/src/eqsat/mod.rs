@@ -79,7 +79,7 @@ pub fn search(
 ) -> Result<(Program, Report), PassError> {
     let Built { mut egraph, classes } = build::from_graph(graph);
     let mut report = Report::default();
-    let phases: [(&'static str, Vec<Rewrite<Node, Facts>>, usize); 3] = [
+    let phases = [
         ("algebra", rules::algebra::rewrites(), limits.rounds),
         ("lower", rules::lowering::rewrites(), 1),
         ("fusion", rules::fusion::rewrites(), limits.rounds),

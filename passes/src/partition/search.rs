@@ -84,7 +84,8 @@ pub struct Alternative {
 pub fn search(program: &Program, shares: &[usize], costs: &[Costs], splits: Splits, limits: Limits) -> Found {
     let problem = Problem::new(program, shares, costs, splits);
     let start = problem.start(&by_batch(program, shares));
-    let (chosen, bound, fallback) = match problem.solve(&start, limits) {
+    let known = problem.seconds(&start).into_iter().fold(0.0, f64::max);
+    let (chosen, bound, fallback) = match problem.solve(&start, limits.worth(known)) {
         Ok((chosen, bound)) => (chosen, bound, None),
         Err(error) => (start, 0.0, Some(error)),
     };

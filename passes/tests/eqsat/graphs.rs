@@ -7,7 +7,7 @@ use ir::profile::{Precision, Profile};
 use passes::cost::Costs;
 use passes::eqsat::{Limits, build, search};
 use passes::lower::lower;
-use passes::{Optimizer, Options, simplify, training};
+use passes::{Optimizer, simplify, training};
 
 fn profile() -> Profile {
     Profile::shipped("cpu2").expect("this profile ships")
@@ -98,7 +98,7 @@ fn a_found_program_means_what_the_graph_means() {
         assert_eq!(found.verify(), Ok(()));
         assert_eq!(passes::schedule::verify(&found), Ok(()));
         assert_eq!(report.fallback, None);
-        assert!(report.gap <= 0.02, "{report:?}");
+        assert!(report.bound <= report.seconds, "{report:?}");
         assert!(found.kernels.len() < plain.kernels.len());
         for seed in 0..3 {
             let inputs = given(&plain, 5, seed);
@@ -113,29 +113,7 @@ fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
     let start = std::time::Instant::now();
     let (found, report) = search(&graph, Mode::Train, 128, &costs(&profile()), &Limits::default()).unwrap();
     let took = start.elapsed().as_secs_f64();
-    println!(
-        "{took:.1} s, {} kernels of {}",
-        found.kernels.len(),
-        report.kernels
-    );
-    for phase in &report.phases {
-        println!("{phase:?}");
-    }
-    println!(
-        "{:.3} ms, bound {:.3} ms, {:?}, {:.1} s",
-        report.seconds * 1e3,
-        report.bound * 1e3,
-        report.effort,
-        report.extraction_seconds
-    );
-    for chosen in &report.chosen {
-        println!(
-            "{:9.3} ms by {:8} {}",
-            chosen.seconds * 1e3,
-            chosen.bound,
-            chosen.label
-        );
-    }
+    println!("{took:.1} s: {} kernels, {report:?}", found.kernels.len());
     assert_eq!(report.fallback, None);
     assert!(report.gap <= 0.01, "{}", report.gap);
     assert!(
@@ -144,14 +122,4 @@ fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
             .iter()
             .all(|phase| !phase.stopped.starts_with("limit"))
     );
-    let options = Options {
-        mode: Mode::Train,
-        batch: 128,
-        optimizer: OPTIMIZER,
-        opt_level: 1,
-        machine: Default::default(),
-        ..Options::default()
-    };
-    let greedy = passes::compile(&model("alexnet.ir"), &options, &mut |_, _| {}).unwrap();
-    println!("greedy fusion: {} kernels", greedy.kernels.len());
 }

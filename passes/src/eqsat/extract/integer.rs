@@ -21,7 +21,7 @@
 use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
 use crate::solver::{Column, Limits, Model};
 use good_lp::{Constraint, Expression, constraint};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How the solver came to its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -37,11 +37,14 @@ pub struct Effort {
 /// Costs are handed to the solver in such units that the greedy selection costs this much: its tolerances are absolute.
 const SCALE: f64 = 1e3;
 
+/// A kernel stores a value that another reads.
+type Step = (usize, ValueIx, usize);
+
 /// What a selection that can run keeps, and a solution did not.
 #[derive(Clone, Debug, PartialEq)]
 enum Cut {
     /// Kernels that store a value with those that read it, the last for the first: not all of them do.
-    Circle(Vec<(usize, ValueIx, usize)>),
+    Circle(Vec<Step>),
     /// `made` comes before `read` in every way of making that: a kernel that computes the one and reads the other takes
     /// another kernel that computes the first.
     Before {
@@ -67,6 +70,7 @@ impl Search {
     /// It ends when what is known is within the gap of the bound, or at the limit of seconds, with the gap that is left.
     pub fn select(&mut self, problem: &Problem, limits: &Limits) -> Result<Selection, ExtractError> {
         let start = greedy::select(problem)?;
+        let limits = limits.worth(start.seconds);
         let before = problem.ancestors();
         loop {
             let begun = std::time::Instant::now();
@@ -75,7 +79,7 @@ impl Search {
             self.effort.variables = program.model.columns();
             let left = Limits {
                 seconds: (limits.seconds - self.spent).max(0.1),
-                ..*limits
+                ..limits
             };
             let solved = program.solve(&start, &before, &self.cuts, left)?;
             self.spent += begun.elapsed().as_secs_f64();
@@ -115,7 +119,8 @@ fn orders(problem: &Problem, before: &[BTreeSet<ValueIx>], choice: &Choice, stuc
         for &member in &choice[&kernel] {
             for &made in &problem.kernels[kernel].members[member].makes {
                 let others = choice.iter().filter(|(other, _)| **other != kernel);
-                let mut others = others.flat_map(|(&other, members)| members.iter().map(move |&m| (other, m)));
+                let mut others =
+                    others.flat_map(|(&other, members)| members.iter().map(move |&m| (other, m)));
                 if others.any(|(other, m)| makes(other, m, made)) {
                     continue;
                 }
@@ -140,44 +145,40 @@ struct Solved {
 
 /// A shortest circle through every kernel that waits, each once.
 fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Cut> {
-    let waits = |k: usize| stuck.waiting.get(&k).into_iter().flatten().copied();
-    let makers = |v: ValueIx| {
-        let stores = move |j: &usize| solved.stores.contains(&(*j, v));
-        stuck.waiting.keys().copied().filter(stores)
-    };
     let mut found: Vec<Cut> = vec![];
     for &start in stuck.waiting.keys() {
-        // Breadth first, from each kernel to those it waits for, until one of them waits for the start.
-        let mut ways: BTreeMap<usize, Vec<(usize, ValueIx, usize)>> = [(start, vec![])].into();
-        let mut open: Vec<usize> = vec![start];
-        let mut closed: Option<Vec<(usize, ValueIx, usize)>> = None;
-        while closed.is_none() && !open.is_empty() {
-            let mut next = vec![];
-            for k in std::mem::take(&mut open) {
-                for v in waits(k) {
-                    for j in makers(v) {
-                        let mut way = ways[&k].clone();
-                        way.push((j, v, k));
-                        if j == start {
-                            closed.get_or_insert(way);
-                        } else if !ways.contains_key(&j) {
-                            ways.insert(j, way);
-                            next.push(j);
-                        }
-                    }
-                }
-            }
-            open = next;
-        }
-        if let Some(mut circle) = closed {
-            circle.sort();
-            let cut = Cut::Circle(circle);
+        if let Some(mut steps) = circle(solved, stuck, start) {
+            steps.sort();
+            let cut = Cut::Circle(steps);
             if !found.contains(&cut) {
                 found.push(cut);
             }
         }
     }
     found
+}
+
+/// Breadth first from a kernel to those it waits for, until one of them waits for it.
+fn circle(solved: &Solved, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
+    let mut ways: BTreeMap<usize, Vec<Step>> = [(start, vec![])].into();
+    let mut open: VecDeque<usize> = [start].into();
+    while let Some(k) = open.pop_front() {
+        for &value in stuck.waiting.get(&k).into_iter().flatten() {
+            let makers = stuck.waiting.keys().copied();
+            for maker in makers.filter(|&j| solved.stores.contains(&(j, value))) {
+                let mut way = ways[&k].clone();
+                way.push((maker, value, k));
+                if maker == start {
+                    return Some(way);
+                }
+                ways.entry(maker).or_insert_with(|| {
+                    open.push_back(maker);
+                    way
+                });
+            }
+        }
+    }
+    None
 }
 
 struct Program<'a> {
@@ -225,9 +226,10 @@ impl<'a> Program<'a> {
                 for need in &member.needs {
                     read.entry((k, need.value)).or_insert_with(|| model.binary());
                 }
-                let makes = member.makes.iter().filter(|v| {
-                    member.is_stored && used.contains(v) && !problem.given.contains(v)
-                });
+                let makes = member
+                    .makes
+                    .iter()
+                    .filter(|v| member.is_stored && used.contains(v) && !problem.given.contains(v));
                 for &value in makes {
                     store.entry((k, value)).or_insert_with(|| model.binary());
                 }
