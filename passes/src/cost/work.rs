@@ -72,9 +72,11 @@ impl Work {
             .sum();
         let lanes = profile.lanes as usize;
         let mut loops = Loops::of(candidate);
-        let contraction = nest
-            .contraction()
-            .and_then(|(a, b)| loops.contraction(a, b, lanes));
+        // GPUs compute any of them as an implicit product of tiles in shared memory, where padding costs nothing.
+        let contraction = nest.contraction().and_then(|(a, b)| match profile.gpu {
+            Some(_) => Some((1.0, usize::MAX)),
+            None => loops.contraction(a, b, lanes),
+        });
         if let Some((fill, innermost)) = contraction {
             let products = 2.0 * nest.points() as f64;
             let short = profile.gpu.is_none() && innermost < SHORT_LOOP;
