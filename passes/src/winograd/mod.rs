@@ -1,9 +1,9 @@
 //! The algorithm of convolutions and their gradients: direct, or Winograd's with fewer multiplications.
 //!
 //! An algorithm is a rewrite of nests, so the interpreter stays the reference and nothing below knows of it. A
-//! convolution, found by its index maps ([`recognise`]), becomes the transform of its image's tiles, the transform of its
+//! convolution, found by its index maps ([`mod@recognise`]), becomes the transform of its image's tiles, the transform of its
 //! kernel's taps, one batched matrix product, and the inverse transform, which keeps all that was fused to the
-//! convolution ([`rewrite`]). The transforms are sums with tables of constants ([`cook_toom`]). Forward, a few taps slide
+//! convolution ([`mod@rewrite`]). The transforms are sums with tables of constants ([`cook_toom`]). Forward, a few taps slide
 //! over tiles of places; in the gradient of the weight the taps are the result, and it is the long sum over places that is
 //! cut into tiles, whose products the matrix product sums.
 //!

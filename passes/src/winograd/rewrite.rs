@@ -1,4 +1,8 @@
 //! A convolution as four nests: transforms of both reads, a batched matrix product, and the inverse transform.
+//!
+//! The tensors between them hold the whole batch: for the second convolution of `models/alexnet-owt.ir` at batch 128, 103 MB
+//! of tiles and 308 MB of products. Kernels over a part of the batch would need values that are parts of others in the
+//! arena, which programs do not have.
 
 use super::parts::{Parts, Side};
 use super::recognise::Convolution;
