@@ -5,6 +5,7 @@
 //! | [`region`] | boxes of tensors; nests over a part of a loop, or adding partial sums |
 //! | [`pieces`] | what of each value lies on which device; slices, transfers, joins |
 //! | [`choose`] | a strategy by its cost, greedily |
+//! | [`choice`] | a placement of one kernel with what follows from it |
 //! | [`search`] | the cheapest strategy as an integer program |
 //!
 //! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
@@ -17,6 +18,7 @@
 //! parameter that was not computed where it lies is brought there. A kernel that finishes partial sums and does nothing
 //! but update parameters comes last, so that nobody waits for the sums of the other device before the end of the step.
 
+mod choice;
 pub mod choose;
 pub mod pieces;
 pub mod region;

@@ -16,6 +16,7 @@
 //! is needed where it is read, and made by the kernel that updates it. So the makespan is the larger of two bounds, the work
 //! of a device and the critical path; that both hold at once is left to the queues, which a simulation checks. The greedy strategy of [`super::choose`] is the start, and the answer where the solver finds none.
 
+use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::{Placement, Strategy, parts_of};
@@ -25,7 +26,6 @@ use crate::substitute::normalize;
 use crate::winograd;
 use good_lp::{Expression, constraint};
 use ir::nest::{Loop, Nest, Source};
-use ir::plan::Part;
 use ir::program::{DeviceIx, KernelCall, Program, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,23 +116,6 @@ pub fn search(program: &Program, shares: &[usize], costs: &[Costs], splits: Spli
         alternatives,
         fallback,
     }
-}
-
-/// A box of a value on a device.
-#[derive(Clone, Debug, PartialEq)]
-struct Piece {
-    value: ValueId,
-    device: usize,
-    part: Part,
-}
-
-/// A placement with what follows from it.
-#[derive(Clone, Debug)]
-struct Choice {
-    placement: Placement,
-    seconds: Vec<f64>,
-    reads: Vec<Piece>,
-    writes: Vec<Piece>,
 }
 
 struct Problem<'a> {
@@ -462,31 +445,6 @@ impl Problem<'_> {
 /// Bytes of an output's elements that a nest writes.
 fn bytes(nest: &Nest, output: usize) -> usize {
     nest.parallel_points() as usize * nest.outputs[output].dtype.bytes()
-}
-
-impl Choice {
-    /// Whether another takes no less time, reads what this reads and writes nothing more.
-    fn beats(&self, other: &Choice) -> bool {
-        let holds = |outer: &Piece, inner: &Piece| {
-            (outer.value, outer.device) == (inner.value, inner.device) && contains(&outer.part, &inner.part)
-        };
-        let within =
-            |inner: &[Piece], outer: &[Piece]| inner.iter().all(|i| outer.iter().any(|o| holds(o, i)));
-        let faster = self.seconds.iter().zip(&other.seconds).all(|(a, b)| a <= b);
-        faster && within(&self.reads, &other.reads) && within(&other.writes, &self.writes)
-    }
-}
-
-/// Choices that no other beats; of equal ones the first.
-fn undominated(choices: Vec<Choice>) -> Vec<Choice> {
-    let mut kept: Vec<Choice> = vec![];
-    for choice in choices {
-        if !kept.iter().any(|other| other.beats(&choice)) {
-            kept.retain(|other| !choice.beats(other));
-            kept.push(choice);
-        }
-    }
-    kept
 }
 
 fn is_along(placement: &Placement, l: Loop) -> bool {
