@@ -43,8 +43,14 @@ fn coarsest(targets: &[Target]) -> f64 {
     targets.iter().map(rounding).fold(0.0, f64::max)
 }
 
-/// The kernels of a program, each alone.
+/// The kernels of a program, each alone, as they lie in an artifact.
 pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> Result<Case, Error> {
+    let name = format!("{}-kernels", runtime::artifact::mode_name(program.mode));
+    kernel_cases(program, calls, targets).to_case(&name)
+}
+
+/// The kernels of a program, each alone.
+pub fn kernel_cases(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> KernelCases {
     let mode = program.mode;
     let all = program.kernels.iter().enumerate();
     let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
@@ -70,9 +76,8 @@ pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) ->
             }
         }
     });
-    let name = format!("{}-kernels", runtime::artifact::mode_name(mode));
     let kernels = kernels.into_iter().flatten().collect();
-    KernelCases { mode, kernels }.to_case(&name)
+    KernelCases { mode, kernels }
 }
 
 fn kernel(
@@ -184,6 +189,9 @@ fn samples(
             .zip(&nest.outputs)
             .zip(&call.results)
         {
+            if output.place(&signed).is_none() {
+                continue;
+            }
             let index: Vec<usize> = output
                 .index
                 .iter()
@@ -208,6 +216,7 @@ pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Cas
     let own = Options {
         machine: Machine::Processor,
         second: None,
+        costs: None,
         ..*options
     };
     let program =

@@ -116,9 +116,48 @@ enum Command {
     /// Make data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// What was fused and placed, why, and what else it could have been
+    #[command(
+        after_help = "Examples:\n  alexc explain models/alexnet.ir --mode train --batch 128 --devices cpu:0,cpu:1\n  \
+                            alexc explain models/alexnet-owt.ir --node conv2 --json"
+    )]
+    Explain {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        /// The node of the graph to explain: the rules that led to it and the cost of the alternatives
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Verify and time the kernels of a model here, so that costs are measured ones
+    #[command(
+        after_help = "Examples:\n  alexc tune models/alexnet.ir --mode train --batch 128\n  alexc tune models/alexnet.ir --mode train --opt-level 0"
+    )]
+    Tune {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// What one run does
+        #[arg(long, value_enum, default_value = "infer")]
+        mode: ModeArg,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// What is here to run on
-    #[command(after_help = "Example:\n  alexc devices --json")]
-    Devices(OutputArgs),
+    #[command(after_help = "Examples:\n  alexc devices --json\n  alexc devices --calibrate -o here.toml")]
+    Devices {
+        /// Write a profile of this machine, for costs; without -o into the cache folder, where it is found again
+        #[arg(long)]
+        calibrate: bool,
+        /// The profile to write
+        #[arg(short = 'o', long = "output", value_name = "FILE", requires = "calibrate")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Write an artifact that measures a GPU's limits: `alexrun bench` runs it where the GPU is
     #[command(after_help = "Example:\n  alexc peaks --target sm_90 -o peaks.alx")]
     Peaks {
@@ -277,7 +316,19 @@ fn run(command: Command) -> Result<(), Error> {
             )?;
             Ok(())
         }
-        Command::Devices(output) => crate::peak::report(output),
+        Command::Explain {
+            model,
+            mode,
+            node,
+            output,
+        } => crate::explain::command(&model, mode.into(), node.as_deref(), output),
+        Command::Tune { model, mode, output } => crate::tune::command(&model, mode.into(), output),
+        Command::Devices {
+            calibrate: true,
+            file,
+            output,
+        } => crate::calibrate::command(file, output),
+        Command::Devices { output, .. } => crate::peak::report(output),
         Command::Peaks {
             target,
             small,
@@ -314,6 +365,7 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         dropout: false,
         opt_level: args.model.opt_level,
         targets: args.model.targets(args.target.as_deref())?,
+        splits: args.model.splits(),
         with_cases: args.with_cases,
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
@@ -375,6 +427,7 @@ fn run_run(model: &ModelArgs, args: &RunArgs, dropout: bool) -> Result<(), Error
         dropout,
         opt_level: model.opt_level,
         targets: model.targets(None)?,
+        splits: model.splits(),
         with_cases: false,
         emit: vec![],
     };

@@ -1,10 +1,14 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
+use crate::costs::{self, DeviceCosts};
 use clap::ValueEnum;
 use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
-use passes::{Machine, Optimizer, Options, Stage};
+use passes::cost::Costs;
+use passes::{Machine, Optimizer, Options, Splits, Stage};
+use runtime::console::Console;
+use runtime::device::capacity;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
 use std::collections::BTreeMap;
@@ -17,8 +21,10 @@ pub enum Emit {
     Graph,
     /// The graph after every pass over graphs.
     Optimized,
-    /// The optimised graph for Graphviz.
+    /// The program for Graphviz: kernels in the colour of their device, and transfers.
     Dot,
+    /// The same as a picture.
+    Svg,
     /// The kernels of the program: what each one computes, reads and writes.
     Program,
     /// Kernels as MLIR.
@@ -31,7 +37,7 @@ pub enum Emit {
     Asm,
     /// What the runtime executes, as JSON.
     Plan,
-    /// Operations and bytes of every launch, as JSON.
+    /// What every launch costs and why, as JSON with a launch a line.
     Costs,
 }
 
@@ -80,8 +86,10 @@ pub struct Request {
     pub recipe: Recipe,
     /// Whether gradients keep dropout.
     pub dropout: bool,
-    /// 0: without optimisation.
+    /// 0: without optimisation. 1: fused greedily. 2: by search.
     pub opt_level: u8,
+    /// Which ways to split kernels between two devices are looked at.
+    pub splits: Splits,
     /// What to generate code for, one a device.
     pub targets: Vec<Target>,
     /// Whether the artifact takes conformance cases along.
@@ -114,8 +122,13 @@ impl Model {
 /// The largest model file accepted.
 pub const MODEL_BYTES: u64 = 16 << 20;
 
-/// Compiles a model to an artifact with one program a mode.
-pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), Error> {
+/// Compiles a model to an artifact with one program a mode. What it costs is computed from `costs`, one a device; without
+/// any it is not.
+pub fn compile(
+    model: &Model,
+    request: &Request,
+    costs: &[DeviceCosts],
+) -> Result<(Artifact, Emitted), Error> {
     let mut emitted = Emitted::new();
     let mut artifact = Artifact {
         name: model.graph.name().to_string(),
@@ -131,19 +144,15 @@ pub fn compile(model: &Model, request: &Request) -> Result<(Artifact, Emitted), 
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        let (program, cases) = compile_mode(&model.graph, request, mode, &mut emitted)?;
+        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted)?;
         artifact.programs.push(program);
         artifact.cases.extend(cases);
     }
     Ok((artifact, emitted))
 }
 
-fn compile_mode(
-    graph: &Graph,
-    request: &Request,
-    mode: Mode,
-    emitted: &mut Emitted,
-) -> Result<(Compiled, Vec<Case>), Error> {
+/// What the passes are asked for.
+pub fn options<'a>(request: &Request, mode: Mode, costs: Option<&'a [Costs<'a>]>) -> Options<'a> {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -159,25 +168,44 @@ fn compile_mode(
             Mode::Gradients | Mode::Infer => request.dropout,
         },
     };
-    let options = Options {
+    Options {
         mode,
         batch: request.batch,
         optimizer,
         opt_level: request.opt_level,
         machine: machine(&request.targets[0]),
         second: request.targets.get(1).map(machine),
-    };
+        costs,
+        splits: request.splits,
+    }
+}
+
+fn compile_mode(
+    graph: &Graph,
+    request: &Request,
+    costs: &[DeviceCosts],
+    mode: Mode,
+    emitted: &mut Emitted,
+) -> Result<(Compiled, Vec<Case>), Error> {
+    let devices = costs::of_devices(costs, &request.targets);
+    let options = options(request, mode, (!devices.is_empty()).then_some(&devices[..]));
     let mut optimized = None;
-    let program = passes::compile(graph, &options, &mut |_, stage| {
-        if let Stage::Graph(graph) = stage {
-            optimized = Some(graph.clone());
-        }
+    let program = passes::compile(graph, &options, &mut |_, stage| match stage {
+        Stage::Graph(graph) => optimized = Some(graph.clone()),
+        Stage::Kernels(report) => warn("kernels", report.fallback.as_deref()),
+        Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
+        Stage::Program(_) => {}
     })
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
     let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
+    for (position, device) in costs.iter().enumerate().filter(|(_, device)| device.is_limit) {
+        let available = (device.profile.memory.capacity_gb * 1e9) as u64;
+        capacity::check(&compiled.plan, position, available, &device.profile.name)?;
+    }
+    let costs = (!devices.is_empty()).then(|| costs::of_program(&program, &compiled, &devices));
     let text = ir::text::print(&optimized);
     for &stage in &request.emit {
         let shown = match stage {
@@ -186,7 +214,8 @@ fn compile_mode(
                 1 => text.clone(),
                 _ => text.clone() + &crate::show::placed(&program),
             },
-            Emit::Dot => crate::show::dot(&optimized),
+            Emit::Dot => crate::draw::dot(&program),
+            Emit::Svg => crate::draw::svg(&program),
             Emit::Program => crate::show::program(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),
@@ -203,7 +232,14 @@ fn compile_mode(
             }
             Emit::Asm => compiled.assembly.clone().unwrap_or_default(),
             Emit::Plan => crate::show::json(&compiled.plan),
-            Emit::Costs => crate::show::costs(&compiled.plan),
+            Emit::Costs => match &costs {
+                Some(costs) => costs::table(&compiled.plan, costs),
+                None => {
+                    return Err(Error::input(
+                        "--emit costs: no device is named to compute costs for",
+                    ));
+                }
+            },
         };
         emitted.insert(stage, shown);
     }
@@ -214,7 +250,16 @@ fn compile_mode(
         ],
         false => vec![],
     };
-    Ok((program_of(compiled, &request.targets, text), cases))
+    let mut made = program_of(compiled, &request.targets, text);
+    made.predicted_ms = costs.map(|costs| costs.step_us / 1e3);
+    Ok((made, cases))
+}
+
+/// Says that a search did not end with its answer.
+fn warn(what: &str, fallback: Option<&str>) {
+    if let Some(reason) = fallback {
+        Console::stderr().warn(&format!("{what} were chosen greedily: {reason}"));
+    }
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.

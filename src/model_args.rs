@@ -1,11 +1,13 @@
 //! The flags that say which model is compiled, for what, and how.
 
 use crate::compile::{Emitted, Model, Request, compile};
+use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
 use codegen::bridge::{GpuTarget, HostTarget};
 use codegen::gpu::Precision;
 use ir::plan::Mode;
+use passes::Splits;
 use runtime::cli::DeviceArgs;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Error};
@@ -30,9 +32,15 @@ pub struct ModelArgs {
     /// The arithmetic of contractions
     #[arg(long, default_value = "f32", value_parser = ["f32", "tf32", "bf16"])]
     pub precision: String,
+    /// How kernels may be split between two devices: also along the batch, or by channels and layers only
+    #[arg(long, default_value = "all", value_parser = ["all", "without-batch"])]
+    pub splits: String,
     /// Where it will run.
     #[command(flatten)]
     pub devices: DeviceArgs,
+    /// What costs are computed from.
+    #[command(flatten)]
+    pub costs: CostArgs,
 }
 
 /// Devices of a program at the most.
@@ -59,6 +67,14 @@ impl ModelArgs {
         self.batch.map(|batch| batch as usize)
     }
 
+    /// How kernels may be split between two devices.
+    pub fn splits(&self) -> Splits {
+        match &self.splits[..] {
+            "without-batch" => Splits::WithoutBatch,
+            _ => Splits::All,
+        }
+    }
+
     /// The recipe that was named, or the model's own.
     pub fn recipe(&self) -> Result<Recipe, Error> {
         match &self.recipe {
@@ -81,6 +97,7 @@ impl ModelArgs {
             dropout: false,
             opt_level: self.opt_level,
             targets: self.targets(None)?,
+            splits: self.splits(),
             with_cases: false,
             emit: vec![],
         };
@@ -131,11 +148,12 @@ impl ModelArgs {
         Ok(targets)
     }
 
-    /// Compiles the model as requested.
+    /// Compiles the model as requested, and computes what it costs.
     pub fn compile_as(&self, request: &Request) -> Result<Output, Error> {
         let begin = Instant::now();
         let model = Model::read(&self.model, colour())?;
-        let (artifact, emitted) = compile(&model, request)?;
+        let costs = self.costs.choose(&self.devices.parse()?, &request.targets)?;
+        let (artifact, emitted) = compile(&model, request, &costs)?;
         Ok(Output {
             artifact,
             emitted,

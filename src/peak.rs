@@ -35,16 +35,30 @@ pub fn measure(target: &HostTarget) -> Result<Peak, Error> {
     let width = target.lanes;
     let arithmetic = (ITERATIONS * SUMS * width * 2 * TASKS) as f64;
     let flops = |device: &str| -> Result<f64, Error> {
-        let seconds = time(&multiply_add_text(width), TASKS * width, target, device)?;
-        Ok(arithmetic / seconds / 1e9)
+        let probe = Probe {
+            text: multiply_add_text(width),
+            elements: TASKS * width,
+            tasks: TASKS,
+            launches: 1,
+        };
+        Ok(arithmetic / probe.seconds(target, device)? / 1e9)
     };
-    let copied = TASKS * COPIED;
-    let copy = time(&copy_text(width), copied, target, "cpu")?;
     Ok(Peak {
         gflops: flops("cpu")?,
         gflops_one_core: flops("cpu:0")?,
-        copy_gb_per_s: 8.0 * copied as f64 / copy / 1e9,
+        copy_gb_per_s: copy_gb_per_s(target, "cpu")?,
     })
+}
+
+/// Bytes read and written by a copy that fits no cache, in 10⁹ a second.
+pub fn copy_gb_per_s(target: &HostTarget, device: &str) -> Result<f64, Error> {
+    let probe = Probe {
+        text: copy_text(target.lanes, TASKS, COPIED, 1),
+        elements: TASKS * COPIED,
+        tasks: TASKS,
+        launches: 1,
+    };
+    Ok(8.0 * probe.elements as f64 / probe.seconds(target, device)? / 1e9)
 }
 
 /// Measures this machine and prints what it is and can do.
@@ -133,84 +147,116 @@ fn multiply_add_text(width: usize) -> String {
     )
 }
 
-fn copy_text(width: usize) -> String {
-    let (ty, elements) = (format!("vector<{width}xf32>"), TASKS * COPIED);
+/// A copy: each of `tasks` tasks copies its own `copied` elements so many times.
+pub(crate) fn copy_text(width: usize, tasks: usize, copied: usize, rounds: usize) -> String {
+    let (ty, elements) = (format!("vector<{width}xf32>"), tasks * copied);
     format!(
         "func.func @k(%x: memref<{elements}xf32>, %y: memref<{elements}xf32>, %begin: index, %end: index) {{
-  %chunk = arith.constant {COPIED} : index
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %chunk = arith.constant {copied} : index
+  %rounds = arith.constant {rounds} : index
   %width = arith.constant {width} : index
-  %low = arith.muli %begin, %chunk : index
-  %high = arith.muli %end, %chunk : index
-  scf.for %i = %low to %high step %width {{
-    %v = vector.load %x[%i] : memref<{elements}xf32>, {ty}
-    vector.store %v, %y[%i] : memref<{elements}xf32>, {ty}
+  scf.for %task = %begin to %end step %c1 {{
+    %low = arith.muli %task, %chunk : index
+    %high = arith.addi %low, %chunk : index
+    scf.for %round = %c0 to %rounds step %c1 {{
+      scf.for %i = %low to %high step %width {{
+        %v = vector.load %x[%i] : memref<{elements}xf32>, {ty}
+        vector.store %v, %y[%i] : memref<{elements}xf32>, {ty}
+      }}
+    }}
   }}
   return
 }}\n"
     )
 }
 
-/// The fastest of several runs of kernel `@k` from x to y, both of `elements` elements, in seconds.
-fn time(text: &str, elements: usize, target: &HostTarget, device: &str) -> Result<f64, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::work(error.to_string());
-    let code = compile(text, &["k".to_string()], target, false).map_err(|e| failed(&e))?;
-    let library = codegen::link::shared_object(&[&code.code]).map_err(|e| failed(&e))?;
-    let bytes = 4 * elements as u64;
-    let shape = vec![elements];
-    let buffer = |name: &str, role| Buffer {
-        name: name.to_string(),
-        dtype: DType::F32,
-        bytes,
-        device: 0,
-        role,
-        place: Place::Own,
-        part: None,
-    };
-    let plan = Plan {
-        version: ir::plan::VERSION,
-        model: "peak".into(),
-        mode: Mode::Infer,
-        batch: 1,
-        devices: vec!["cpu".into()],
-        arena_bytes: vec![0],
-        buffers: vec![
-            buffer("x", Role::Input { shape: shape.clone() }),
-            buffer("y", Role::Output { shape }),
-        ],
-        kernels: vec![Kernel {
-            symbol: "k".into(),
-            tasks: TASKS as u64,
-            threads: 0,
-            shared_bytes: 0,
-            argument_bytes: vec![bytes; 2],
-            operands: 1,
-            flops: 0,
-            bytes: 2 * bytes,
-        }],
-        prepare: vec![],
-        step: vec![Launch::kernel("peak", 0, 0, vec![0, 1])],
-        flops: 0,
-    };
-    let program = Compiled {
-        plan,
-        graph: String::new(),
-        precision: "f32".into(),
-        predicted_ms: None,
-        host: Some(HostObject {
-            arch: runtime::device::cpu::HOST_ARCH.to_string(),
-            features: target.required_features(),
-            code: library,
-        }),
-        ptx: vec![],
-    };
-    let mut executor = Executor::new(&program, &DeviceSpec::parse_list(device)?)?;
-    executor.set_f32("x", &vec![1.25; elements])?;
-    executor.run()?;
-    let mut best = f64::INFINITY;
-    for _ in 0..RUNS {
-        let begin = Instant::now();
+/// A kernel that does nothing.
+pub(crate) fn nothing_text() -> String {
+    "func.func @k(%x: memref<64xf32>, %y: memref<64xf32>, %begin: index, %end: index) {\n  return\n}\n"
+        .to_string()
+}
+
+/// A kernel `@k` from x to y to be timed.
+pub(crate) struct Probe {
+    /// The kernel as MLIR.
+    pub text: String,
+    /// Elements of x and of y.
+    pub elements: usize,
+    /// Its tasks.
+    pub tasks: usize,
+    /// Times that one run launches it.
+    pub launches: usize,
+}
+
+impl Probe {
+    /// The fastest of several runs, in seconds a launch.
+    pub fn seconds(&self, target: &HostTarget, device: &str) -> Result<f64, Error> {
+        let program = self.program(target)?;
+        let mut executor = Executor::new(&program, &DeviceSpec::parse_list(device)?)?;
+        executor.set_f32("x", &vec![1.25; self.elements])?;
         executor.run()?;
-        best = best.min(begin.elapsed().as_secs_f64());
+        let mut best = f64::INFINITY;
+        for _ in 0..RUNS {
+            let begin = Instant::now();
+            executor.run()?;
+            best = best.min(begin.elapsed().as_secs_f64());
+        }
+        Ok(best / self.launches as f64)
     }
-    Ok(best)
+
+    fn program(&self, target: &HostTarget) -> Result<Compiled, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::work(error.to_string());
+        let code = compile(&self.text, &["k".to_string()], target, false).map_err(|e| failed(&e))?;
+        let library = codegen::link::shared_object(&[&code.code]).map_err(|e| failed(&e))?;
+        let bytes = 4 * self.elements as u64;
+        let shape = vec![self.elements];
+        let buffer = |name: &str, role| Buffer {
+            name: name.to_string(),
+            dtype: DType::F32,
+            bytes,
+            device: 0,
+            role,
+            place: Place::Own,
+            part: None,
+        };
+        let plan = Plan {
+            version: ir::plan::VERSION,
+            model: "peak".into(),
+            mode: Mode::Infer,
+            batch: 1,
+            devices: vec!["cpu".into()],
+            arena_bytes: vec![0],
+            buffers: vec![
+                buffer("x", Role::Input { shape: shape.clone() }),
+                buffer("y", Role::Output { shape }),
+            ],
+            kernels: vec![Kernel {
+                symbol: "k".into(),
+                tasks: self.tasks as u64,
+                threads: 0,
+                shared_bytes: 0,
+                argument_bytes: vec![bytes; 2],
+                operands: 1,
+                flops: 0,
+                bytes: 2 * bytes,
+            }],
+            prepare: vec![],
+            step: vec![Launch::kernel("peak", 0, 0, vec![0, 1]); self.launches],
+            flops: 0,
+        };
+        Ok(Compiled {
+            plan,
+            graph: String::new(),
+            precision: "f32".into(),
+            predicted_ms: None,
+            host: Some(HostObject {
+                arch: runtime::device::cpu::HOST_ARCH.to_string(),
+                features: target.required_features(),
+                code: library,
+            }),
+            ptx: vec![],
+        })
+    }
 }

@@ -1,27 +1,8 @@
-//! What `--emit` prints of graphs, programs and plans.
+//! What `--emit` prints of programs and plans as text.
 
-use ir::Graph;
-use ir::plan::{Place, Plan, Work};
+use ir::plan::Place;
 use ir::program::Program;
 use std::fmt::Write;
-
-/// A graph for Graphviz: operations as boxes, values that are set from outside as ovals.
-pub fn dot(graph: &Graph) -> String {
-    let mut text = format!(
-        "digraph {:?} {{\n  node [shape=box, fontname=Helvetica];\n",
-        graph.name()
-    );
-    for id in graph.ids() {
-        let node = graph.node(id);
-        let shape = if node.op.is_leaf() { ", shape=oval" } else { "" };
-        let label = format!("{}\\n{} {}", node.name, node.op.mnemonic(), node.ty);
-        _ = writeln!(text, "  n{} [label=\"{label}\"{shape}];", id.index());
-        for operand in graph.operands(id) {
-            _ = writeln!(text, "  n{} -> n{};", operand.index(), id.index());
-        }
-    }
-    text + "}\n"
-}
 
 /// The kernels of a program in order, then its stored values.
 pub fn program(program: &Program) -> String {
@@ -84,23 +65,4 @@ pub fn placed(program: &Program) -> String {
 /// Anything as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plans have string keys only") + "\n"
-}
-
-/// Operations and least bytes of every launch.
-pub fn costs(plan: &Plan) -> String {
-    let launches: Vec<_> = plan
-        .step
-        .iter()
-        .map(|launch| {
-            let (flops, bytes, tasks) = match launch.work {
-                Work::Kernel { kernel, .. } => {
-                    let kernel = &plan.kernels[kernel];
-                    (kernel.flops, kernel.bytes, kernel.tasks)
-                }
-                Work::Transfer { from, .. } => (0, 2 * plan.buffers[from].bytes, 1),
-            };
-            serde_json::json!({ "label": launch.label, "flops": flops, "bytes": bytes, "tasks": tasks })
-        })
-        .collect();
-    json(&launches)
 }

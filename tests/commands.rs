@@ -6,7 +6,7 @@ use program::{MODEL, PARAMETERS, Place, text};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "compile",
     "check",
     "fmt",
@@ -16,6 +16,8 @@ const COMMANDS: [&str; 12] = [
     "eval",
     "predict",
     "bench",
+    "explain",
+    "tune",
     "devices",
     "peaks",
     "completions",

@@ -144,6 +144,7 @@ fn every_stage_is_shown_on_stdout_and_in_a_file() {
         "graph",
         "optimized",
         "dot",
+        "svg",
         "program",
         "mlir",
         "llvm",
@@ -170,6 +171,7 @@ fn every_stage_is_shown_on_stdout_and_in_a_file() {
     assert!(!shown("optimized").contains("dropout"), "inference drops nothing");
     assert_eq!(graph("optimized").outputs().len(), 1);
     assert!(shown("dot").starts_with("digraph \"tiny\" {") && shown("dot").ends_with("}\n"));
+    assert!(shown("svg").starts_with("<svg ") && shown("svg").ends_with("</svg>\n"));
     assert!(shown("program").contains(" <- "));
     assert!(shown("mlir").contains("func.func @") && shown("llvm").contains("define "));
     assert!(shown("asm").contains(".globl"));

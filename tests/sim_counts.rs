@@ -43,10 +43,11 @@ fn measure(architecture: &str, product: &str) {
         dropout: true,
         opt_level: 2,
         targets: vec![Target::Gpu(gpu, Precision::Tf32)],
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };
-    let (artifact, _) = compile(&model, &request).unwrap();
+    let (artifact, _) = compile(&model, &request, &[]).unwrap();
     let program = &artifact.programs[0];
     let mut executor = Executor::new(program, &DeviceSpec::parse_list("sim").unwrap()).unwrap();
     executor.initialise(1).unwrap();
@@ -70,6 +71,7 @@ fn measure(architecture: &str, product: &str) {
             .label
     };
     let (mut traffic, mut time, mut products) = (0, 0.0, 0);
+    let rate = H200.peak(Precision::Tf32, H200.units) * 1e9;
     for (symbol, counts) in counts {
         let label = label(symbol);
         let bytes = counts.distinct_read_bytes + counts.distinct_written_bytes;
@@ -78,7 +80,7 @@ fn measure(architecture: &str, product: &str) {
         time += prediction.us * counts.launches as f64;
         let sectors = counts.sectors as f64 / counts.least_sectors.max(1) as f64;
         let operations = tensor_operations(counts).0;
-        let reached = operations / H200.tensor.0 / (prediction.us * 1e-6) / counts.launches as f64;
+        let reached = operations / rate / (prediction.us * 1e-6) / counts.launches as f64;
         println!(
             "{symbol:4} {:9.1} us by {:13} {:9.3} MB, sectors {sectors:5.2}, conflicts {:8}, tensor cores {:3.0} %  {label}",
             prediction.us,
@@ -121,7 +123,7 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
         },
         opt_level: 2,
         machine: Machine::Gpu,
-        second: None,
+        ..Options::default()
     };
     let program = passes::compile(&model.graph, &options, &mut |_, _| {}).unwrap();
     let calls = program

@@ -38,10 +38,11 @@ fn compiled(mode: Mode, batch: usize, devices: &str) -> Compiled {
         dropout: true,
         opt_level: 2,
         targets: targets.collect(),
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };
-    let (mut artifact, _) = compile(&model, &request).unwrap();
+    let (mut artifact, _) = compile(&model, &request, &[]).unwrap();
     artifact.programs.remove(0)
 }
 

@@ -115,21 +115,26 @@ impl Access {
         access
     }
 
-    /// Resolves an output; `argument` is the kernel's argument it is stored to.
-    pub fn of_output(output: &Output, argument: usize, operand: &Operand) -> Access {
+    /// Resolves an output of a nest; `argument` is the kernel's argument it is stored to.
+    pub fn of_output(nest: &Nest, output: &Output, argument: usize, operand: &Operand) -> Access {
         let strides = operand.layout.strides(&operand.extents);
         let mut offset = Affine::constant(strides.base as i64);
         for (map, &stride) in output.index.iter().zip(&strides.dims) {
             offset = offset.plus(map, stride as i64);
         }
         let (dtype, elements) = (operand.dtype, strides.elements);
+        let beyond = |(map, extent): &(&Affine, usize)| map.range(&nest.parallel).1 >= *extent as i64;
+        let dimensions = output.index.iter().zip(output.extents.iter().copied());
+        let checks = dimensions
+            .filter(beyond)
+            .map(|(map, extent)| Check::Range(map.clone(), 0, extent as i64));
         Access {
             argument,
             dtype,
             elements,
             offset,
             divided: vec![],
-            checks: vec![],
+            checks: checks.collect(),
             outside: 0.0,
         }
     }

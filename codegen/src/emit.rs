@@ -303,8 +303,22 @@ impl Point {
         sum
     }
 
-    /// Stores f32 lanes as the output's element type.
+    /// Stores f32 lanes as the output's element type, in the lanes where the output's conditions hold.
     pub fn store(&self, math: &mut Math, access: &Access, value: Value) {
+        let (same, lanes) = self.conditions(math, access);
+        let mask = match (lanes, math.lanes.mask) {
+            (Some(a), Some(b)) => Some(math.both(a, b)),
+            (a, b) => a.or(b),
+        };
+        let lanes = Lanes { mask, ..math.lanes };
+        let write = |body: &mut Body| self.store_lanes(&mut Math { body, lanes }, access, value);
+        match same {
+            Some(condition) => math.body.if_true(condition, write),
+            None => write(math.body),
+        }
+    }
+
+    fn store_lanes(&self, math: &mut Math, access: &Access, value: Value) {
         let value = from_f32(math, value, access.dtype);
         let (name, memref) = (argument_name(access.argument), argument_type(access));
         let (element, width) = (element_name(access.dtype), math.lanes.width);
@@ -454,6 +468,18 @@ impl<'a> Scope<'a> {
             Expr::Index(map) => {
                 let lanes = point.affine_lanes(math, map);
                 math.from_integer(lanes, 32)
+            }
+            Expr::Table { values, index } => {
+                // Tables are small, and where it matters `transform` has unrolled the loops of their index.
+                let place = point.affine_lanes(math, index);
+                let ty = math.lanes.of("i32");
+                let mut chosen = math.constant(values[0]);
+                for (i, &value) in values.iter().enumerate().skip(1) {
+                    let (i, value) = (math.integer(i as i32), math.constant(value));
+                    let here = math.body.op(format_args!("arith.cmpi eq, {place}, {i} : {ty}"));
+                    chosen = math.select(here, value, chosen);
+                }
+                chosen
             }
             Expr::Reduced => self
                 .reduced

@@ -56,7 +56,7 @@ impl Resolved {
             outputs: outputs
                 .map(|(i, (output, result))| {
                     (
-                        Access::of_output(output, operands.len() + i, result),
+                        Access::of_output(nest, output, operands.len() + i, result),
                         output.value.clone(),
                     )
                 })
@@ -114,14 +114,10 @@ impl Resolved {
             }
         }
         for expr in std::iter::once(&mut self.body).chain(self.outputs.iter_mut().map(|o| &mut o.1)) {
-            *expr = expr.map_leaves(&mut |leaf| {
-                let mut leaf = leaf.clone();
-                match &mut leaf {
-                    Expr::Index(map) => visit(map),
-                    Expr::Uniform { element, .. } => visit(element),
-                    _ => {}
-                }
-                leaf
+            *expr = expr.map_affine(&mut |map| {
+                let mut map = map.clone();
+                visit(&mut map);
+                map
             });
         }
     }

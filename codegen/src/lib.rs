@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`contraction`] | register-tiled kernels of convolutions and matrix products |
+//! | [`transform`] | sums with small tables of constants, unrolled: the transforms of fast convolutions |
 //! | [`loops`] | kernels of every other nest: maps, windows, rows |
 //! | [`halo`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
@@ -26,6 +27,7 @@ pub mod link;
 pub mod loops;
 pub mod mlir;
 pub mod scalar;
+pub mod transform;
 
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
@@ -34,6 +36,9 @@ use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role, Work};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
 use std::collections::HashMap;
+
+/// The version of the generated code: of the package, and a hash of the sources that generate it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("ALEXC_CODEGEN_SOURCES"));
 
 /// What to generate code for.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,6 +272,7 @@ impl Library {
         let texts = match &target {
             Target::Host(HostTarget { lanes, .. }) => vec![
                 contraction::lower(&call.nest, &operands, &results, in_place, *lanes)
+                    .or_else(|| transform::lower(&call.nest, &operands, &results, *lanes))
                     .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, *lanes)),
             ],
             Target::Gpu(gpu, precision) => {

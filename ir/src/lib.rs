@@ -11,6 +11,7 @@
 //! | [`verify`] | what every pass must leave intact |
 //! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
+//! | [`profile`] | what a device can do at the most |
 //! | [`program`] | a scheduled graph: kernels (nests) over stored values |
 //! | [`plan`] | what the runtime sees: buffers and launches, no graph; [`order`] what of it waits for what |
 //!
@@ -25,6 +26,7 @@ pub mod op;
 pub mod ops;
 pub mod order;
 pub mod plan;
+pub mod profile;
 pub mod program;
 pub mod text;
 pub mod types;

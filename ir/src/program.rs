@@ -195,7 +195,7 @@ impl Program {
                 }
                 for (d, map) in output.index.iter().enumerate() {
                     let (low, high) = map.range(&extents);
-                    if low < 0 || high >= value.extents[d] as i64 {
+                    if low != 0 || high + 1 < value.extents[d] as i64 {
                         return Err(format!(
                             "{label}: writes index {low}..={high} of dimension {d} of {}",
                             value.name

@@ -135,15 +135,30 @@ fn a_falling_read_enters_and_leaves_its_tensor() {
 fn coverage_notices_elements_written_twice_and_never() {
     let mut nest = Nest::copy(DType::F32, &[2, 3]);
     assert_eq!(check_coverage(&nest), Ok(()));
-    nest.outputs[0].index[1] = Affine::constant(0);
+    nest.parallel.push(2);
     let error = check_coverage(&nest).unwrap_err();
-    assert_eq!(error.found, "3 writes of element 0 of an output of [2, 3]");
-    nest.outputs[0].index[1] = Affine::of(Loop(1));
-    nest.parallel[0] = 1;
+    assert_eq!(error.found, "2 writes of element 0 of an output of [2, 3]");
+    nest.parallel.pop();
+    nest.outputs[0].extents[0] = 3;
+    nest.outputs[0].index[0] = Affine::default().plus_loop(Loop(0), 2);
     assert_eq!(
         check_coverage(&nest).unwrap_err().found,
-        "0 writes of element 3 of an output of [2, 3]"
+        "0 writes of element 3 of an output of [3, 3]"
     );
+}
+
+/// Tiles of two that do not divide five elements.
+#[test]
+fn what_lies_beyond_the_end_is_not_stored() {
+    let mut nest = Nest::copy(DType::F32, &[3, 2]);
+    let place = Affine::of(Loop(1)).plus_loop(Loop(0), 2);
+    nest.reads[0].index = vec![Index::new(place.clone())];
+    nest.reads[0].outside = -1.0;
+    nest.outputs[0].extents = vec![5];
+    nest.outputs[0].index = vec![place];
+    assert_eq!(check_coverage(&nest), Ok(()));
+    let x = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(evaluate_nest(&nest, &[&x]).unwrap()[0].data, x.data);
 }
 
 #[test]
@@ -156,7 +171,11 @@ fn an_unsound_nest_is_an_error() {
     };
     assert_eq!(fault(|_| ()), Ok(()));
     for (change, expected) in [
-        ((|n| n.parallel[0] = 3) as fn(&mut Nest), "writes at"),
+        ((|n| n.parallel[0] = 1) as fn(&mut Nest), "writes at"),
+        (
+            |n| n.outputs[0].index[0] = Affine::of(Loop(0)).plus_constant(1),
+            "writes at",
+        ),
         (|n| n.parallel[0] = 0, "loops of [0, 3] iterations"),
         (|n| n.reads[0].source = Source::Operand(1), "a read of Operand(1)"),
         (|n| n.reads[0].source = Source::Stage(0), "a read of Stage(0)"),
@@ -174,6 +193,15 @@ fn an_unsound_nest_is_an_error() {
         (
             |n| n.outputs[0].value = Expr::Reduced,
             "an expression with Reduced",
+        ),
+        (
+            |n| {
+                n.outputs[0].value = Expr::Table {
+                    values: vec![1.0],
+                    index: Affine::of(Loop(0)),
+                }
+            },
+            "an expression with Table",
         ),
         (|n| n.outputs[0].value = Expr::Winner, "an expression with Winner"),
         (|n| n.body = Expr::Inside(3), "an expression with Inside(3)"),

@@ -35,12 +35,22 @@ pub fn fuse(program: &mut Program) {
     fusion.drop_unread();
     fusion.spread_generators();
     loop {
-        let changed = [Fusion::epilogues, Fusion::recompute, Fusion::siblings].map(|rule| rule(&mut fusion));
+        let changed = [fusion.epilogues(|_| true), fusion.recompute(), fusion.siblings()];
         if !changed.contains(&true) {
             break;
         }
         fusion.drop_unread();
     }
+    fusion.finish();
+    schedule(program);
+}
+
+/// Lets kernels write straight to where a copy would bring their results, and drops what nobody reads.
+pub fn fold_copies(program: &mut Program) {
+    let mut fusion = Fusion::new(program);
+    fusion.drop_unread();
+    fusion.epilogues(is_copy);
+    fusion.drop_unread();
     fusion.finish();
     schedule(program);
 }
@@ -254,14 +264,15 @@ impl Fusion<'_> {
         true
     }
 
-    /// Lets every kernel finish with the maps that read its results.
-    fn epilogues(&mut self) -> bool {
+    /// Lets every kernel finish with the maps that read its results and satisfy `allowed`.
+    fn epilogues(&mut self, allowed: fn(&Nest) -> bool) -> bool {
         let mut changed = false;
         let mut i = 0;
         while i < self.program.kernels.len() {
             let results = self.program.kernels[i].results.clone();
             let readers: Vec<usize> = results.iter().flat_map(|&v| self.readers(v)).collect();
-            match readers.into_iter().find(|&j| self.epilogue(i, j)) {
+            let mut readers = readers.into_iter();
+            match readers.find(|&j| allowed(&self.program.kernels[j].nest) && self.epilogue(i, j)) {
                 // Kernel `j` is gone; if it stood before `i`, `i` moved down. Look at the same one again.
                 Some(j) => {
                     changed = true;
@@ -385,19 +396,19 @@ fn operands_of(nest: &Nest) -> Vec<ValueId> {
     operands
 }
 
-fn retain<T>(items: &mut Vec<T>, keep: &[bool]) {
+pub(crate) fn retain<T>(items: &mut Vec<T>, keep: &[bool]) {
     let mut keep = keep.iter();
     items.retain(|_| keep.next().copied().unwrap_or(true));
 }
 
 /// Whether a contraction multiplies elements of this tensor.
-fn is_contracted(nest: &Nest, source: Source) -> bool {
+pub(crate) fn is_contracted(nest: &Nest, source: Source) -> bool {
     nest.contraction()
         .is_some_and(|(a, b)| [a, b].iter().any(|&r| nest.reads[r].source == source))
 }
 
 /// Whether a nest only moves a tensor to another buffer: an update or a second output, no node.
-fn is_copy(nest: &Nest) -> bool {
+pub(crate) fn is_copy(nest: &Nest) -> bool {
     let [output] = &nest.outputs[..] else { return false };
     *nest
         == Nest {
@@ -406,14 +417,14 @@ fn is_copy(nest: &Nest) -> bool {
         }
 }
 
-fn parts(expression: &Expr) -> usize {
+pub(crate) fn parts(expression: &Expr) -> usize {
     let mut count = 0;
     expression.walk(&mut |_| count += 1);
     count
 }
 
 /// Whether computing a map several times costs less than storing and loading it.
-fn is_cheap(nest: &Nest) -> bool {
+pub(crate) fn is_cheap(nest: &Nest) -> bool {
     let mut cheap = nest.reads.len() <= CHEAP_READS;
     let mut visit = |e: &Expr| {
         cheap &= !matches!(

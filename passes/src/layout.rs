@@ -532,7 +532,7 @@ fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
 }
 
 /// How many lanes of a vector loop one panel holds: a divisor of the extent that fills vectors well.
-fn panel_width(extent: usize) -> usize {
+pub(crate) fn panel_width(extent: usize) -> usize {
     let filled = |lanes: usize| lanes * 100 / lanes.next_multiple_of(LANES);
     let fits = (LANES..=64.min(extent)).filter(|lanes| extent.is_multiple_of(*lanes) && filled(*lanes) >= 80);
     fits.max_by_key(|&lanes| (filled(lanes), lanes == 32, lanes == 48))

@@ -5,16 +5,21 @@
 //! | [`training`] | what a run computes: inference, gradients, or a whole training step as one graph |
 //! | [`gradient`] | reverse mode |
 //! | [`simplify`] | local rules, common subexpressions, dead code |
+//! | [`eqsat`] | the cheapest program of a graph: algebra and fusion by equality saturation, chosen by an integer program |
 //! | [`lower`] | graph to program, one kernel a nest |
-//! | [`fuse`] | which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
+//! | [`fuse`] | the same greedily: which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
 //! | [`schedule`] | the order of kernels |
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
+//! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
 //! | [`memory`] | which values share bytes |
+//! | [`cost`] | what kernels, transfers and programs cost on a device |
 //!
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
 
 pub mod compose;
+pub mod cost;
+pub mod eqsat;
 pub mod error;
 pub mod fuse;
 pub mod gpu_layout;
@@ -25,15 +30,21 @@ pub mod memory;
 pub mod partition;
 pub mod schedule;
 pub mod simplify;
+pub mod solver;
 pub mod substitute;
 pub mod training;
+pub mod winograd;
 
 pub use error::PassError;
+pub use partition::search::Splits;
 pub use training::Optimizer;
 
+use cost::Costs;
+use eqsat::report::Report;
 use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
+use partition::search::Found;
 
 /// What kind of machine kernels are laid out for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,20 +57,40 @@ pub enum Machine {
 }
 
 /// What to compile a model to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
     /// What one run does.
     pub mode: Mode,
     /// Samples of one run.
     pub batch: usize,
     /// What is compiled into training steps; gradients look at its `dropout` only.
     pub optimizer: Optimizer,
-    /// 0: one kernel a nest. 1 and above: simplified and fused.
+    /// 0: one kernel a nest. 1: simplified and fused greedily. 2: by search, if there are `costs`.
     pub opt_level: u8,
     /// Where it will run.
     pub machine: Machine,
     /// Where else, if on two devices.
     pub second: Option<Machine>,
+    /// What a search counts with, one a device; without them nothing is searched.
+    pub costs: Option<&'a [Costs<'a>]>,
+    /// Which ways to split kernels among devices a search looks at.
+    pub splits: Splits,
+}
+
+/// Inference of one sample on a processor, fused greedily.
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            mode: Mode::Infer,
+            batch: 1,
+            optimizer: Optimizer::default(),
+            opt_level: 1,
+            machine: Machine::Processor,
+            second: None,
+            costs: None,
+            splits: Splits::All,
+        }
+    }
 }
 
 /// What a pass left behind, for `--emit` and for tests.
@@ -69,6 +100,10 @@ pub enum Stage<'a> {
     Graph(&'a Graph),
     /// After a pass over programs.
     Program(&'a Program),
+    /// What a search for kernels found, before its program.
+    Kernels(&'a Report),
+    /// What a search for places found, with the program whose kernels are placed.
+    Places(&'a Found, &'a Program),
 }
 
 /// What a pass makes of a graph.
@@ -80,19 +115,44 @@ pub enum Pass<'a> {
     Graph(&'static str, Change<'a, Graph>),
     /// Graph to program.
     Lower(&'static str, Change<'a, Program>),
+    /// Graph to the cheapest program of it.
+    Search(&'static str, Change<'a, (Program, Report)>),
+    /// Where the kernels of a program run best.
+    Place(&'static str, Box<dyn Fn(&Program) -> Found + 'a>),
     /// Program to program.
     Program(&'static str, Box<dyn Fn(Program) -> Program + 'a>),
 }
 
+/// Limits of the search for places.
+const PLACES: solver::Limits = solver::Limits {
+    seconds: 15.0,
+    gap: 5e-3,
+};
+
+impl Pass<'_> {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Pass::Graph(name, _)
+            | Pass::Lower(name, _)
+            | Pass::Search(name, _)
+            | Pass::Program(name, _)
+            | Pass::Place(name, _) => name,
+        }
+    }
+}
+
 /// Every step from a model's graph to a program that code is generated for, in order.
-pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
+pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     let Options {
         mode,
         batch,
         optimizer,
+        splits,
         ..
     } = *options;
     let optimized = options.opt_level > 0;
+    let costs = options.costs.filter(|_| options.opt_level > 1);
     let mut passes = vec![graph("bind", move |g| {
         g.bind(batch).map_err(PassError::graph("bind"))
     })];
@@ -104,20 +164,34 @@ pub fn pipeline(options: &Options) -> Vec<Pass<'_>> {
     if optimized {
         passes.push(graph("simplify", simplify::simplify));
     }
-    passes.push(Pass::Lower(
-        "lower",
-        Box::new(move |g| lower::lower(g, mode, batch)),
-    ));
-    if optimized {
-        passes.push(program("fuse", in_place(fuse::fuse)));
+    if let Some(costs) = costs {
+        let limits = eqsat::Limits::default();
+        let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], &limits);
+        passes.push(Pass::Search("search", Box::new(search)));
+    } else {
+        let lower = move |g: &Graph| lower::lower(g, mode, batch);
+        passes.push(Pass::Lower("lower", Box::new(lower)));
+        if optimized {
+            passes.push(program("fuse", in_place(fuse::fuse)));
+        }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
     let machines: Vec<Machine> = [options.machine].into_iter().chain(options.second).collect();
-    if let Some(shares) = options.second.map(|_| vec![1; machines.len()]) {
-        passes.push(program("partition", move |p| {
-            let strategy = partition::choose::choose(&p, &shares);
-            partition::partition(&p, &strategy).expect("the chosen strategy was tried")
-        }));
+    if options.second.is_some() {
+        let shares = vec![1; machines.len()];
+        passes.push(match costs {
+            Some(costs) => Pass::Place(
+                "partition",
+                Box::new(move |p| partition::search::search(p, &shares, costs, splits, PLACES)),
+            ),
+            None => program("partition", move |p| {
+                let strategy = partition::choose::choose(&p, &shares);
+                partition::partition(&p, &strategy).expect("the chosen strategy was tried")
+            }),
+        });
+    }
+    if optimized && machines.iter().all(|machine| *machine == Machine::Processor) {
+        passes.push(program("algorithm", in_place(winograd::choose)));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
@@ -152,9 +226,21 @@ pub fn run(
                 continue;
             }
             (Pass::Lower(name, lower), None) => (name, lower(&graph)?),
+            (Pass::Search(name, search), None) => {
+                let (found, report) = search(&graph)?;
+                observe(name, Stage::Kernels(&report));
+                (name, found)
+            }
             (Pass::Program(name, change), Some(program)) => (name, change(program)),
-            (Pass::Graph(name, _) | Pass::Lower(name, _) | Pass::Program(name, _), _) => {
-                return Err(broken(name, "runs on the wrong side of the lowering to programs"));
+            (Pass::Place(name, place), Some(program)) => {
+                let found = place(&program);
+                observe(name, Stage::Places(&found, &program));
+                let placed = partition::partition(&program, &found.strategy);
+                (name, placed.map_err(|fault| broken(name, fault))?)
+            }
+            (pass, _) => {
+                let fault = "runs on the wrong side of the lowering to programs";
+                return Err(broken(pass.name(), fault));
             }
         };
         next.verify()

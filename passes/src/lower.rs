@@ -15,8 +15,23 @@ use ir::types::{DType, Real};
 use ir::{Graph, NodeId};
 use std::collections::HashMap;
 
+/// A program beside the graph that it was made from.
+pub struct Lowered {
+    /// The program.
+    pub program: Program,
+    /// The value of every node.
+    pub values: HashMap<NodeId, ValueId>,
+    /// Kernels from this one on copy finished values to where the interface wants them.
+    pub copies: usize,
+}
+
 /// The program of a bound graph, in the graph's order, without any fusion.
 pub fn lower(graph: &Graph, mode: Mode, batch: usize) -> Result<Program, PassError> {
+    Ok(lowered(graph, mode, batch)?.program)
+}
+
+/// The same, with the value of every node.
+pub fn lowered(graph: &Graph, mode: Mode, batch: usize) -> Result<Lowered, PassError> {
     let program = Program {
         model: graph.name().to_string(),
         mode,
@@ -34,9 +49,15 @@ pub fn lower(graph: &Graph, mode: Mode, batch: usize) -> Result<Program, PassErr
     for id in graph.ids() {
         lowering.node(id)?;
     }
+    let copies = lowering.program.kernels.len();
     lowering.outputs()?;
     lowering.updates();
-    Ok(lowering.program)
+    let Lowering { program, values, .. } = lowering;
+    Ok(Lowered {
+        program,
+        values,
+        copies,
+    })
 }
 
 /// Multiplications and additions of a contraction, the points where a stride does not divide left out.

@@ -2,8 +2,8 @@
 //!
 //! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
 //! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
-//! reached farthest. A value goes into the tightest gap between those that are alive at the same time. The
-//! most bytes alive at once bound the arena from below.
+//! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
+//! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below.
 
 use crate::schedule::arena_bytes_of;
 use ir::plan::{Place, Role};
@@ -94,13 +94,13 @@ fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
         |l| (Reverse(0), l.first),
     ];
     let bound = lower_bound(&live);
-    let packings = orders.map(|order| {
+    let packings = orders.into_iter().flat_map(|order| {
         let mut sorted = live.clone();
         sorted.sort_by_key(order);
-        improve(sorted, bound)
+        // Either an arena without an end, or one of the least bytes that it can have.
+        [0, bound].map(|end| improve(sorted.clone(), bound, end))
     });
     let (placed, arena_bytes) = packings
-        .into_iter()
         .min_by_key(|p| p.1)
         .expect("there is at least one order to try");
     let packing = Packing {
@@ -142,9 +142,10 @@ fn lower_bound(live: &[Live]) -> u64 {
     live.iter().map(|l| alive_at(l.first)).max().unwrap_or(0)
 }
 
-/// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all.
-fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
-    let mut best = pack(&order);
+/// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all. `end` as
+/// in [`pack`].
+fn improve(mut order: Vec<Live>, bound: u64, end: u64) -> (Vec<(Live, u64)>, u64) {
+    let mut best = pack(&order, end);
     let mut latest = best.clone();
     for _ in 0..ATTEMPTS {
         if best.1 == bound {
@@ -158,7 +159,7 @@ fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
             .position(|l| l.value == highest.value)
             .expect("every value is placed");
         order[..=position].rotate_right(1);
-        latest = pack(&order);
+        latest = pack(&order, end);
         if latest.1 < best.1 {
             best = latest.clone();
         }
@@ -166,8 +167,9 @@ fn improve(mut order: Vec<Live>, bound: u64) -> (Vec<(Live, u64)>, u64) {
     best
 }
 
-/// Places values one after the other and returns the end of the last byte.
-fn pack(live: &[Live]) -> (Vec<(Live, u64)>, u64) {
+/// Places values one after the other and returns the end of the last byte. What lies between the last neighbour and
+/// `gap_end` is a gap.
+fn pack(live: &[Live], gap_end: u64) -> (Vec<(Live, u64)>, u64) {
     let mut placed: Vec<(Live, u64)> = vec![];
     let mut end = 0;
     for &next in live {
@@ -177,14 +179,15 @@ fn pack(live: &[Live]) -> (Vec<(Live, u64)>, u64) {
             .map(|(l, at)| (*at, at + l.bytes))
             .collect();
         taken.sort_unstable();
+        let above = taken.iter().map(|&(_, to)| to).max().unwrap_or(0);
         let (mut best, mut top) = (None, 0);
-        for (from, to) in taken {
+        for (from, to) in taken.into_iter().chain([(gap_end, gap_end)]) {
             if from >= top + next.bytes && best.is_none_or(|(room, _)| from - top < room) {
                 best = Some((from - top, top));
             }
             top = top.max(to);
         }
-        let offset = best.map_or(top, |(_, at)| at);
+        let offset = best.map_or(above, |(_, at)| at);
         end = end.max(offset + next.bytes);
         placed.push((next, offset));
     }

@@ -155,35 +155,51 @@ impl Substitution {
         reads: &impl Fn(usize) -> Expr,
         inside: &impl Fn(usize) -> Expr,
     ) -> Option<Expr> {
-        let mut failed = false;
-        let replaced = expression.map_leaves(&mut |leaf| {
-            let leaf = match leaf {
-                Expr::Read(i) => Some(reads(*i)),
-                Expr::Inside(i) => Some(inside(*i)),
-                Expr::Index(map) => self.affine(map).map(Expr::Index),
-                Expr::Uniform {
-                    seed,
-                    step,
-                    stream,
-                    element,
-                } => match (reads(*seed), reads(*step)) {
-                    (Expr::Read(seed), Expr::Read(step)) => {
-                        self.affine(element).map(|element| Expr::Uniform {
-                            seed,
-                            step,
-                            stream: *stream,
-                            element,
-                        })
-                    }
-                    _ => None,
-                },
-                other => Some(other.clone()),
-            };
-            failed |= leaf.is_none();
-            leaf.unwrap_or(Expr::Constant(f64::NAN))
-        });
-        (!failed).then_some(replaced)
+        // Maps first: what stands for reads is over the new loops already.
+        let mapped = expression.try_map_affine(&mut |map| self.affine(map))?;
+        replace_reads(&mapped, reads, inside)
     }
+}
+
+/// An expression with read `i` replaced by `reads(i)` and the test whether that is inside by `inside(i)`; `None` if a
+/// counter of random numbers, which is read, would become more than a read.
+fn replace_reads(
+    expression: &Expr,
+    reads: &impl Fn(usize) -> Expr,
+    inside: &impl Fn(usize) -> Expr,
+) -> Option<Expr> {
+    let mut failed = false;
+    let replaced = expression.map_leaves(&mut |leaf| match leaf {
+        Expr::Read(i) => reads(*i),
+        Expr::Inside(i) => inside(*i),
+        Expr::Uniform {
+            seed,
+            step,
+            stream,
+            element,
+        } => match (reads(*seed), reads(*step)) {
+            (Expr::Read(seed), Expr::Read(step)) => Expr::Uniform {
+                seed,
+                step,
+                stream: *stream,
+                element: element.clone(),
+            },
+            _ => {
+                failed = true;
+                leaf.clone()
+            }
+        },
+        // All kinds are listed, so that a new one says whether it reads.
+        Expr::Constant(_)
+        | Expr::Index(_)
+        | Expr::Table { .. }
+        | Expr::Reduced
+        | Expr::Winner
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..) => leaf.clone(),
+    });
+    (!failed).then_some(replaced)
 }
 
 /// The loops of a map as digits with their weights, the weightiest first, if they count through `extent`.
@@ -250,20 +266,7 @@ pub fn normalize(mut nest: Nest) -> Nest {
 
 /// Replaces the number of every read.
 pub fn renumber(expression: &mut Expr, position: &[usize]) {
-    *expression = expression.map_leaves(&mut |leaf| match leaf {
-        Expr::Read(i) => Expr::Read(position[*i]),
-        Expr::Inside(i) => Expr::Inside(position[*i]),
-        Expr::Uniform {
-            seed,
-            step,
-            stream,
-            element,
-        } => Expr::Uniform {
-            seed: position[*seed],
-            step: position[*step],
-            stream: *stream,
-            element: element.clone(),
-        },
-        other => other.clone(),
-    });
+    let read = |i: usize| Expr::Read(position[i]);
+    let renumbered = replace_reads(expression, &read, &|i| Expr::Inside(position[i]));
+    *expression = renumbered.expect("every read becomes a read");
 }

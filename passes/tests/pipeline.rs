@@ -18,14 +18,14 @@ fn model(name: &str) -> Graph {
     ir::text::parse(&text, name).expect("the models parse")
 }
 
-fn options(mode: Mode, batch: usize) -> Options {
+fn options(mode: Mode, batch: usize) -> Options<'static> {
     Options {
         mode,
         batch,
         optimizer: Optimizer::default(),
         opt_level: 1,
         machine: passes::Machine::Processor,
-        second: None,
+        ..Options::default()
     }
 }
 
@@ -56,7 +56,7 @@ fn listing(program: &Program) -> String {
 #[test]
 fn alexnet_becomes_these_kernels() {
     for (file, mode) in [("alexnet-train", Mode::Train), ("alexnet-infer", Mode::Infer)] {
-        let found = listing(&after("schedule", &model("alexnet.ir"), &options(mode, 128)));
+        let found = listing(&after("algorithm", &model("alexnet.ir"), &options(mode, 128)));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{file}.txt"));
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &found).expect("a golden text can be written");
@@ -122,7 +122,6 @@ fn the_interface_is_the_same_at_every_level() {
         let options = Options {
             opt_level,
             machine: passes::Machine::Processor,
-            second: None,
             ..options(Mode::Train, 2)
         };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);
@@ -170,7 +169,15 @@ fn every_stage_is_shown_with_its_name() {
     assert_eq!(
         names,
         [
-            "bind", "training", "simplify", "lower", "fuse", "schedule", "layout", "memory"
+            "bind",
+            "training",
+            "simplify",
+            "lower",
+            "fuse",
+            "schedule",
+            "algorithm",
+            "layout",
+            "memory"
         ]
     );
 }
@@ -179,12 +186,9 @@ fn every_stage_is_shown_with_its_name() {
 fn with_pass(at: &str, pass: Pass<'static>) -> PassError {
     let options = options(Mode::Train, 2);
     let mut passes = pipeline(&options);
-    let name = |pass: &Pass| match pass {
-        Pass::Graph(name, _) | Pass::Lower(name, _) | Pass::Program(name, _) => *name,
-    };
     let position = passes
         .iter()
-        .position(|p| name(p) == at)
+        .position(|p| p.name() == at)
         .expect("the pipeline has this pass");
     passes.insert(position + 1, pass);
     let mut seen = vec![];

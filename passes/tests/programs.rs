@@ -7,9 +7,11 @@ use common::{Named, assert_all_close, given, run};
 use ir::Graph;
 use ir::nest::Loop;
 use ir::plan::Mode;
+use ir::profile::{Precision, Profile};
 use ir::program::DeviceIx;
+use passes::cost::Costs;
 use passes::partition::{Placement, choose, partition};
-use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule};
+use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -234,24 +236,47 @@ fn interpret(graph: &Graph, given: &Named) -> Named {
     left
 }
 
-/// Runs what every pass over programs makes of the net, with and without optimisation.
+fn processor() -> Profile {
+    Profile::shipped("cpu2").expect("this profile ships")
+}
+
+fn costs(profile: &Profile) -> Costs<'_> {
+    Costs {
+        profile,
+        precision: Precision::F32,
+        times: None,
+    }
+}
+
+/// Runs what every pass over programs makes of the net: without optimisation, fused greedily, by search, and placed on two
+/// devices by search.
 fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
     let graph = parse(text);
     for mode in MODES {
         let mut whole: Option<Graph> = None;
         let mut expected: Option<(Named, Named)> = None;
-        for opt_level in [0, 1] {
+        let profile = processor();
+        let costs = [costs(&profile); 2];
+        for (opt_level, second) in [
+            (0, None),
+            (1, None),
+            (2, None),
+            (2, Some(passes::Machine::Processor)),
+        ] {
             let options = Options {
                 mode,
                 batch,
                 optimizer,
                 opt_level,
-                machine: passes::Machine::Processor,
-                second: None,
+                second,
+                costs: Some(&costs),
+                ..Options::default()
             };
             let mut observe = |pass: &str, stage: Stage| match stage {
                 Stage::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
                 Stage::Graph(_) => {}
+                Stage::Kernels(report) => assert_eq!(report.fallback, None, "{text}"),
+                Stage::Places(found, _) => assert_eq!(found.fallback, None, "{text}"),
                 Stage::Program(program) => {
                     let (given, result) = expected.get_or_insert_with(|| {
                         let given = given(program, 3, seed);
@@ -292,7 +317,7 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             optimizer: Optimizer::default(),
             opt_level: 1,
             machine: passes::Machine::Processor,
-            second: None,
+            ..Options::default()
         };
         let mut scheduled = None;
         let mut observe = |pass: &str, stage: Stage| match stage {
@@ -330,8 +355,21 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             machines[1] = passes::Machine::Gpu;
         }
         let placed = partition(&program, &strategy).expect("it was tried");
-        let mut laid_out = layout::assign(&placed, &machines);
-        for (pass, program) in [("partition", &placed), ("layout", &laid_out)] {
+        let mut fast = placed.clone();
+        if machines
+            .iter()
+            .all(|machine| *machine == passes::Machine::Processor)
+        {
+            winograd::rewrite_all(&mut fast, &|_, _, forms: &[winograd::Form]| {
+                Some(forms[seed as usize / 2 % forms.len()].clone())
+            });
+        }
+        let mut laid_out = layout::assign(&fast, &machines);
+        for (pass, program) in [
+            ("partition", &placed),
+            ("algorithm", &fast),
+            ("layout", &laid_out),
+        ] {
             program
                 .verify()
                 .unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));
@@ -395,19 +433,20 @@ output logits = logits
 fn every_operation_is_lowered_and_fused_as_its_example_means() {
     for (mnemonic, example) in ir::ops::EXAMPLES {
         let graph = parse(example);
-        for opt_level in [0, 1] {
+        let profile = processor();
+        let costs = [costs(&profile)];
+        for opt_level in [0, 1, 2] {
             let options = Options {
                 mode: Mode::Infer,
                 batch: 2,
-                optimizer: Optimizer::default(),
                 opt_level,
-                machine: passes::Machine::Processor,
-                second: None,
+                costs: Some(&costs),
+                ..Options::default()
             };
             let mut whole: Option<Graph> = None;
             let mut observe = |pass: &str, stage: Stage| match stage {
                 Stage::Graph(graph) if pass == "inference" => whole = Some(graph.clone()),
-                Stage::Graph(_) => {}
+                Stage::Graph(_) | Stage::Kernels(_) | Stage::Places(..) => {}
                 Stage::Program(program) => {
                     let given = given(program, 3, 1);
                     let expected = interpret(whole.as_ref().expect("graphs come first"), &given);

@@ -51,7 +51,7 @@ fn program(mode: Mode, batch: usize, optimizer: Optimizer) -> Program {
         optimizer,
         opt_level: 1,
         machine: passes::Machine::Processor,
-        second: None,
+        ..Options::default()
     };
     compile(&parse(NET), &options, &mut |_, _| {}).expect("the net compiles")
 }
@@ -177,7 +177,7 @@ fn dropped(mode: Mode, scale: &str, dropout: bool, state: [f64; 2]) -> Vec<f64> 
         optimizer,
         opt_level: 1,
         machine: passes::Machine::Processor,
-        second: None,
+        ..Options::default()
     };
     let program = compile(&parse(&text), &options, &mut |_, _| {}).expect("the net compiles");
     let mut given = given(&program, 400, 1);
@@ -268,7 +268,7 @@ fn an_output_needs_a_name_of_its_own() {
         optimizer: Optimizer::default(),
         opt_level: 1,
         machine: passes::Machine::Processor,
-        second: None,
+        ..Options::default()
     };
     let error = compile(&graph, &options, &mut |_, _| {}).expect_err("x names two tensors");
     assert_eq!(

@@ -167,9 +167,13 @@ impl std::fmt::Display for BenchReport {
             "{model}, {mode}, batch {batch}, {devices}, {precision}: {iters} runs"
         )?;
         let gflops = self.flops_per_iter as f64 / (self.median_ms * 1e6).max(1e-9);
+        let predicted = match self.predicted_ms {
+            Some(ms) => format!(" (predicted {ms})"),
+            None => String::new(),
+        };
         writeln!(
             f,
-            "median {} ms, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
+            "median {} ms{predicted}, least {} ms, {} images/s, {gflops:.1} GFLOP/s, peak memory {} MiB",
             self.median_ms, self.min_ms, self.images_per_s, self.peak_rss_mb
         )?;
         for launch in self.launches.iter().flatten() {

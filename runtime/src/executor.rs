@@ -217,22 +217,12 @@ impl Executor {
 
     /// One run, with the time of every launch.
     pub fn profile(&mut self) -> Result<Vec<LaunchTime>, Error> {
-        self.prepare()?;
-        self.poison_temporaries()?;
-        // The emulator's time is nobody's; elsewhere the fastest of some counts, by the device's clock if it has one.
+        // The emulator's time is nobody's; elsewhere the fastest of some counts.
         let rounds = if self.counts().is_some() { 1 } else { PROFILED };
-        let mut fastest = vec![u64::MAX; self.plan.step.len()];
-        for _ in 0..rounds {
-            let mut start = Instant::now();
-            self.observe(|executor, position| {
-                let host = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                let device = &executor.devices[executor.plan.step[position].device];
-                let ns = device.elapsed_ns().unwrap_or(host);
-                fastest[position] = fastest[position].min(ns);
-                start = Instant::now();
-                Ok(true)
-            })?;
-        }
+        let times = self.launch_times(rounds)?;
+        let fastest = times
+            .iter()
+            .map(|times| times.iter().min().copied().unwrap_or(u64::MAX));
         let launches = self.plan.step.iter().zip(fastest);
         let times = launches.map(|(launch, ns)| {
             let (kernel, flops, bytes) = match launch.work {
@@ -252,6 +242,24 @@ impl Executor {
             }
         });
         Ok(times.collect())
+    }
+
+    /// Nanoseconds of every launch of a step in each of some runs, by the device's clock if it has one.
+    pub fn launch_times(&mut self, rounds: usize) -> Result<Vec<Vec<u64>>, Error> {
+        self.prepare()?;
+        self.poison_temporaries()?;
+        let mut times = vec![vec![]; self.plan.step.len()];
+        for _ in 0..rounds {
+            let mut start = Instant::now();
+            self.observe(|executor, position| {
+                let host = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let device = &executor.devices[executor.plan.step[position].device];
+                times[position].push(device.elapsed_ns().unwrap_or(host));
+                start = Instant::now();
+                Ok(true)
+            })?;
+        }
+        Ok(times)
     }
 
     /// Runs once more and names the first launch after which an f32 buffer of its holds a value that is not

@@ -114,9 +114,14 @@ pub fn replay(
     let cases: KernelCases = serde_json::from_str(text)
         .map_err(|error| Error::input(format!("its kernels cannot be read: {error}")))?;
     let mut executor = Executor::new(artifact.require(cases.mode)?, devices)?;
+    run(&mut executor, &cases, name)
+}
+
+/// Runs every kernel of a program alone; `name` is for the report.
+pub fn run(executor: &mut Executor, cases: &KernelCases, name: &str) -> Result<Vec<Comparison>, Error> {
     let mut comparisons = vec![];
     for case in &cases.kernels {
-        let error = one(&mut executor, case).map_err(|error| error.at(&case.label))?;
+        let error = one(executor, case).map_err(|error| error.at(&case.label))?;
         comparisons.push(Comparison {
             case: name.to_string(),
             tensor: case.label.clone(),

@@ -73,10 +73,11 @@ fn executor(batch: usize, body: &str) -> Executor {
         dropout: false,
         opt_level: 2,
         targets: vec![codegen::Target::Host(HostTarget::native())],
+        splits: Default::default(),
         with_cases: false,
         emit: vec![],
     };
-    let (artifact, _) = compile(&Model { text, graph }, &request).expect("the cases compile");
+    let (artifact, _) = compile(&Model { text, graph }, &request, &[]).expect("the cases compile");
     let devices = DeviceSpec::parse_list("cpu").expect("cpu is a device");
     let mut executor = Executor::new(&artifact.programs[0], &devices).expect("the cpu is there");
     executor.initialise(1).expect("parameters have initial values");

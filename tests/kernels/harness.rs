@@ -6,13 +6,16 @@ use codegen::gpu::Precision;
 use ir::interpreter::{Tensor, evaluate};
 use ir::nest::{mix, uniform};
 use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
+use ir::profile::Profile;
 use ir::{DType, Graph, Op, text};
-use passes::{Machine, Optimizer, Options, Stage};
+use passes::cost::Costs;
+use passes::{Machine, Optimizer, Options, Pass, Stage};
 use runtime::Compiled;
 use runtime::device::DeviceSpec;
 use runtime::executor::Executor;
 use runtime::tensor::{Data, Tensor as HostTensor};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 /// Tensors of the interface by name.
 pub type Named = HashMap<String, Tensor>;
@@ -72,7 +75,7 @@ fn ways() -> Vec<(u8, Target)> {
     vec![
         (2, Target::Host(HostTarget::native())),
         (0, Target::Host(HostTarget::native())),
-        (2, Target::Host(HostTarget::avx2())),
+        (1, Target::Host(HostTarget::avx2())),
         (2, gpu("sm_90", Precision::F32)),
         (0, gpu("sm_80", Precision::F32)),
         (2, gpu("sm_90", Precision::Tf32)),
@@ -153,15 +156,29 @@ pub fn check(case: &Case) {
 
 /// The same with other numbers.
 pub fn check_filled(case: &Case, fill: Fill) {
+    check_ways(case, fill, &ways(), &passes::pipeline);
+}
+
+/// Makes the passes of a way to compile.
+pub type Pipeline<'p> = &'p dyn Fn(&Options<'static>) -> Vec<Pass<'static>>;
+
+/// The same with other passes, on processors only.
+pub fn check_passes(case: &Case, fill: Fill, pipeline: Pipeline) {
+    let mut ways = ways();
+    ways.retain(|(opt_level, target)| *opt_level > 0 && matches!(target, Target::Host(_)));
+    check_ways(case, fill, &ways, pipeline);
+}
+
+fn check_ways(case: &Case, fill: Fill, ways: &[(u8, Target)], pipeline: Pipeline) {
     let source = parse(&case.text);
     let mut reference: Option<(Named, Named)> = None;
-    for (opt_level, target) in ways() {
+    for (opt_level, target) in ways.iter().cloned() {
         let extra = match &target {
             Target::Host(_) => 0.0,
             Target::Gpu(gpu, precision) if case.factors.contains(precision) => rounding(gpu, *precision),
             Target::Gpu(..) => continue,
         };
-        let (whole, compiled) = compile(&source, case, opt_level, &target);
+        let (whole, compiled) = compile(&source, case, opt_level, &target, pipeline);
         let (given, expected) = reference.get_or_insert_with(|| {
             let given = leaves(&whole, case.seed, fill);
             let expected = interpret(&whole, &given);
@@ -228,8 +245,33 @@ pub fn parse(source: &str) -> Graph {
         .unwrap_or_else(|errors| panic!("{source}\n{}", text::render(&errors, source, false)))
 }
 
+/// What a search counts with: the figures of a machine of the target's kind.
+fn costs(target: &Target) -> &'static [Costs<'static>] {
+    static COSTS: OnceLock<[Costs<'static>; 2]> = OnceLock::new();
+    let costs = COSTS.get_or_init(|| {
+        ["cpu2", "h200"].map(|name| {
+            let profile = Profile::shipped(name).expect("this profile ships");
+            Costs {
+                profile: Box::leak(Box::new(profile)),
+                precision: Precision::F32,
+                times: None,
+            }
+        })
+    });
+    match target {
+        Target::Host(_) => &costs[..1],
+        Target::Gpu(..) => &costs[1..],
+    }
+}
+
 /// The graph of the whole run before it was optimised, and the program.
-fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Graph, Compiled) {
+fn compile(
+    source: &Graph,
+    case: &Case,
+    opt_level: u8,
+    target: &Target,
+    pipeline: Pipeline,
+) -> (Graph, Compiled) {
     let options = Options {
         mode: case.mode,
         batch: case.batch,
@@ -245,10 +287,11 @@ fn compile(source: &Graph, case: &Case, opt_level: u8, target: &Target) -> (Grap
             Target::Host(_) => Machine::Processor,
             Target::Gpu(..) => Machine::Gpu,
         },
-        second: None,
+        costs: Some(costs(target)),
+        ..Options::default()
     };
     let mut whole = None;
-    let program = passes::compile(source, &options, &mut |pass, stage| {
+    let program = passes::run(&pipeline(&options), source, &mut |pass, stage| {
         if let (Stage::Graph(graph), true) = (stage, pass != "simplify") {
             whole = Some(graph.clone());
         }

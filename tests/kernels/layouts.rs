@@ -281,7 +281,7 @@ fn is_coalesced(counts: &Counts) {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn updates((extents, orders) in shape_and_orders(20_000, 2), parts in 1usize..5, seed in 0u64..1000) {

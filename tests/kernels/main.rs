@@ -9,3 +9,4 @@ mod layouts;
 mod nets;
 mod ops;
 mod scalars;
+mod winograd;

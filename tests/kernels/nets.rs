@@ -1,6 +1,7 @@
 //! Random nets, whole: what fusion, layouts and memory planning make of several layers at once.
 
-use crate::harness::{Case, F32, TOLERANCE, cases, check, largest_output};
+use crate::harness::{Case, F32, TOLERANCE, cases, check, check_passes, eighths, largest_output};
+use crate::winograd::forced;
 use ir::plan::Mode;
 use proptest::prelude::*;
 use std::fmt::Write;
@@ -233,7 +234,7 @@ fn every_kind_of_layer_is_in_a_net() {
 }
 
 proptest! {
-    #![proptest_config(cases(40))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn random_nets(
@@ -247,5 +248,30 @@ proptest! {
     ) {
         let text = tame(&text(channels, size, &layers, hidden), batch, seed);
         check(&Case { text, batch, mode, seed, tolerance: 10.0 * TOLERANCE, factors: F32, exact_factors: false });
+    }
+
+}
+
+proptest! {
+    // Transforms take several times as long to compile as what they replace.
+    #![proptest_config(cases(8))]
+
+    /// Layers of random nets are too small for `algorithm` to rewrite of its own accord. The tables of 4 products hold
+    /// powers of two, so that here too sums of products are exact.
+    #[test]
+    fn random_nets_with_forms_of_winograd(
+        channels in 1usize..20,
+        size in 4usize..14,
+        layers in prop::collection::vec(layer(), 1..6),
+        batch in 1usize..6,
+        mode in prop_oneof![Just(Mode::Infer), Just(Mode::Gradients), Just(Mode::Train)],
+        seed in 0u64..1000,
+    ) {
+        let convolution = Layer::Convolution { channels: 8, kernel: 3, stride: 1, pad: 1, groups: 1 };
+        let layers = [&[convolution], &layers[..]].concat();
+        let text = tame(&text(channels, size, &layers, None), batch, seed);
+        let tolerance = 10.0 * TOLERANCE;
+        let case = Case { text, batch, mode, seed, tolerance, factors: F32, exact_factors: false };
+        check_passes(&case, eighths, &|options| forced(options, 4));
     }
 }

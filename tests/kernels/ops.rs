@@ -37,7 +37,7 @@ fn output((size, kernel, stride, before, after, dilation): Axis) -> usize {
 }
 
 proptest! {
-    #![proptest_config(cases(30))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn convolutions_and_their_gradients(

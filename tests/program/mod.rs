@@ -116,6 +116,7 @@ impl Place {
         command
             .current_dir(self.folder.path())
             .args(arguments.split_whitespace())
+            .env("XDG_CACHE_HOME", self.path("cache"))
             .env_remove("NO_COLOR")
             .env_remove("RUST_BACKTRACE");
         command

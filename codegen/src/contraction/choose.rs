@@ -215,11 +215,13 @@ fn reuses(nest: &Resolved, scalar: usize, l: Loop) -> bool {
 /// lanes, unless the sums are so short that storing scattered results would cost more.
 fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(Loop, usize, usize)> {
     let products: usize = nest.reduction_loops().iter().map(|&l| nest.extent(l)).product();
+    // Sums longer than a panel of four vectors are stored and loaded again in between.
+    let parts = products.div_ceil(PANEL_BYTES / (4 * 4 * width));
     // Cycles of an element of the result.
     let cost = |l: Loop| {
         let scattered = nest.outputs.iter().filter(|o| o.0.step(l) != Some(1)).count();
         let lanes = nest.extent(l) as f64 / nest.extent(l).div_ceil(width) as f64;
-        products as f64 / lanes + scattered as f64 * SCATTER
+        products as f64 / lanes + (scattered * (2 * parts - 1)) as f64 * SCATTER
     };
     let mut best: Option<(f64, Loop, usize, usize)> = None;
     for (scalar, panel) in [(a, b), (b, a)] {

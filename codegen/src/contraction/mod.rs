@@ -45,7 +45,11 @@ pub fn lower(
 ) -> Option<KernelText> {
     let (a, b) = nest.contraction()?;
     let resolved = Resolved::new(nest, operands, results);
-    if !resolved.reads[a].is_affine() || !resolved.reads[b].is_affine() {
+    let outputs = resolved.outputs.iter().map(|output| &output.0);
+    if !outputs
+        .chain([&resolved.reads[a], &resolved.reads[b]])
+        .all(Access::is_affine)
+    {
         return None;
     }
     let mut schedule = Schedule::new(resolved, a, b, width)?;
@@ -56,7 +60,7 @@ pub fn lower(
         ..results[0].clone()
     });
     if let Some(scratch) = &scratch {
-        schedule.partial = Access::of_output(&nest.outputs[0], arguments.len(), scratch);
+        schedule.partial = Access::of_output(nest, &nest.outputs[0], arguments.len(), scratch);
         arguments.push(scratch.clone());
     }
     let text = frame(&arguments, schedule.task_count(), |body, task| {

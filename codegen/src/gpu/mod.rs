@@ -24,39 +24,10 @@ use crate::kernel::{KernelText, Resolved};
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Combine, Expr, Loop, Nest};
+pub use ir::profile::Precision;
 
 /// Multiprocessors to keep busy: those of an H200. Fewer only see more blocks each.
 pub const PROCESSORS: usize = 132;
-
-/// The arithmetic of contractions. Everything else, and every sum, is in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Fused multiply-add in f32.
-    #[default]
-    F32,
-    /// Tensor cores, factors rounded to 10 bits of mantissa.
-    Tf32,
-    /// Tensor cores, factors rounded to 7 bits of mantissa.
-    Bf16,
-}
-
-impl Precision {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-
-    /// Reads the name on the command line.
-    pub fn from_name(name: &str) -> Option<Precision> {
-        [Precision::F32, Precision::Tf32, Precision::Bf16]
-            .into_iter()
-            .find(|precision| precision.name() == name)
-    }
-}
 
 /// The kernels of a nest, in the order they run; all take operands, results and, where one has it, scratch memory.
 /// `warpgroups` says that the architecture has `wgmma`.

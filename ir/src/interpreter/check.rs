@@ -83,6 +83,10 @@ fn check_expression(nest: &Nest, expr: &Expr, loops: usize, finish: bool) -> Res
         let sound = match part {
             Expr::Read(i) | Expr::Inside(i) => reads(i),
             Expr::Index(map) => within(map),
+            Expr::Table { values, index } => {
+                let (low, high) = index.range(&nest.extents());
+                within(index) && low >= 0 && high < values.len() as i64
+            }
             Expr::Reduced => finish && nest.combine != Combine::None,
             Expr::Winner => finish && nest.combine == Combine::Max,
             Expr::Uniform {
@@ -114,9 +118,10 @@ fn check_writes(nest: &Nest, output: &Output) -> Result<(), EvalError> {
         } else {
             (-1, -1)
         };
-        if low < 0 || high >= extent as i64 {
+        // Tiles may reach beyond the end, but an output that begins late or ends early is not covered.
+        if low != 0 || high + 1 < extent as i64 {
             let found = format!("writes at {map:?} into an output of {:?}", output.extents);
-            return Err(fault(found, "indices over parallel loops, inside the output"));
+            return Err(fault(found, "indices over parallel loops that cover the output"));
         }
     }
     Ok(())
@@ -135,9 +140,9 @@ pub fn check_coverage(nest: &Nest) -> Result<(), EvalError> {
                 *index = (rest % extent as u64) as i64;
                 rest /= extent as u64;
             }
-            let places = output.index.iter().zip(&output.extents);
-            let element = places.fold(0, |sum, (map, &extent)| sum * extent + map.at(&point) as usize);
-            writes[element] = writes[element].saturating_add(1);
+            if let Some(element) = output.place(&point) {
+                writes[element] = writes[element].saturating_add(1);
+            }
         }
         if let Some(element) = writes.iter().position(|&count| count != 1) {
             let found = format!(

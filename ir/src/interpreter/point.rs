@@ -114,6 +114,10 @@ impl Point<'_> {
             Expr::Read(read) => self.read(*read).unwrap_or(self.nest.reads[*read].outside),
             Expr::Inside(read) => truth(self.read(*read).is_some()),
             Expr::Index(map) => map.at(&self.point) as f64,
+            Expr::Table { values, index } => {
+                let place = usize::try_from(index.at(&self.point)).ok();
+                place.and_then(|i| values.get(i)).copied().unwrap_or(f64::NAN)
+            }
             Expr::Reduced => self.reduced,
             Expr::Winner => self.winner,
             Expr::Unary(op, a) => {

@@ -151,6 +151,8 @@ enum Step {
     /// The register of the read.
     Inside(usize),
     Index(Affine, i64),
+    /// The constants, and their index with its change along the row.
+    Table(Vec<f64>, Affine, i64),
     Reduced,
     Winner,
     Unary(Unary, usize),
@@ -200,6 +202,12 @@ impl Program {
                     let first = map.at(row.point);
                     for (i, out) in out.iter_mut().enumerate() {
                         *out = (first + i as i64 * each) as f64;
+                    }
+                }
+                Step::Table(values, map, each) => {
+                    let first = map.at(row.point);
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = values[(first + i as i64 * each) as usize];
                     }
                 }
                 Step::Reduced => out.copy_from_slice(&row.reduced[..len]),
@@ -261,6 +269,7 @@ fn push(expr: &Expr, along: Option<Loop>, steps: &mut Vec<Step>) -> usize {
         Expr::Inside(i) => Step::Inside(read(*i, steps)),
         Expr::Constant(value) => Step::Constant(*value),
         Expr::Index(map) => Step::Index(map.clone(), each(map)),
+        Expr::Table { values, index } => Step::Table(values.clone(), index.clone(), each(index)),
         Expr::Reduced => Step::Reduced,
         Expr::Winner => Step::Winner,
         Expr::Unary(op, a) => Step::Unary(*op, push(a, along, steps)),

@@ -234,25 +234,21 @@ fn store(nest: &Nest, rows: &Rows, parts: &[Range<usize>], computed: &[Vec<Vec<f
     let mut outputs = vec![];
     for (number, output) in nest.outputs.iter().enumerate() {
         let mut data = vec![f64::NAN; output.extents.iter().product()];
-        let offset = |point: &[i64]| {
-            let places = output.index.iter().zip(&output.extents);
-            places.fold(0, |sum, (map, &extent)| sum * extent as i64 + map.at(point))
-        };
         for (part, values) in parts.iter().zip(computed) {
             let mut values = values[number].iter();
             for row in part.clone() {
                 let len = rows.start(nest, row, &mut point);
-                let base = offset(&point);
-                let step = rows.along.map_or(0, |l| {
-                    point[l.0] += 1;
-                    offset(&point) - base
-                });
-                for (i, value) in values.by_ref().take(len).enumerate() {
-                    data[(base + i as i64 * step) as usize] = match output.dtype {
-                        DType::F32 => *value,
-                        DType::I64 => *value as i64 as f64,
-                        DType::U8 => f64::from(*value as u8),
-                    };
+                for value in values.by_ref().take(len) {
+                    if let Some(place) = output.place(&point) {
+                        data[place] = match output.dtype {
+                            DType::F32 => *value,
+                            DType::I64 => *value as i64 as f64,
+                            DType::U8 => f64::from(*value as u8),
+                        };
+                    }
+                    if let Some(along) = rows.along {
+                        point[along.0] += 1;
+                    }
                 }
             }
         }

@@ -88,12 +88,34 @@ fn bytes(program: &Program, id: ValueId) -> f64 {
 
 /// Every kernel along the loop that walks the batch, if it has one and can be split there; others on every device, or
 /// all on the first where the batch is too small to be split.
-fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
+pub(super) fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
+    let place = |(call, batch): (&KernelCall, Option<Loop>)| {
+        let split = batch.map(|l| split_along(&call.nest, l));
+        let usual = match super::region::cut(program.batch, shares) {
+            Some(_) => Placement::Everywhere,
+            None => Placement::On(DeviceIx(0)),
+        };
+        let split = split.filter(|placement| can_be(&call.nest, placement, shares));
+        split.unwrap_or(usual)
+    };
+    Strategy {
+        shares: shares.to_vec(),
+        kernels: program
+            .kernels
+            .iter()
+            .zip(batch_loops(program))
+            .map(place)
+            .collect(),
+    }
+}
+
+/// Of each kernel the loop that walks the batch, if it has one.
+pub(super) fn batch_loops(program: &Program) -> Vec<Option<Loop>> {
     let is_batch = |v: &ir::program::Value| {
         matches!(v.role, Role::Input { .. }) && v.extents.first() == Some(&program.batch)
     };
     let mut dimension: Vec<Option<usize>> = program.values.iter().map(|v| is_batch(v).then_some(0)).collect();
-    let mut kernels = vec![];
+    let mut loops = vec![];
     for call in &program.kernels {
         let walks = |map: &Affine| map.as_loop();
         let batch = call.nest.reads.iter().find_map(|read| {
@@ -104,21 +126,12 @@ fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
             let mut maps = output.index.iter();
             dimension[id.0] = batch.and_then(|l| maps.position(|map| walks(map) == Some(l)));
         }
-        let split = batch.map(|l| split_along(&call.nest, l));
-        let usual = match super::region::cut(program.batch, shares) {
-            Some(_) => Placement::Everywhere,
-            None => Placement::On(DeviceIx(0)),
-        };
-        let split = split.filter(|placement| can_be(&call.nest, placement, shares));
-        kernels.push(split.unwrap_or(usual));
+        loops.push(batch);
     }
-    Strategy {
-        shares: shares.to_vec(),
-        kernels,
-    }
+    loops
 }
 
-fn operand(call: &KernelCall, source: Source) -> ValueId {
+pub(super) fn operand(call: &KernelCall, source: Source) -> ValueId {
     match source {
         Source::Operand(i) => call.operands[i],
         Source::Stage(_) => unreachable!("Program::verify rejects kernels that read stages"),
@@ -200,7 +213,7 @@ fn settle(program: &Program, moved: &[usize], strategy: &mut Strategy, mut cost:
 }
 
 /// The ways to place a kernel that are worth a try: split along loops that walk the first two dimensions of a tensor.
-fn candidates(nest: &Nest, shares: &[usize]) -> Vec<Placement> {
+pub(super) fn candidates(nest: &Nest, shares: &[usize]) -> Vec<Placement> {
     let reads = nest
         .reads
         .iter()

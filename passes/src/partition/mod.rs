@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`region`] | boxes of tensors; nests over a part of a loop, or adding partial sums |
 //! | [`pieces`] | what of each value lies on which device; slices, transfers, joins |
-//! | [`choose`] | a strategy by its cost |
+//! | [`choose`] | a strategy by its cost, greedily |
+//! | [`choice`] | a placement of one kernel with what follows from it |
+//! | [`search`] | the cheapest strategy as an integer program |
 //!
 //! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
 //! what it reads, a device needs the box that its part of the loop touches. So splitting the batch, channels, groups, the
@@ -16,9 +18,11 @@
 //! parameter that was not computed where it lies is brought there. A kernel that finishes partial sums and does nothing
 //! but update parameters comes last, so that nobody waits for the sums of the other device before the end of the step.
 
+mod choice;
 pub mod choose;
 pub mod pieces;
 pub mod region;
+pub mod search;
 
 use crate::layout::drop_unused_operands;
 use crate::substitute::normalize;
@@ -49,6 +53,44 @@ pub enum Placement {
     /// A part of this reduction loop of a sum on each device; the second placement, which is no reduction, is that of
     /// the kernel that adds the partial sums and finishes.
     Reduction(Loop, Box<Placement>),
+}
+
+impl Placement {
+    /// In words, of a kernel that is placed so.
+    pub fn describe(&self, program: &Program, call: &KernelCall) -> String {
+        let walked = |l: &Loop| {
+            let made = call.results.iter().zip(&call.nest.outputs);
+            let made = made
+                .flat_map(|(&id, output)| output.index.iter().enumerate().map(move |(d, map)| (id, d, map)));
+            let read = call.nest.reads.iter().flat_map(|read| {
+                let ir::nest::Source::Operand(operand) = read.source else {
+                    unreachable!("Program::verify rejects kernels that read stages")
+                };
+                let id = call.operands[operand];
+                read.index
+                    .iter()
+                    .enumerate()
+                    .map(move |(d, index)| (id, d, &index.map))
+            });
+            let mut all = made.chain(read);
+            let found = all.find(|(_, _, map)| map.coefficient(*l) != 0);
+            found.map_or("nothing".to_string(), |(id, d, _)| {
+                format!("dimension {d} of {}", program.value(id).name)
+            })
+        };
+        match self {
+            Placement::On(device) => format!("on device {}", device.0),
+            Placement::Everywhere => "on every device".to_string(),
+            Placement::Parallel(l) => format!("split along {}", walked(l)),
+            Placement::Reduction(l, then) => {
+                format!(
+                    "sums split along {}, added {}",
+                    walked(l),
+                    then.describe(program, call)
+                )
+            }
+        }
+    }
 }
 
 /// The program split among devices. Fails where a kernel cannot be placed as the strategy says, and names it.

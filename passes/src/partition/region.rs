@@ -28,40 +28,10 @@ pub fn restrict(nest: &Nest, l: Loop, (from, to): (usize, usize)) -> Nest {
         let step = map.coefficient(l) * from as i64;
         map.clone().plus_constant(step)
     };
-    let expression = |expr: &Expr| {
-        expr.map_leaves(&mut |leaf| match leaf {
-            Expr::Index(map) => Expr::Index(shift(map)),
-            Expr::Uniform {
-                seed,
-                step,
-                stream,
-                element,
-            } => Expr::Uniform {
-                seed: *seed,
-                step: *step,
-                stream: *stream,
-                element: shift(element),
-            },
-            other => other.clone(),
-        })
-    };
-    let mut part = nest.clone();
+    let mut part = nest.map_affine(&mut |map| shift(map));
     match l.0.checked_sub(nest.parallel.len()) {
         None => part.parallel[l.0] = to - from,
         Some(reduction) => part.reduction[reduction] = to - from,
-    }
-    for read in &mut part.reads {
-        read.index
-            .iter_mut()
-            .for_each(|index| index.map = shift(&index.map));
-        read.guards
-            .iter_mut()
-            .for_each(|guard| guard.map = shift(&guard.map));
-    }
-    part.body = expression(&part.body);
-    for output in &mut part.outputs {
-        output.index.iter_mut().for_each(|map| *map = shift(map));
-        output.value = expression(&output.value);
     }
     part
 }

@@ -4,7 +4,7 @@
 //! [`DeviceSpec::parse`], an implementation of [`Device`], and an arm in [`open`]. The executor knows only the
 //! trait. `unsafe` of this crate lives below this module and nowhere else.
 
-mod capacity;
+pub mod capacity;
 pub mod cpu;
 pub mod cuda;
 pub mod ptx;

@@ -4,41 +4,13 @@
 //! kernel (the roofline model). Bytes count once a launch: what is read again is taken to come from the second-level cache.
 
 use super::counts::Counts;
+use ir::profile::{Precision, Profile};
 use serde::Serialize;
+use std::sync::LazyLock;
 
-/// The limits of a GPU.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Profile {
-    /// Its name.
-    pub name: &'static str,
-    /// Multiprocessors.
-    pub processors: f64,
-    /// Cycles a second.
-    pub clock: f64,
-    /// Fused multiply-adds in f32 of a multiprocessor, a cycle.
-    pub multiply_adds: f64,
-    /// Operations of all tensor cores a second (a multiply-add is two), on tf32 and on bf16.
-    pub tensor: (f64, f64),
-    /// Bytes of global memory a second.
-    pub bandwidth: f64,
-    /// Instructions of warps that a multiprocessor starts a cycle.
-    pub issue: f64,
-    /// Seconds between kernels of a graph that depend on each other.
-    pub launch: f64,
-}
-
-/// NVIDIA H200 SXM: its data sheet of 2024 for memory (4.8 TB/s) and dense tensor rates (half of the sparse ones that it
-/// states), the H100 architecture's white paper for the rest. The time between kernels is an assumption.
-pub const H200: Profile = Profile {
-    name: "H200",
-    processors: 132.0,
-    clock: 1.98e9,
-    multiply_adds: 128.0,
-    tensor: (494e12, 989e12),
-    bandwidth: 4.8e12,
-    issue: 4.0,
-    launch: 1.5e-6,
-};
+/// NVIDIA H200 SXM, from the profile that ships with the compiler.
+pub static H200: LazyLock<Profile> =
+    LazyLock::new(|| Profile::shipped("h200").expect("the profile of this name ships"));
 
 /// The prediction for one launch of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,42 +46,45 @@ pub fn tensor_operations(counts: &Counts) -> (f64, f64) {
     (tf32, bf16)
 }
 
-/// Predicts the mean launch of those that were counted.
+/// Predicts the mean launch of those that were counted. Panics for the profile of a processor.
 pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
     let launches = counts.launches.max(1) as f64;
+    let gpu = profile.gpu.as_ref().expect("kernels are counted for GPUs");
+    let processors = f64::from(profile.units);
     // A grid smaller than the GPU leaves the rest of it idle.
-    let busy = (counts.blocks as f64 / launches).min(profile.processors).max(1.0);
-    let cycles = busy * profile.clock;
-    let share = busy / profile.processors;
+    let busy = (counts.blocks as f64 / launches).min(processors).max(1.0);
+    let cycles = busy * gpu.clock_ghz * 1e9;
+    let share = busy / processors;
+    let peak = |precision| profile.peak(precision, profile.units) * 1e9 * share;
     let all: u64 = counts.instructions.values().sum();
     let bytes = (counts.distinct_read_bytes + counts.distinct_written_bytes) as f64;
     let (tf32, bf16) = tensor_operations(counts);
     let bounds = [
         ("launching", 0.0),
-        ("memory", bytes / profile.bandwidth),
+        ("memory", bytes / (profile.memory.bandwidth * 1e9)),
         (
             "multiply-adds",
-            counts.executed("fma") as f64 / profile.multiply_adds / cycles,
+            counts.executed("fma") as f64 * 2.0 / peak(Precision::F32),
         ),
         (
             "tensor cores",
-            (tf32 / profile.tensor.0 + bf16 / profile.tensor.1) / share,
+            tf32 / peak(Precision::Tf32) + bf16 / peak(Precision::Bf16),
         ),
         ("shared memory", counts.shared_cycles as f64 / cycles),
-        ("instructions", all as f64 / WARP / profile.issue / cycles),
+        ("instructions", all as f64 / WARP / gpu.issue / cycles),
     ];
     let (bound, seconds) = bounds
         .into_iter()
         .map(|(name, seconds)| (name, seconds / launches))
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .expect("there are bounds");
-    let bound = if seconds < profile.launch {
+    let bound = if seconds * 1e6 < profile.launch_us {
         "launching"
     } else {
         bound
     };
     Prediction {
-        us: (profile.launch + seconds) * 1e6,
+        us: profile.launch_us + seconds * 1e6,
         bound,
     }
 }
@@ -133,15 +108,15 @@ mod tests {
         // 4.8 GB in each of two launches take a millisecond each.
         let memory = predict(&counts(|c| c.distinct_read_bytes = 9_600_000_000), &H200);
         assert_eq!(memory.bound, "memory");
-        assert!((memory.us - 1001.5).abs() < 1e-6, "{memory:?}");
+        assert!((memory.us - H200.launch_us - 1000.0).abs() < 1e-6, "{memory:?}");
         let tensor = predict(
             &counts(|c| _ = c.instructions.insert("mma.tf32".into(), 32 * 1_000_000_000)),
             &H200,
         );
-        // 10⁹ instructions of 2048 operations in two launches, at 494·10¹² a second.
+        // 10⁹ instructions of 2048 operations in two launches, at 494.5·10¹² a second.
         assert_eq!(tensor.bound, "tensor cores");
         assert!(
-            (tensor.us - 1.5 - 1e9 * 2048.0 / 494e12 / 2.0 * 1e6).abs() < 1e-6,
+            (tensor.us - H200.launch_us - 1e9 * 2048.0 / 494.5e12 / 2.0 * 1e6).abs() < 1e-6,
             "{tensor:?}"
         );
         let conflicts = predict(&counts(|c| c.shared_cycles = 1 << 40), &H200);
@@ -158,6 +133,6 @@ mod tests {
             });
             predict(&counts, &H200).us
         };
-        assert!((work(13) - 1.5) / (work(1320) - 1.5) > 10.0);
+        assert!((work(13) - H200.launch_us) / (work(1320) - H200.launch_us) > 10.0);
     }
 }

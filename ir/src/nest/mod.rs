@@ -8,90 +8,15 @@
 //!
 //! Kernels are nests too: fusing two operations is composing their nests (`compose`).
 
+mod affine;
+
 use crate::types::DType;
+
+pub use affine::Affine;
 
 /// A loop of a nest: parallel loops come first, reduction loops after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Loop(pub usize);
-
-/// `Σ coefficient · loop + constant`. Terms are sorted by loop, without zero coefficients.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Affine {
-    /// Loops with their coefficients.
-    pub terms: Vec<(Loop, i64)>,
-    /// The constant term.
-    pub constant: i64,
-}
-
-impl Affine {
-    /// A constant.
-    pub fn constant(value: i64) -> Affine {
-        Affine {
-            terms: vec![],
-            constant: value,
-        }
-    }
-
-    /// The value of one loop.
-    pub fn of(l: Loop) -> Affine {
-        Affine {
-            terms: vec![(l, 1)],
-            constant: 0,
-        }
-    }
-
-    /// This plus `factor · other`.
-    pub fn plus(mut self, other: &Affine, factor: i64) -> Affine {
-        self.constant += factor * other.constant;
-        for &(l, c) in &other.terms {
-            match self.terms.binary_search_by_key(&l, |t| t.0) {
-                Ok(i) => self.terms[i].1 += factor * c,
-                Err(i) => self.terms.insert(i, (l, factor * c)),
-            }
-        }
-        self.terms.retain(|t| t.1 != 0);
-        self
-    }
-
-    /// This plus `factor` times a loop.
-    pub fn plus_loop(self, l: Loop, factor: i64) -> Affine {
-        self.plus(&Affine::of(l), factor)
-    }
-
-    /// This plus a constant.
-    pub fn plus_constant(mut self, value: i64) -> Affine {
-        self.constant += value;
-        self
-    }
-
-    /// The coefficient of a loop, zero if it does not occur.
-    pub fn coefficient(&self, l: Loop) -> i64 {
-        self.terms.iter().find(|t| t.0 == l).map_or(0, |t| t.1)
-    }
-
-    /// The value at a point.
-    pub fn at(&self, point: &[i64]) -> i64 {
-        self.constant + self.terms.iter().map(|&(l, c)| c * point[l.0]).sum::<i64>()
-    }
-
-    /// The smallest and largest value over loops of the given extents.
-    pub fn range(&self, extents: &[usize]) -> (i64, i64) {
-        let mut range = (self.constant, self.constant);
-        for &(l, c) in &self.terms {
-            let last = c * (extents[l.0] as i64 - 1);
-            range = (range.0 + last.min(0), range.1 + last.max(0));
-        }
-        range
-    }
-
-    /// The loop this map is exactly equal to, if it is one.
-    pub fn as_loop(&self) -> Option<Loop> {
-        match self.terms[..] {
-            [(l, 1)] if self.constant == 0 => Some(l),
-            _ => None,
-        }
-    }
-}
 
 /// The index into one dimension of an operand: `map / divisor`, outside where that does not divide evenly.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +83,13 @@ pub enum Expr {
     Inside(usize),
     /// The value of an affine map of the loops.
     Index(Affine),
+    /// A constant by place: `values[index]`. The index is inside at every point.
+    Table {
+        /// The constants.
+        values: Vec<f64>,
+        /// Which of them.
+        index: Affine,
+    },
     /// The combined value of the body; only in outputs.
     Reduced,
     /// For [`Combine::Max`]: the place of the winner in the reduction, counted row-major; only in outputs.
@@ -231,10 +163,24 @@ pub struct Output {
     pub dtype: DType,
     /// Extents of the stored tensor.
     pub extents: Vec<usize>,
-    /// Where the point's value goes, over parallel loops; injective, and covers the tensor.
+    /// Where the point's value goes, over parallel loops; injective, and covers the tensor. A point whose index lies
+    /// beyond the tensor's end stores nothing: so tiles need not divide a tensor.
     pub index: Vec<Affine>,
     /// The value, over reads that depend on parallel loops only, [`Expr::Reduced`] and [`Expr::Winner`].
     pub value: Expr,
+}
+
+impl Output {
+    /// The element, counted row-major, that a point of the parallel loops stores; none beyond the tensor's end.
+    pub fn place(&self, point: &[i64]) -> Option<usize> {
+        let places = self.index.iter().zip(&self.extents);
+        places.into_iter().try_fold(0, |sum, (map, &extent)| {
+            let at = map.at(point);
+            (0..extent as i64)
+                .contains(&at)
+                .then(|| sum * extent + at as usize)
+        })
+    }
 }
 
 /// See the module's documentation.
@@ -273,55 +219,6 @@ impl Nest {
     /// Points of all loops.
     pub fn points(&self) -> u64 {
         self.parallel_points() * self.reduction.iter().map(|&n| n as u64).product::<u64>()
-    }
-
-    /// The same nest with parallel loop `l` split in two: `l` counts blocks of `inner` iterations (a divisor of
-    /// its extent), and a new last parallel loop, which is returned, counts within a block.
-    pub fn split_parallel(&self, l: Loop, inner: usize) -> (Nest, Loop) {
-        let new = Loop(self.parallel.len());
-        let map = |map: &Affine| {
-            map.terms
-                .iter()
-                .fold(Affine::constant(map.constant), |sum, &(old, factor)| match old {
-                    _ if old == l => sum.plus_loop(l, factor * inner as i64).plus_loop(new, factor),
-                    _ if old.0 >= new.0 => sum.plus_loop(Loop(old.0 + 1), factor),
-                    _ => sum.plus_loop(old, factor),
-                })
-        };
-        let expression = |expr: &Expr| {
-            expr.map_leaves(&mut |leaf| match leaf {
-                Expr::Index(index) => Expr::Index(map(index)),
-                Expr::Uniform {
-                    seed,
-                    step,
-                    stream,
-                    element,
-                } => Expr::Uniform {
-                    seed: *seed,
-                    step: *step,
-                    stream: *stream,
-                    element: map(element),
-                },
-                other => other.clone(),
-            })
-        };
-        let mut nest = self.clone();
-        nest.parallel[l.0] /= inner;
-        nest.parallel.push(inner);
-        for read in &mut nest.reads {
-            read.index
-                .iter_mut()
-                .for_each(|index| index.map = map(&index.map));
-            read.guards
-                .iter_mut()
-                .for_each(|guard| guard.map = map(&guard.map));
-        }
-        nest.body = expression(&nest.body);
-        for output in &mut nest.outputs {
-            output.index = output.index.iter().map(map).collect();
-            output.value = expression(&output.value);
-        }
-        (nest, new)
     }
 
     /// A copy of a tensor, element by element.

@@ -1,0 +1,328 @@
+//! Which kernels run, what each computes and what it stores: the cheapest choice, as an integer program.
+//!
+//! [`Problem`] knows nothing of tensors. *Values* are made by *kernels*. A kernel is a core and what may be computed beside
+//! it, its *members*; a member takes each value it needs from another member of its kernel, where that is possible, or from
+//! memory, where some kernel must have stored it. A kernel costs its launch and the larger of its arithmetic and its traffic;
+//! a value that many kernels need is stored once and paid for once.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`integer`] | the optimum, with its bound, by a solver; circles are cut as they appear in solutions |
+//! | [`greedy`] | a good selection at once: the warm start, and the fallback where the solver finds none |
+
+pub mod greedy;
+pub mod integer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A value, by its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueIx(pub usize);
+
+/// A value that a member reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Need {
+    /// The value.
+    pub value: ValueIx,
+    /// Members of the same kernel that it can be taken from, without memory.
+    pub inside: Vec<usize>,
+}
+
+/// What a kernel may compute.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    /// Values that it makes.
+    pub makes: Vec<ValueIx>,
+    /// Whether its kernel can store them; what is computed anew wherever it is read is not at hand to be stored.
+    pub is_stored: bool,
+    /// Values that it reads.
+    pub needs: Vec<Need>,
+    /// Seconds of arithmetic.
+    pub compute: f64,
+}
+
+/// A kernel that could run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kernel {
+    /// What it may compute; the first always, the others as the selection says.
+    pub members: Vec<Member>,
+    /// Seconds that a launch takes.
+    pub launch: f64,
+}
+
+/// What to make, of what.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Problem {
+    /// For every value the seconds that a kernel takes to read it, or to store it.
+    pub traffic: Vec<f64>,
+    /// Values that are in memory from the start.
+    pub given: BTreeSet<ValueIx>,
+    /// Values that must be in memory at the end.
+    pub wanted: BTreeSet<ValueIx>,
+    /// Kernels that could run.
+    pub kernels: Vec<Kernel>,
+    /// The most values that a kernel stores.
+    pub outputs: usize,
+    /// Members that cannot be in one kernel together: found when it was built.
+    pub impossible: Vec<(usize, BTreeSet<usize>)>,
+}
+
+/// Kernels with their members.
+pub type Choice = BTreeMap<usize, BTreeSet<usize>>;
+
+/// A kernel that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// Position among the kernels.
+    pub kernel: usize,
+    /// Its members, in an order in which they can be computed.
+    pub members: Vec<usize>,
+    /// Values that it reads from memory.
+    pub reads: Vec<ValueIx>,
+    /// Values that it stores: each is stored by one kernel of a selection.
+    pub stores: Vec<ValueIx>,
+}
+
+/// What was selected, in an order in which it can run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// Kernels in the order they run.
+    pub taken: Vec<Taken>,
+    /// Seconds of all.
+    pub seconds: f64,
+    /// No selection takes fewer seconds than this.
+    pub bound: f64,
+}
+
+impl Selection {
+    /// Its kernels with their members.
+    pub fn choice(&self) -> Choice {
+        let members = |taken: &Taken| (taken.kernel, taken.members.iter().copied().collect());
+        self.taken.iter().map(members).collect()
+    }
+
+    /// How far the selection may be from the optimum, relative to its cost.
+    pub fn gap(&self) -> f64 {
+        match self.seconds > 0.0 {
+            true => ((self.seconds - self.bound) / self.seconds).max(0.0),
+            false => 0.0,
+        }
+    }
+}
+
+/// Why nothing could be selected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExtractError {
+    /// A wanted value is made by nothing.
+    #[error("no kernel makes value {0}, which is wanted")]
+    Unmade(usize),
+    /// The solver gave up.
+    #[error("the solver found no selection: {0}")]
+    Solver(String),
+}
+
+/// Why a choice cannot run: kernels that wait for values, and those that others of them make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stuck {
+    /// Kernels that cannot start, with the values each waits for.
+    pub waiting: BTreeMap<usize, Vec<ValueIx>>,
+    /// A wanted value that is therefore missing.
+    pub missing: ValueIx,
+}
+
+impl Problem {
+    /// Orders a choice so that each kernel runs after those that make what it reads, and leaves out what nobody needs.
+    ///
+    /// A value that several chosen kernels make is stored by the first of them.
+    pub fn realise(&self, choice: &Choice) -> Result<Selection, Stuck> {
+        let mut here: BTreeSet<ValueIx> = self.given.clone();
+        let mut order: Vec<Taken> = vec![];
+        let mut left: Vec<Taken> = choice
+            .iter()
+            .map(|(&k, members)| self.inside(k, members))
+            .collect();
+        loop {
+            let ready = |taken: &Taken| taken.reads.iter().all(|v| here.contains(v));
+            let Some(position) = left.iter().position(ready) else {
+                break;
+            };
+            let mut next = left.remove(position);
+            next.stores = self.made(&next).filter(|v| !here.contains(v)).collect();
+            here.extend(&next.stores);
+            order.push(next);
+        }
+        if let Some(&missing) = self.wanted.iter().find(|v| !here.contains(v)) {
+            let waits = |taken: &Taken| {
+                taken
+                    .reads
+                    .iter()
+                    .copied()
+                    .filter(|v| !here.contains(v))
+                    .collect()
+            };
+            let waiting = left.iter().map(|taken| (taken.kernel, waits(taken))).collect();
+            return Err(Stuck { waiting, missing });
+        }
+        let taken = self.without_waste(order);
+        Ok(Selection {
+            seconds: taken.iter().map(|t| self.seconds(t)).sum(),
+            taken,
+            bound: 0.0,
+        })
+    }
+
+    /// For every value those that no way of making it does without, over any number of steps.
+    pub fn ancestors(&self) -> Vec<BTreeSet<ValueIx>> {
+        let count = self.traffic.len();
+        let all: BTreeSet<ValueIx> = (0..count).map(ValueIx).collect();
+        let mut before = vec![all; count];
+        self.given.iter().for_each(|v| before[v.0].clear());
+        let cores = || self.kernels.iter().flat_map(|kernel| &kernel.members);
+        loop {
+            let mut next: Vec<Option<BTreeSet<ValueIx>>> = vec![None; count];
+            for member in cores() {
+                let mut needs: BTreeSet<ValueIx> = member.needs.iter().map(|n| n.value).collect();
+                member.needs.iter().for_each(|n| needs.extend(&before[n.value.0]));
+                for value in &member.makes {
+                    next[value.0] = Some(match next[value.0].take() {
+                        None => needs.clone(),
+                        Some(known) => known.intersection(&needs).copied().collect(),
+                    });
+                }
+            }
+            let mut changed = false;
+            for (value, next) in next.into_iter().enumerate() {
+                if let Some(next) =
+                    next.filter(|next| *next != before[value] && !self.given.contains(&ValueIx(value)))
+                {
+                    before[value] = next;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return before;
+            }
+        }
+    }
+
+    /// The order of a kernel's members, and what they read from memory.
+    fn inside(&self, kernel: usize, members: &BTreeSet<usize>) -> Taken {
+        let all = &self.kernels[kernel].members;
+        let (mut order, mut left): (Vec<usize>, BTreeSet<usize>) = (vec![], members.clone());
+        left.insert(0);
+        let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+        while !left.is_empty() {
+            let waits = |m: &usize| {
+                all[*m]
+                    .needs
+                    .iter()
+                    .any(|n| n.inside.iter().any(|p| left.contains(p)))
+            };
+            // Members that wait for each other read what they would have taken from each other.
+            let next = left.iter().find(|m| !waits(m)).or(left.first());
+            let next = *next.expect("a member is left");
+            left.remove(&next);
+            let from_memory = |n: &&Need| !n.inside.iter().any(|p| order.contains(p));
+            reads.extend(all[next].needs.iter().filter(from_memory).map(|n| n.value));
+            order.push(next);
+        }
+        Taken {
+            kernel,
+            members: order,
+            reads: reads.into_iter().collect(),
+            stores: vec![],
+        }
+    }
+
+    fn made<'a>(&'a self, taken: &'a Taken) -> impl Iterator<Item = ValueIx> + 'a {
+        let members = &self.kernels[taken.kernel].members;
+        taken
+            .members
+            .iter()
+            .map(|&m| &members[m])
+            .filter(|m| m.is_stored)
+            .flat_map(|m| m.makes.iter().copied())
+    }
+
+    /// From the end, keeps what makes a value that is needed later or wanted.
+    fn without_waste(&self, order: Vec<Taken>) -> Vec<Taken> {
+        let mut needed: BTreeSet<ValueIx> = self.wanted.clone();
+        let mut kept = vec![];
+        for mut taken in order.into_iter().rev() {
+            taken.stores.retain(|v| needed.contains(v));
+            if taken.stores.is_empty() {
+                continue;
+            }
+            let members = &self.kernels[taken.kernel].members;
+            let mut used: BTreeSet<usize> = BTreeSet::new();
+            let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+            for (position, &m) in taken.members.iter().enumerate().rev() {
+                let makes = |v: &ValueIx| members[m].is_stored && members[m].makes.contains(v);
+                if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
+                    continue;
+                }
+                used.insert(m);
+                for need in &members[m].needs {
+                    match taken.members[..position].iter().find(|p| need.inside.contains(p)) {
+                        Some(&provider) => _ = used.insert(provider),
+                        None => _ = reads.insert(need.value),
+                    }
+                }
+            }
+            taken.members.retain(|m| used.contains(m));
+            taken.reads = reads.into_iter().collect();
+            needed.extend(&taken.reads);
+            kept.push(taken);
+        }
+        kept.reverse();
+        kept
+    }
+
+    /// Seconds of a kernel: arithmetic and traffic overlap.
+    pub fn seconds(&self, taken: &Taken) -> f64 {
+        let kernel = &self.kernels[taken.kernel];
+        let compute: f64 = taken.members.iter().map(|&m| kernel.members[m].compute).sum();
+        compute.max(self.memory(taken)) + kernel.launch
+    }
+
+    /// Seconds of a kernel's traffic.
+    pub fn memory(&self, taken: &Taken) -> f64 {
+        taken
+            .reads
+            .iter()
+            .chain(&taken.stores)
+            .map(|v| self.traffic[v.0])
+            .sum()
+    }
+
+    /// Checks that a selection runs in its order and makes all that is wanted, each value once.
+    pub fn verify(&self, selection: &Selection) -> Result<(), String> {
+        let mut here: BTreeSet<ValueIx> = self.given.clone();
+        for taken in &selection.taken {
+            let k = taken.kernel;
+            if let Some(missing) = taken.reads.iter().find(|v| !here.contains(v)) {
+                return Err(format!("kernel {k} reads value {} before it is made", missing.0));
+            }
+            for (position, &m) in taken.members.iter().enumerate() {
+                for need in &self.kernels[k].members[m].needs {
+                    let inside = taken.members[..position].iter().any(|p| need.inside.contains(p));
+                    if !inside && !taken.reads.contains(&need.value) {
+                        return Err(format!("member {m} of kernel {k} lacks value {}", need.value.0));
+                    }
+                }
+            }
+            for value in &taken.stores {
+                if !self.made(taken).any(|v| v == *value) || !here.insert(*value) {
+                    return Err(format!(
+                        "kernel {k} stores value {}, not made by it or stored already",
+                        value.0
+                    ));
+                }
+            }
+        }
+        match self.wanted.iter().find(|v| !here.contains(v)) {
+            Some(missing) => Err(format!("value {} is wanted and not made", missing.0)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Kernels with guests: what may be computed inside of which kernel, and the nest that comes of it.
+//!
+//! A *host* is a kernel as an operation means it. Its guests are of three kinds, each a composition of [`crate::compose`]:
+//!
+//! | guest | is | taken from registers |
+//! |---|---|---|
+//! | [`SIBLING`] | a nest over the same loops | — |
+//! | [`RECOMPUTED`] | a map that the host, or another guest, would read | by whoever reads it, wherever it is read |
+//! | [`EPILOGUE`] | a map of what the host, a sibling or an epilogue makes, element by element | what those make |
+
+use super::language::{Fact, Node, Tensors, value_type};
+use crate::compose;
+use crate::fuse::{is_cheap, is_contracted, parts};
+use crate::substitute::normalize;
+use egg::Id;
+use ir::nest::{Combine, Nest, Source};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The most parts of a stored value's expression: beyond it a kernel would spill registers.
+const EXPRESSION_PARTS: usize = 200;
+/// A value that reads at most so many elements is generated anew by each of its users.
+const GENERATOR_ELEMENTS: usize = 16;
+
+/// A map is done where what it reads is made.
+pub const EPILOGUE: &str = "epilogue";
+/// A map is computed again wherever it is read.
+pub const RECOMPUTED: &str = "recompute";
+/// Kernels over the same loops and operands store their results together.
+pub const SIBLING: &str = "sibling";
+
+/// What may be computed inside of which kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    /// The rule that lets a guest into a host, by `(host, guest)`.
+    pub guests: BTreeMap<(Id, Id), &'static str>,
+    /// Hosts with all siblings and epilogues at once: the measure of whether one more fits.
+    full: HashMap<Id, Kernel>,
+}
+
+/// A kernel over classes: `Source::Operand(n)` is the class with the number n.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its class.
+    pub class: Id,
+    /// What it computes.
+    pub nest: Nest,
+    /// The classes of its outputs.
+    pub results: Vec<Id>,
+}
+
+impl Kernel {
+    /// The kernel of a class of kernels, alone.
+    pub fn of(egraph: &Tensors, class: Id) -> Kernel {
+        let class = egraph.find(class);
+        let (nest, operands) = nest_of(egraph, class);
+        let mut nest = nest.clone();
+        for read in &mut nest.reads {
+            let Source::Operand(i) = read.source else {
+                unreachable!("kernels read operands")
+            };
+            read.source = source(egraph.find(operands[i]));
+        }
+        Kernel {
+            class,
+            nest,
+            results: results_of(egraph, class),
+        }
+    }
+
+    /// The values that it reads, each once.
+    pub fn operands(&self) -> BTreeSet<Id> {
+        self.nest.reads.iter().map(|r| class_of(r.source)).collect()
+    }
+}
+
+/// The nest of a class of kernels, and its operands.
+pub fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
+    let node = egraph[kernel].nodes.iter().find_map(|node| match node {
+        Node::Kernel(nest, operands) => Some((&egraph.analysis.nests[*nest], &operands[..])),
+        _ => None,
+    });
+    node.expect("a class of kernels has a kernel")
+}
+
+/// The classes of a kernel's outputs.
+fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
+    let outputs = nest_of(egraph, kernel).0.outputs.len() as u32;
+    let result = |i| egraph.lookup(Node::Result(i, [kernel]));
+    (0..outputs)
+        .map(|i| egraph.find(result(i).expect("the outputs of a kernel were added with it")))
+        .collect()
+}
+
+/// All classes of kernels, in order.
+pub fn kernels(egraph: &Tensors) -> Vec<Id> {
+    let is_kernel = |class: &&egg::EClass<Node, Fact>| matches!(class.data, Fact::Kernel(..));
+    let mut found: Vec<Id> = egraph.classes().filter(is_kernel).map(|class| class.id).collect();
+    found.sort_unstable();
+    found
+}
+
+/// The kernels that make a value.
+pub fn makers(egraph: &Tensors, value: Id) -> Vec<Id> {
+    let made = egraph[value].nodes.iter().filter_map(|node| match node {
+        Node::Result(_, [kernel]) => Some(egraph.find(*kernel)),
+        _ => None,
+    });
+    let mut made: Vec<Id> = made.collect();
+    made.sort_unstable();
+    made.dedup();
+    made
+}
+
+/// A class of values as the operand of a nest over classes.
+pub fn source(value: Id) -> Source {
+    Source::Operand(usize::from(value))
+}
+
+/// The class of values behind a read of a nest over classes.
+pub fn class_of(source: Source) -> Id {
+    match source {
+        Source::Operand(n) | Source::Stage(n) => Id::from(n),
+    }
+}
+
+fn reads(nest: &Nest, value: Id) -> bool {
+    nest.reads.iter().any(|r| r.source == source(value))
+}
+
+/// The rule by which `guest` can be computed inside of `host`, if there is one.
+///
+/// Remembers it, so that what reads the guest's results can follow.
+pub fn admit(egraph: &mut Tensors, host: Id, guest: Id, rule: &'static str) -> bool {
+    let (host, guest) = (egraph.find(host), egraph.find(guest));
+    if host == guest || egraph.analysis.hosts.guests.contains_key(&(host, guest)) {
+        return false;
+    }
+    let kernel = Kernel::of(egraph, guest);
+    let full = full(egraph, host);
+    // What the host reads cannot be made of what the host makes.
+    let circular = kernel.results.iter().any(|r| full.results.contains(r))
+        || rule != RECOMPUTED && kernel.results.iter().any(|&r| reads(&full.nest, r));
+    if circular {
+        return false;
+    }
+    let fits = match rule {
+        EPILOGUE => full.with_epilogue(&kernel),
+        SIBLING => full.with_sibling(&kernel),
+        _ => {
+            egraph.analysis.hosts.guests.insert((host, guest), rule);
+            return true;
+        }
+    };
+    let Some(fuller) = fits else { return false };
+    egraph.analysis.hosts.full.insert(host, fuller);
+    egraph.analysis.hosts.guests.insert((host, guest), rule);
+    true
+}
+
+fn full(egraph: &Tensors, host: Id) -> Kernel {
+    let known = egraph.analysis.hosts.full.get(&host);
+    known.cloned().unwrap_or_else(|| Kernel::of(egraph, host))
+}
+
+impl Kernel {
+    fn with_epilogue(&self, guest: &Kernel) -> Option<Kernel> {
+        let stored: Vec<Source> = self.results.iter().map(|&r| source(r)).collect();
+        let keep = vec![true; stored.len()];
+        self.joined(compose::epilogue(&self.nest, &stored, &keep, &guest.nest)?, guest)
+    }
+
+    fn with_sibling(&self, guest: &Kernel) -> Option<Kernel> {
+        self.joined(compose::merge(&self.nest, &guest.nest)?, guest)
+    }
+
+    /// The kernel of both, if its expressions stay small.
+    fn joined(&self, nest: Nest, guest: &Kernel) -> Option<Kernel> {
+        is_small(&nest).then(|| Kernel {
+            class: self.class,
+            results: [&self.results[..], &guest.results].concat(),
+            nest,
+        })
+    }
+}
+
+fn is_small(nest: &Nest) -> bool {
+    let mut expressions = nest.outputs.iter().map(|o| &o.value).chain([&nest.body]);
+    expressions.all(|e| parts(e) <= EXPRESSION_PARTS)
+}
+
+/// Whether `reader` can compute the map `guest` again instead of reading its value, and might gain by it.
+pub fn can_recompute(egraph: &Tensors, reader: &Kernel, guest: &Kernel) -> bool {
+    if guest.nest.combine != Combine::None || guest.class == reader.class {
+        return false;
+    }
+    let Some(&value) = guest.results.iter().find(|&&r| reads(&reader.nest, r)) else {
+        return false;
+    };
+    let read: usize = guest
+        .operands()
+        .iter()
+        .map(|&v| value_type(egraph, v).elements())
+        .sum();
+    let pays = match reader.nest.combine {
+        Combine::None => reader.nest.points() <= guest.nest.points(),
+        _ => is_cheap(&guest.nest),
+    };
+    let circular = reader.results.iter().any(|&r| reads(&guest.nest, r));
+    (pays || read <= GENERATOR_ELEMENTS)
+        && !circular
+        && !is_contracted(&reader.nest, source(value))
+        && recomputed(egraph, &reader.nest, guest).is_some()
+}
+
+/// The reader with every value of the guest computed in place.
+fn recomputed(egraph: &Tensors, reader: &Nest, guest: &Kernel) -> Option<Nest> {
+    let extents = |source: Source| value_type(egraph, class_of(source)).extents();
+    let mut nest = reader.clone();
+    for (i, &value) in guest
+        .results
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| reads(reader, **v))
+    {
+        let mut one = guest.nest.clone();
+        one.outputs = vec![one.outputs.swap_remove(i)];
+        nest = compose::inline(&nest, source(value), &normalize(one), &extents)?;
+    }
+    Some(nest)
+}
+
+/// A host with some of its guests as one nest that stores some of what they make, by class. `None` where the compositions do
+/// not fit together, though each fits alone.
+///
+/// `guests` come in an order in which they can be computed.
+pub fn assemble(egraph: &Tensors, host: Id, guests: &[Id], stores: &[Id]) -> Option<Kernel> {
+    let rule = |guest: &Id| egraph.analysis.hosts.guests[&(host, *guest)];
+    let again: Vec<Kernel> = guests
+        .iter()
+        .filter(|g| rule(g) == RECOMPUTED)
+        .map(|&g| Kernel::of(egraph, g))
+        .collect();
+    let mut kernel = Kernel::of(egraph, host);
+    kernel.nest = with_recomputed(egraph, &kernel, &again)?;
+    for kind in [SIBLING, EPILOGUE] {
+        for &guest in guests.iter().filter(|g| rule(g) == kind) {
+            let mut guest = Kernel::of(egraph, guest);
+            guest.nest = with_recomputed(egraph, &guest, &again)?;
+            kernel = match kind {
+                SIBLING => kernel.with_sibling(&guest)?,
+                _ => kernel.with_epilogue(&guest)?,
+            };
+        }
+    }
+    let mut outputs = vec![];
+    for &value in stores {
+        let position = kernel.results.iter().position(|&r| r == value)?;
+        outputs.push(kernel.nest.outputs[position].clone());
+    }
+    kernel.nest.outputs = outputs;
+    kernel.nest = normalize(kernel.nest);
+    kernel.results = stores.to_vec();
+    Some(kernel)
+}
+
+/// A kernel's nest with those of the maps that it reads computed in place, and in those the maps that they read.
+fn with_recomputed(egraph: &Tensors, reader: &Kernel, again: &[Kernel]) -> Option<Nest> {
+    let mut nest = reader.nest.clone();
+    for guest in again.iter().filter(|guest| can_recompute(egraph, reader, guest)) {
+        let mut guest = guest.clone();
+        guest.nest = with_recomputed(egraph, &guest, again)?;
+        nest = recomputed(egraph, &nest, &guest)?;
+    }
+    is_small(&nest).then_some(nest)
+}

@@ -1,0 +1,147 @@
+//! Equality saturation: the alternatives of a graph in one e-graph, and the cheapest program in it.
+//!
+//! ```text
+//! graph ──build──▶ e-graph ──rules──▶ more ways to make the same values ──extract──▶ kernels ──program──▶ program
+//!                              algebra, lowering, fusion                  integer program over the costs of a machine
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`language`] | operations, kernels and values as e-nodes; types as the analysis |
+//! | [`build`] | graph to e-graph and back |
+//! | [`rules`] | the rules, as tables |
+//! | [`kernel`] | kernels with guests, and the nest that comes of them |
+//! | [`extract`] | which kernels run |
+//! | [`report`] | what was found, and why |
+//!
+//! Rules run in phases, each to its end or its limits: algebra on operations, then every operation becomes kernels, then
+//! kernels learn what may be computed inside of them. A run that meets a limit says so and extracts from what is there: fewer alternatives, never a
+//! different result.
+
+pub mod build;
+pub mod extract;
+pub mod interner;
+pub mod kernel;
+pub mod language;
+mod problem;
+mod program;
+pub mod report;
+pub mod rules;
+
+use crate::cost::Costs;
+use crate::error::PassError;
+use build::Built;
+use egg::{Rewrite, Runner, SimpleScheduler};
+use ir::Graph;
+use ir::plan::Mode;
+use ir::program::Program;
+use language::{Facts, Node, Tensors};
+use problem::Extraction;
+use program::Making;
+use report::{Phase, Report};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Limits of a search; one that is met is reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// E-nodes.
+    pub nodes: usize,
+    /// Rounds of a phase.
+    pub rounds: usize,
+    /// Seconds of a phase.
+    pub seconds: u64,
+    /// Of the extraction.
+    pub extraction: crate::solver::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            nodes: 50_000,
+            rounds: 40,
+            seconds: 10,
+            extraction: crate::solver::Limits {
+                seconds: 2.0,
+                gap: 5e-3,
+            },
+        }
+    }
+}
+
+/// The cheapest program of a bound graph on a machine, as far as the limits let it be found.
+pub fn search(
+    graph: &Graph,
+    mode: Mode,
+    batch: usize,
+    costs: &Costs,
+    limits: &Limits,
+) -> Result<(Program, Report), PassError> {
+    let Built { mut egraph, classes } = build::from_graph(graph);
+    let mut report = Report::default();
+    let phases = [
+        ("algebra", rules::algebra::rewrites(), limits.rounds),
+        ("lower", rules::lowering::rewrites(), 1),
+        ("fusion", rules::fusion::rewrites(), limits.rounds),
+    ];
+    for (name, rules, rounds) in phases {
+        let phase;
+        (egraph, phase) = saturate(egraph, name, &rules, rounds, limits);
+        language::settle_rules(&mut egraph);
+        report.phases.push(phase);
+    }
+    let start = Instant::now();
+    let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
+    let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
+    report.extraction_seconds = start.elapsed().as_secs_f64();
+    report.record(&egraph, &extraction, &selection);
+    let making = Making {
+        egraph: &egraph,
+        graph,
+        classes: &classes,
+    };
+    let labels = report.chosen.iter().map(|chosen| chosen.label.clone());
+    let program = making.program(mode, batch, kernels.into_iter().zip(labels).collect())?;
+    Ok((program, report))
+}
+
+/// Runs rules until nothing is new, or a limit is met.
+pub fn saturate(
+    egraph: Tensors,
+    name: &'static str,
+    rules: &[Rewrite<Node, Facts>],
+    rounds: usize,
+    limits: &Limits,
+) -> (Tensors, Phase) {
+    let start = Instant::now();
+    let runner = Runner::<Node, Facts, ()>::new(Facts::default())
+        .with_egraph(egraph)
+        .with_scheduler(SimpleScheduler)
+        .with_iter_limit(rounds)
+        .with_node_limit(limits.nodes)
+        .with_time_limit(Duration::from_secs(limits.seconds))
+        .run(rules);
+    let mut applied: BTreeMap<String, usize> = BTreeMap::new();
+    for iteration in &runner.iterations {
+        for (rule, count) in &iteration.applied {
+            *applied.entry(rule.to_string()).or_default() += count;
+        }
+    }
+    let phase = Phase {
+        name,
+        rounds: runner.iterations.len(),
+        nodes: runner.egraph.total_size(),
+        classes: runner.egraph.number_of_classes(),
+        applied,
+        stopped: match &runner.stop_reason {
+            Some(egg::StopReason::Saturated) => "saturated".to_string(),
+            Some(egg::StopReason::IterationLimit(_)) if rounds == 1 => "one round".to_string(),
+            Some(egg::StopReason::IterationLimit(n)) => format!("limit of {n} rounds"),
+            Some(egg::StopReason::NodeLimit(n)) => format!("limit of {n} nodes"),
+            Some(egg::StopReason::TimeLimit(_)) => format!("limit of {} s", limits.seconds),
+            other => format!("{other:?}"),
+        },
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    (runner.egraph, phase)
+}

@@ -1,0 +1,160 @@
+//! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
+
+use super::extract::{Choice, Selection, integer};
+use super::language::{Tensors, label};
+use super::problem::Extraction;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A phase of saturation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Phase {
+    /// Its name.
+    pub name: &'static str,
+    /// Rounds of all its rules.
+    pub rounds: usize,
+    /// E-nodes at its end.
+    pub nodes: usize,
+    /// Classes at its end.
+    pub classes: usize,
+    /// How often each rule found something new.
+    pub applied: BTreeMap<String, usize>,
+    /// Why it ended.
+    pub stopped: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A part of a chosen kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Member {
+    /// The node of the graph, or the operation that a rule of algebra made.
+    pub node: String,
+    /// The rule of fusion that lets it into the kernel; none lets in what the kernel is built around.
+    pub fused_by: Option<&'static str>,
+    /// The rule of algebra that made it; none made what the graph has.
+    pub made_by: Option<&'static str>,
+    /// Where else it could have been computed.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Where a member could have been computed, all else being equal.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Alternative {
+    /// The node that the other kernel is built around; the node itself means a kernel of its own.
+    pub host: String,
+    /// Predicted seconds that the whole would take more.
+    pub more: f64,
+}
+
+/// A chosen kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Chosen {
+    /// The nodes it computes, joined by `+`.
+    pub label: String,
+    /// Predicted time in seconds.
+    pub seconds: f64,
+    /// What bounds it: `compute`, `memory` or `launch`.
+    pub bound: &'static str,
+    /// What it computes: first what it is built around, then its guests.
+    pub members: Vec<Member>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Phases in their order.
+    pub phases: Vec<Phase>,
+    /// Kernels that could run, each with any of its guests.
+    pub kernels: usize,
+    /// Values that could be stored.
+    pub values: usize,
+    /// Seconds of extraction.
+    pub extraction_seconds: f64,
+    /// How the solver came to its answer.
+    pub effort: integer::Effort,
+    /// Predicted time in seconds.
+    pub seconds: f64,
+    /// No choice among the candidates is predicted to be faster.
+    pub bound: f64,
+    /// How far the choice may be from the best, relative to its time.
+    pub gap: f64,
+    /// Why the solver's answer was not used, if it was not.
+    pub fallback: Option<String>,
+    /// The chosen kernels in the order they run.
+    pub chosen: Vec<Chosen>,
+}
+
+impl Report {
+    pub(super) fn record(&mut self, egraph: &Tensors, extraction: &Extraction, selection: &Selection) {
+        let Extraction { problem, members, .. } = extraction;
+        self.seconds = selection.seconds;
+        self.bound = selection.bound;
+        self.gap = selection.gap();
+        self.values = problem.traffic.len();
+        let choice = selection.choice();
+        for taken in &selection.taken {
+            let launch = problem.kernels[taken.kernel].launch;
+            let (seconds, memory) = (problem.seconds(taken), problem.memory(taken));
+            let classes = taken.members.iter().map(|&m| members[taken.kernel][m]);
+            let mut names: Vec<&str> = classes.map(|class| label(egraph, class)).collect();
+            names.dedup();
+            let describe = |&m: &usize| {
+                let (host, class) = (members[taken.kernel][0], members[taken.kernel][m]);
+                Member {
+                    node: label(egraph, class).to_string(),
+                    fused_by: egraph.analysis.hosts.guests.get(&(host, class)).copied(),
+                    made_by: egraph.analysis.kernels_by.get(&class).copied(),
+                    alternatives: match m {
+                        0 => vec![],
+                        _ => alternatives(egraph, extraction, &choice, selection.seconds, (taken.kernel, m)),
+                    },
+                }
+            };
+            self.chosen.push(Chosen {
+                label: names.join("+"),
+                members: taken.members.iter().map(describe).collect(),
+                seconds,
+                bound: match seconds - launch {
+                    work if work < launch => "launch",
+                    work if work > memory => "compute",
+                    _ => "memory",
+                },
+            });
+        }
+    }
+}
+
+/// What the whole would take if a guest were computed elsewhere: in a kernel of its own, or in another that runs.
+fn alternatives(
+    egraph: &Tensors,
+    extraction: &Extraction,
+    choice: &Choice,
+    seconds: f64,
+    (kernel, member): (usize, usize),
+) -> Vec<Alternative> {
+    let Extraction { problem, members, .. } = extraction;
+    let class = members[kernel][member];
+    let mut found = vec![];
+    for (other, classes) in members.iter().enumerate().filter(|(other, _)| *other != kernel) {
+        let Some(place) = classes.iter().position(|c| *c == class) else {
+            continue;
+        };
+        if place != 0 && !choice.contains_key(&other) {
+            continue;
+        }
+        let mut tried = choice.clone();
+        tried
+            .entry(kernel)
+            .and_modify(|members| _ = members.remove(&member));
+        tried.entry(other).or_default().extend([0, place]);
+        if let Ok(selection) = problem.realise(&tried) {
+            found.push(Alternative {
+                host: label(egraph, classes[0]).to_string(),
+                more: selection.seconds - seconds,
+            });
+        }
+    }
+    found.sort_by(|a, b| a.more.total_cmp(&b.more));
+    found
+}

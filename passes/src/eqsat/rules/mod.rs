@@ -1,0 +1,26 @@
+//! The rules, as tables by subject.
+//!
+//! | subject | rewrites |
+//! |---|---|
+//! | [`algebra`] | operations into equal operations |
+//! | [`lowering`] | operations into kernels |
+//! | [`fusion`] | kernels into fewer |
+//!
+//! To add a rule of algebra: a line in its table, with an example that a test runs and evaluates on random inputs. What is
+//! always better belongs into `simplify` instead: here both sides stay, and the extraction chooses.
+
+pub mod algebra;
+pub mod fusion;
+pub mod lowering;
+
+use super::language::Node;
+use egg::{Id, SearchMatches, Subst};
+
+/// What a searcher written in Rust found in a class.
+fn matches(eclass: Id, substs: Vec<Subst>) -> SearchMatches<'static, Node> {
+    SearchMatches {
+        eclass,
+        substs,
+        ast: None,
+    }
+}

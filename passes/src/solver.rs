@@ -1,0 +1,147 @@
+//! Integer programs: what the searches share of stating one and solving it with HiGHS.
+
+use good_lp::variable::VariableDefinition;
+use good_lp::{Constraint, Expression, ProblemVariables, SolverModel, Variable, highs, variable};
+
+/// Limits of a search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Seconds that the solver may take.
+    pub seconds: f64,
+    /// The gap at which it may stop, relative to the cost.
+    pub gap: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            seconds: 20.0,
+            gap: 1e-3,
+        }
+    }
+}
+
+/// Runs of a program that a search for a better one may take as long as, and the seconds that it may take in any case.
+const WORTH_RUNS: f64 = 1000.0;
+const WORTH_SECONDS: f64 = 0.1;
+
+impl Limits {
+    /// No more seconds than a program is worth that is known to take so many.
+    pub fn worth(self, seconds: f64) -> Limits {
+        Limits {
+            seconds: (WORTH_RUNS * seconds).max(WORTH_SECONDS).min(self.seconds),
+            ..self
+        }
+    }
+}
+
+/// A variable, and its place in the solution.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// For rows and costs.
+    pub variable: Variable,
+    position: usize,
+}
+
+/// An integer program being stated.
+#[derive(Default)]
+pub struct Model {
+    variables: ProblemVariables,
+    columns: usize,
+    rows: Vec<Constraint>,
+}
+
+/// A solution.
+#[derive(Clone, Debug)]
+pub struct Solution {
+    values: Vec<f64>,
+    /// No solution costs less.
+    pub bound: f64,
+}
+
+impl Model {
+    /// A variable that is 0 or 1.
+    pub fn binary(&mut self) -> Column {
+        self.add(variable().binary())
+    }
+
+    /// A variable that is not negative.
+    pub fn positive(&mut self) -> Column {
+        self.add(variable().min(0))
+    }
+
+    fn add(&mut self, definition: VariableDefinition) -> Column {
+        let position = self.columns;
+        self.columns += 1;
+        Column {
+            variable: self.variables.add(definition),
+            position,
+        }
+    }
+
+    /// Something that must hold.
+    pub fn row(&mut self, row: Constraint) {
+        self.rows.push(row);
+    }
+
+    /// How many variables there are.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The cheapest solution, from one that is known: the columns that are not zero, with their values.
+    ///
+    /// Costs should lie around 1000: the solver's tolerances are absolute.
+    pub fn minimise(
+        self,
+        cost: Expression,
+        start: &[(Column, f64)],
+        limits: Limits,
+    ) -> Result<Solution, String> {
+        if self.columns == 0 {
+            return Ok(Solution {
+                values: vec![],
+                bound: 0.0,
+            });
+        }
+        let mut model = self.variables.minimise(cost).using(highs);
+        for row in self.rows {
+            model = model.with(row);
+        }
+        // good_lp's own solution has no bound, so the solver's is asked for it.
+        let mut model = model.try_into_inner().map_err(|error| error.to_string())?;
+        model.make_quiet();
+        model.set_option("threads", 1);
+        model.set_option("parallel", "off");
+        model.set_option("time_limit", limits.seconds);
+        model.set_option("mip_rel_gap", limits.gap);
+        let mut known = vec![0.0; self.columns];
+        start
+            .iter()
+            .for_each(|(column, value)| known[column.position] = *value);
+        model
+            .try_set_solution(Some(&known), None, None, None)
+            .map_err(|error| format!("the start was refused: {error:?}"))?;
+        let solved = model.try_solve().map_err(|error| format!("{error:?}"))?;
+        let bound = solved
+            .double_info_value(c"mip_dual_bound")
+            .map_err(|error| format!("no bound: {error:?}"))?;
+        let values = solved.get_solution().columns().to_vec();
+        if values.len() != self.columns {
+            return Err("the solver found nothing within its limits".to_string());
+        }
+        Ok(Solution { values, bound })
+    }
+}
+
+impl Solution {
+    /// The value of a variable.
+    pub fn value(&self, column: Column) -> f64 {
+        self.values[column.position]
+    }
+
+    /// Whether a variable is 1.
+    pub fn is_set(&self, column: Column) -> bool {
+        self.value(column) > 0.5
+    }
+}

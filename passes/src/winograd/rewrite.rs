@@ -1,0 +1,142 @@
+//! A convolution as four nests: transforms of both reads, a batched matrix product, and the inverse transform.
+//!
+//! The tensors between them hold the whole batch: for the second convolution of `models/alexnet-owt.ir` at batch 128, 103 MB
+//! of tiles and 308 MB of products. Kernels over a part of the batch would need values that are parts of others in the
+//! arena, which programs do not have.
+
+use super::parts::{Parts, Side};
+use super::recognise::Convolution;
+use super::{Form, Tiling};
+use crate::layout::drop_unused_operands;
+use ir::DType;
+use ir::layout::Layout;
+use ir::nest::{Loop, Nest, Source};
+use ir::plan::{Mode, Place, Role};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+
+/// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Products of the transforms times groups.
+    pub batch: usize,
+    /// Places of the image's side.
+    pub rows: usize,
+    /// Those of the kernel's side.
+    pub columns: usize,
+    /// Terms of a sum.
+    pub depth: usize,
+}
+
+impl Product {
+    /// The product that a form of this convolution makes.
+    pub fn new(nest: &Nest, conv: &Convolution, form: &Form) -> Product {
+        let extents = nest.extents();
+        let points = |loops: &[Loop]| loops.iter().map(|l| extents[l.0]).product::<usize>();
+        let tiles = |count: fn(&Tiling) -> usize| form.tilings.iter().map(count).product::<usize>();
+        Product {
+            batch: points(&conv.batch) * tiles(|t| t.outputs + t.taps - 1),
+            rows: points(&conv.image_only) * tiles(|t| t.output_tiles),
+            columns: points(&conv.kernel_only),
+            depth: points(&conv.shared) * tiles(|t| t.tap_tiles),
+        }
+    }
+}
+
+/// Replaces a kernel by the nests of a form. Returns the four kernels in order; values are added to the program.
+pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> Vec<KernelCall> {
+    // Tiles of the result would come between the lanes of the image's side.
+    let side = match form.tilings.iter().all(|tiling| tiling.output_tiles == 1) {
+        true => side_of_panels(program, call, conv),
+        false => Side::Kernel,
+    };
+    let parts = Parts::new(&call.nest, conv, form, side);
+    let (image, kernel, result) = parts.tensors();
+    let label = &call.label;
+    let operand = |read: usize| match call.nest.reads[read].source {
+        Source::Operand(i) => call.operands[i],
+        Source::Stage(_) => unreachable!("Program::verify rejects kernels that read stages"),
+    };
+    let (from_image, from_kernel) = (operand(conv.image), operand(conv.kernel));
+    let constant = program.mode == Mode::Infer
+        && matches!(
+            program.value(program.owner(from_kernel)).role,
+            Role::Parameter { .. }
+        );
+    let device = program.device_of(call);
+    let mut add = |name, extents| add(program, name, extents, device);
+    let tiles = add(format!("{label}.tiles"), image.extents());
+    let taps = add(format!("{label}.taps"), kernel.extents());
+    let products = add(format!("{label}.products"), result.extents());
+    let kernel_call = |label: String, nest, operands, result, prepare| KernelCall {
+        label,
+        nest,
+        operands,
+        results: vec![result],
+        prepare,
+    };
+    let mut finish = KernelCall {
+        nest: parts.finish(&result, call.operands.len()),
+        operands: call.operands.iter().copied().chain([products]).collect(),
+        ..call.clone()
+    };
+    drop_unused_operands(&mut finish);
+    vec![
+        kernel_call(
+            format!("taps of {label}"),
+            parts.taps(&kernel),
+            vec![from_kernel],
+            taps,
+            constant,
+        ),
+        kernel_call(
+            format!("tiles of {label}"),
+            parts.tiles(&image),
+            vec![from_image],
+            tiles,
+            false,
+        ),
+        kernel_call(
+            format!("products of {label}"),
+            parts.product(&image, &kernel, &result),
+            vec![tiles, taps],
+            products,
+            false,
+        ),
+        finish,
+    ]
+}
+
+fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceIx) -> ValueId {
+    program.values.push(Value {
+        name,
+        dtype: DType::F32,
+        layout: Layout::row_major(extents.len()),
+        extents,
+        role: Role::Temporary,
+        alias: None,
+        place: Place::Own,
+        device,
+        part: None,
+    });
+    ValueId(program.values.len() - 1)
+}
+
+/// Whose places lie next to each other in the product's result: those next to each other in the nest's own, as far as
+/// layouts are known. Images are kept channels last.
+fn side_of_panels(program: &Program, call: &KernelCall, conv: &Convolution) -> Side {
+    let output = &call.nest.outputs[0];
+    let result = program.value(call.results[0]);
+    let order = match result.role {
+        Role::Temporary if result.alias.is_none() => Layout::channels_last(output.extents.len()).order,
+        _ => (0..output.extents.len()).collect(),
+    };
+    let step = |loops: &[Loop]| {
+        let last = loops.last()?;
+        let mut inner = order.iter().rev();
+        inner.position(|&d| output.index[d].coefficient(*last) != 0)
+    };
+    match (step(&conv.image_only), step(&conv.kernel_only)) {
+        (Some(image), Some(kernel)) if image < kernel => Side::Image,
+        _ => Side::Kernel,
+    }
+}

@@ -1,0 +1,204 @@
+//! The integer program against exact answers, and what a selection must keep.
+
+use passes::eqsat::extract::{
+    ExtractError, Kernel, Member, Need, Problem, Selection, ValueIx, greedy, integer,
+};
+use passes::solver::Limits;
+use proptest::prelude::*;
+
+const LIMITS: Limits = Limits {
+    seconds: 20.0,
+    gap: 1e-5,
+};
+
+fn values(positions: &[usize]) -> Vec<ValueIx> {
+    positions.iter().map(|&v| ValueIx(v)).collect()
+}
+
+/// A member that takes each value it needs from memory, or from the members named beside it.
+fn member(needs: &[(usize, &[usize])], makes: &[usize], compute: f64) -> Member {
+    let need = |&(value, inside): &(usize, &[usize])| Need {
+        value: ValueIx(value),
+        inside: inside.to_vec(),
+    };
+    Member {
+        makes: values(makes),
+        is_stored: true,
+        needs: needs.iter().map(need).collect(),
+        compute,
+    }
+}
+
+/// A kernel without guests.
+fn kernel(needs: &[usize], makes: &[usize], compute: f64) -> Kernel {
+    let needs: Vec<(usize, &[usize])> = needs.iter().map(|&v| (v, &[][..])).collect();
+    Kernel {
+        members: vec![member(&needs, makes, compute)],
+        launch: 0.0,
+    }
+}
+
+/// Value 0 is given; values cost no traffic.
+fn problem(count: usize, wanted: &[usize], kernels: Vec<Kernel>) -> Problem {
+    Problem {
+        traffic: vec![0.0; count],
+        given: [ValueIx(0)].into(),
+        wanted: values(wanted).into_iter().collect(),
+        kernels,
+        outputs: 6,
+        impossible: vec![],
+    }
+}
+
+fn select(problem: &Problem) -> Result<Selection, ExtractError> {
+    integer::Search::default().select(problem, &LIMITS)
+}
+
+fn seconds(problem: &Problem) -> f64 {
+    let selection = select(problem).unwrap();
+    assert_eq!(problem.verify(&selection), Ok(()));
+    assert!(selection.bound <= selection.seconds * (1.0 + 1e-6) + 1e-12);
+    selection.seconds
+}
+
+#[test]
+fn what_many_need_is_paid_for_once() {
+    // 1 costs 5 and serves both 2 and 3; each could be made alone for 4.
+    let shared = vec![
+        kernel(&[0], &[1], 5.0),
+        kernel(&[1], &[2], 1.0),
+        kernel(&[1], &[3], 1.0),
+        kernel(&[0], &[2], 4.0),
+        kernel(&[0], &[3], 4.0),
+    ];
+    let shared = problem(4, &[2, 3], shared);
+    assert!((seconds(&shared) - 7.0).abs() < 1e-9);
+    let greedy = greedy::select(&shared).unwrap();
+    assert!(
+        (greedy.seconds - 8.0).abs() < 1e-9,
+        "a tree's cost sees no sharing"
+    );
+}
+
+#[test]
+fn kernels_that_wait_for_each_other_are_not_chosen() {
+    // 1 and 2 make each other for nothing; one must come from what is there.
+    let circle = vec![
+        kernel(&[2], &[1], 0.0),
+        kernel(&[1], &[2], 0.0),
+        kernel(&[0], &[1], 3.0),
+        kernel(&[0], &[2], 2.0),
+    ];
+    assert!((seconds(&problem(3, &[1, 2], circle)) - 2.0).abs() < 1e-9);
+}
+
+/// A host makes 1 of 0; its guest makes 2 of 1. Both could also run alone.
+fn pair() -> Problem {
+    let fused = Kernel {
+        members: vec![member(&[(0, &[])], &[1], 1.0), member(&[(1, &[0])], &[2], 0.5)],
+        launch: 0.25,
+    };
+    let mut alone = kernel(&[1], &[2], 0.5);
+    alone.launch = 0.25;
+    let mut problem = problem(3, &[2], vec![fused, alone]);
+    problem.traffic = vec![1.0, 4.0, 0.5];
+    problem
+}
+
+#[test]
+fn a_value_taken_from_registers_costs_no_traffic() {
+    assert!((seconds(&pair()) - (1.5 + 0.25)).abs() < 1e-9);
+    let mut both = pair();
+    both.wanted.insert(ValueIx(1));
+    assert!(
+        (seconds(&both) - (1.0 + 4.0 + 0.5 + 0.25)).abs() < 1e-9,
+        "what is stored is paid for once"
+    );
+}
+
+#[test]
+fn members_that_do_not_fit_together_are_kept_apart() {
+    let mut apart = pair();
+    apart.impossible.push((0, [0, 1].into()));
+    let expected = (1.0f64 + 4.0) + 0.25 + (4.0 + 0.5) + 0.25;
+    let found = seconds(&apart);
+    assert!((found - expected).abs() < 1e-9, "{found}");
+}
+
+#[test]
+fn a_kernel_stores_no_more_than_its_pointers_allow() {
+    let mut narrow = pair();
+    narrow.wanted.insert(ValueIx(1));
+    narrow.outputs = 1;
+    let expected = (1.0f64 + 4.0) + 0.25 + (4.0 + 0.5) + 0.25;
+    assert!((seconds(&narrow) - expected).abs() < 1e-9);
+}
+
+#[test]
+fn a_value_that_nothing_makes_is_named() {
+    let error = select(&problem(3, &[2], vec![kernel(&[0], &[1], 1.0)])).unwrap_err();
+    assert_eq!(error.to_string(), "no kernel makes value 2, which is wanted");
+}
+
+/// The least cost of a chain in which each value can be made on one of two devices and moved between them: value `2i + d`
+/// is step `i` on device `d`.
+fn chain_by_dynamic_program(work: &[[f64; 2]], moves: &[[f64; 2]]) -> f64 {
+    let mut best = [0.0, f64::INFINITY];
+    for (work, moves) in work.iter().zip(moves) {
+        let before = [best[0].min(best[1] + moves[1]), best[1].min(best[0] + moves[0])];
+        best = [before[0] + work[0], before[1] + work[1]];
+    }
+    best[0].min(best[1])
+}
+
+fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> Problem {
+    let end = 2 * work.len() + 2;
+    let mut kernels = vec![];
+    for (i, (work, moves)) in work.iter().zip(moves).enumerate() {
+        let at = |step: usize, device: usize| 2 * step + device;
+        for device in [0, 1] {
+            kernels.push(kernel(&[at(i, device)], &[at(i + 1, device)], work[device]));
+            kernels.push(kernel(&[at(i, device)], &[at(i, 1 - device)], moves[device]));
+        }
+    }
+    kernels.push(kernel(&[end - 2], &[end], 0.0));
+    kernels.push(kernel(&[end - 1], &[end], 0.0));
+    problem(end + 1, &[end], kernels)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn on_chains_over_two_devices_it_is_the_dynamic_program(
+        steps in proptest::collection::vec(((0.1f64..9.0, 0.1f64..9.0), (0.1f64..4.0, 0.1f64..4.0)), 1..9)
+    ) {
+        let work: Vec<[f64; 2]> = steps.iter().map(|s| [s.0.0, s.0.1]).collect();
+        let moves: Vec<[f64; 2]> = steps.iter().map(|s| [s.1.0, s.1.1]).collect();
+        let exact = chain_by_dynamic_program(&work, &moves);
+        let found = seconds(&chain(&work, &moves));
+        prop_assert!((found - exact).abs() <= 1e-5 * exact, "{found} instead of {exact}");
+    }
+
+    #[test]
+    fn no_selection_is_dearer_than_the_greedy_one_or_below_its_bound(
+        shape in proptest::collection::vec((0usize..6, 0usize..6, 1usize..7, 0.0f64..5.0, 1usize..7, 0.0f64..1.0), 4..12)
+    ) {
+        let mut kernels: Vec<Kernel> = shape
+            .iter()
+            .map(|&(a, b, to, compute, guest, little)| Kernel {
+                members: vec![
+                    member(&[(a, &[]), (b, &[])], &[to], compute),
+                    member(&[(to, &[0]), (b, &[])], &[guest], little),
+                ],
+                launch: 0.1,
+            })
+            .collect();
+        kernels.extend((1..7).map(|v| kernel(&[0], &[v], 6.0)));
+        let mut problem = problem(7, &[5, 6], kernels);
+        problem.traffic = vec![0.3, 1.0, 0.5, 2.0, 0.1, 0.7, 0.2];
+        let greedy = greedy::select(&problem).unwrap();
+        prop_assert_eq!(problem.verify(&greedy), Ok(()));
+        prop_assert!(seconds(&problem) <= greedy.seconds * (1.0 + 1e-6));
+    }
+}

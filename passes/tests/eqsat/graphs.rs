@@ -1,0 +1,125 @@
+//! Whole graphs: the round trip without rules, and programs found by search against the graph itself.
+
+use crate::common::{assert_all_close, given, run};
+use ir::Graph;
+use ir::plan::Mode;
+use ir::profile::{Precision, Profile};
+use passes::cost::Costs;
+use passes::eqsat::{Limits, build, search};
+use passes::lower::lower;
+use passes::{Optimizer, simplify, training};
+
+fn profile() -> Profile {
+    Profile::shipped("cpu2").expect("this profile ships")
+}
+
+fn costs(profile: &Profile) -> Costs<'_> {
+    Costs {
+        profile,
+        precision: Precision::F32,
+        times: None,
+    }
+}
+
+const OPTIMIZER: Optimizer = Optimizer {
+    momentum: 0.9,
+    weight_decay: 0.0005,
+    bias_lr_factor: 1.0,
+    bias_weight_decay: 0.0,
+    dropout: true,
+};
+
+fn model(name: &str) -> Graph {
+    let path = format!("{}/../models/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    ir::text::parse(&text, name).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn training_step(name: &str, batch: usize) -> Graph {
+    let bound = model(name).bind(batch).unwrap();
+    simplify::simplify(&training::training(&bound, &OPTIMIZER).unwrap()).unwrap()
+}
+
+#[test]
+fn without_rules_a_graph_comes_back() {
+    for name in ["alexnet.ir", "alexnet-owt.ir", "alexnet-cifar.ir"] {
+        for graph in [
+            simplify::simplify(&training::inference(&model(name).bind(2).unwrap()).unwrap()).unwrap(),
+            training_step(name, 2),
+        ] {
+            let again = build::from_graph(&graph).to_graph(&graph).unwrap();
+            let sorted = |graph: &Graph| {
+                let text = ir::text::print(graph);
+                let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+                let mut lines: Vec<String> =
+                    text.lines().map(words).filter(|line| !line.is_empty()).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(&again), sorted(&graph), "{name}");
+        }
+    }
+}
+
+const SMALL: &str = "\
+x = input() shape=[N, 3, 12, 12]
+w1 = parameter() shape=[8, 3, 3, 3] init=normal std=0.3
+b1 = parameter() shape=[8] init=normal std=0.3
+c1 = conv2d(x, w1) pad=1
+s1 = bias(c1, b1)
+r1 = relu(s1)
+l1 = lrn(r1)
+p1 = max_pool(l1) kernel=3 stride=2
+w2 = parameter() shape=[6, 4, 3, 3] init=normal std=0.3
+b2 = parameter() shape=[6] init=normal std=0.3
+c2 = conv2d(p1, w2) pad=1 groups=2
+s2 = bias(c2, b2)
+r2 = relu(s2)
+p2 = max_pool(r2) kernel=3 stride=2
+f = reshape(p2) shape=[N, 24]
+d = dropout(f) rate=0.5
+w3 = parameter() shape=[5, 24] init=normal std=0.3
+y = fully_connected(d, w3)
+output y = y
+";
+
+#[test]
+fn a_found_program_means_what_the_graph_means() {
+    let graph = ir::text::parse(SMALL, "small.ir").unwrap_or_else(|errors| panic!("{errors:?}"));
+    let bound = graph.bind(3).unwrap();
+    for (mode, graph) in [
+        (Mode::Infer, training::inference(&bound).unwrap()),
+        (Mode::Gradients, training::gradients(&bound, true).unwrap()),
+        (Mode::Train, training::training(&bound, &OPTIMIZER).unwrap()),
+    ] {
+        let graph = simplify::simplify(&graph).unwrap();
+        let plain = lower(&graph, mode, 3).unwrap();
+        let (found, report) = search(&graph, mode, 3, &costs(&profile()), &Limits::default()).unwrap();
+        assert_eq!(found.verify(), Ok(()));
+        assert_eq!(passes::schedule::verify(&found), Ok(()));
+        assert_eq!(report.fallback, None);
+        assert!(report.bound <= report.seconds, "{report:?}");
+        assert!(found.kernels.len() < plain.kernels.len());
+        for seed in 0..3 {
+            let inputs = given(&plain, 5, seed);
+            assert_all_close(&run(&found, &inputs), &run(&plain, &inputs), &format!("{mode:?}"));
+        }
+    }
+}
+
+#[test]
+fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
+    let graph = training_step("alexnet.ir", 128);
+    let start = std::time::Instant::now();
+    let (found, report) = search(&graph, Mode::Train, 128, &costs(&profile()), &Limits::default()).unwrap();
+    let took = start.elapsed().as_secs_f64();
+    println!("{took:.1} s: {} kernels, {report:?}", found.kernels.len());
+    assert_eq!(report.fallback, None);
+    assert!(report.gap <= 0.01, "{}", report.gap);
+    assert!(
+        report
+            .phases
+            .iter()
+            .all(|phase| !phase.stopped.starts_with("limit"))
+    );
+}

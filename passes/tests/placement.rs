@@ -1,0 +1,161 @@
+//! Where a search places the training step of 2012 on two GTX 580, against what is known from the literature.
+
+use ir::plan::Mode;
+use ir::profile::{Precision, Profile};
+use ir::program::Program;
+use passes::cost::{Costs, makespan};
+use passes::partition::partition;
+use passes::partition::search::{Found, search};
+use passes::solver::Limits;
+use passes::{Options, Splits, Stage};
+use std::collections::BTreeSet;
+
+const LIMITS: Limits = Limits {
+    seconds: 100.0,
+    gap: 2e-3,
+};
+
+/// The kernels of the training step at batch 128, not placed.
+fn training_step() -> Program {
+    let path = format!("{}/../models/alexnet.ir", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("the model is there");
+    let graph = ir::text::parse(&text, "alexnet.ir").expect("the model parses");
+    let options = Options {
+        mode: Mode::Train,
+        batch: 128,
+        ..Options::default()
+    };
+    let mut scheduled = None;
+    let mut observe = |pass: &str, stage: Stage| {
+        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+            scheduled = Some(program.clone());
+        }
+    };
+    passes::compile(&graph, &options, &mut observe).expect("the model compiles");
+    scheduled.expect("programs are scheduled")
+}
+
+fn place(program: &Program, profile: &str, splits: Splits) -> Found {
+    let profile = Profile::shipped(profile).expect("this profile ships");
+    let costs = Costs {
+        profile: &profile,
+        precision: Precision::F32,
+        times: None,
+    };
+    let begun = std::time::Instant::now();
+    let found = search(program, &[1, 1], &[costs; 2], splits, LIMITS);
+    let placed = partition(program, &found.strategy).expect("what is found can be placed");
+    println!(
+        "{splits:?}: {:.1} ms, bound {:.1} ms, simulated {:.1} ms, {:.1} s",
+        found.seconds * 1e3,
+        found.bound * 1e3,
+        makespan(&placed, &[costs; 2]).us / 1e3,
+        begun.elapsed().as_secs_f64()
+    );
+    for (call, placement) in program.kernels.iter().zip(&found.strategy.kernels) {
+        println!("  {}: {}", call.label, placement.describe(program, call));
+    }
+    assert_eq!(found.fallback, None);
+    assert!(found.gap() <= 0.01, "{}", found.gap());
+    found
+}
+
+/// Where the kernel that begins with a node runs.
+fn place_of(program: &Program, found: &Found, node: &str) -> String {
+    let k = program
+        .kernels
+        .iter()
+        .position(|call| call.label.split('+').next() == Some(node));
+    let k = k.unwrap_or_else(|| panic!("no kernel begins with {node}"));
+    found.strategy.kernels[k].describe(program, &program.kernels[k])
+}
+
+/// What Krizhevsky, Sutskever and Hinton did by hand: conv2, conv4 and conv5 read what their own device made; conv3 and the
+/// fully connected layers read from both.
+#[test]
+fn without_the_batch_the_towers_of_2012_are_found() {
+    let program = training_step();
+    let found = place(&program, "gtx580", Splits::WithoutBatch);
+    for (conv, made) in [
+        ("conv2", "relu2"),
+        ("conv3", "relu3"),
+        ("conv4", "relu4"),
+        ("conv5", "relu5"),
+    ] {
+        assert_eq!(
+            place_of(&program, &found, conv),
+            format!("split along dimension 1 of {made}")
+        );
+    }
+    let exchanged = exchanged(&program, &found);
+    for inside in [
+        "relu3",
+        "relu4",
+        "relu5",
+        "relu4.grad",
+        "relu5.grad",
+        "conv4.weight.next",
+        "conv5.weight.next",
+    ] {
+        assert!(
+            !exchanged.contains(inside),
+            "{inside} is exchanged: {exchanged:?}"
+        );
+    }
+    let read = |value: &str| exchanged.contains(value);
+    assert!(
+        read("norm2") || read("pool2"),
+        "conv3 reads from both devices: {exchanged:?}"
+    );
+    assert!(
+        read("drop6") || read("relu6"),
+        "fc7 reads from both devices: {exchanged:?}"
+    );
+}
+
+/// Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014: the batch is split in convolutions,
+/// whose weights are few, and neurons in fully connected layers, whose weights are many.
+#[test]
+fn with_the_batch_the_hybrid_of_2014_is_found() {
+    let program = training_step();
+    let found = place(&program, "gtx580", Splits::All);
+    for (conv, made) in [
+        ("conv1", "relu1"),
+        ("conv2", "relu2"),
+        ("conv3", "relu3"),
+        ("conv4", "relu4"),
+        ("conv5", "relu5"),
+    ] {
+        assert_eq!(
+            place_of(&program, &found, conv),
+            format!("split along dimension 0 of {made}")
+        );
+    }
+    let exchanged = exchanged(&program, &found);
+    for weight in ["fc6.weight.next", "fc7.weight.next"] {
+        assert!(
+            !exchanged.contains(weight),
+            "{weight} is exchanged: {exchanged:?}"
+        );
+    }
+    for layer in ["fc6", "fc7"] {
+        let place = place_of(&program, &found, layer);
+        assert!(place.contains("split along dimension 1"), "{layer} is {place}");
+    }
+}
+
+/// The nodes whose values cross between devices.
+fn exchanged(program: &Program, found: &Found) -> BTreeSet<String> {
+    let placed = partition(program, &found.strategy).expect("what is found can be placed");
+    let transfers = placed.kernels.iter().filter(|call| placed.is_transfer(call));
+    let names = transfers.map(|call| {
+        placed
+            .value(call.operands[0])
+            .name
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    });
+    names.collect()
+}

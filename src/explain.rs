@@ -1,0 +1,386 @@
+//! `alexc explain`: what was fused and placed, why, and what else it could have been.
+
+use crate::compile::{Model, Request, options};
+use crate::costs;
+use crate::model_args::{ModelArgs, colour};
+use ir::plan::Mode;
+use ir::program::{KernelCall, Program};
+use passes::Stage;
+use passes::cost::{Candidate, Costs, makespan};
+use passes::eqsat::report::{Chosen, Report};
+use passes::partition::search::Found;
+use runtime::Error;
+use runtime::cli::OutputArgs;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// What a compilation chose.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    model: String,
+    mode: &'static str,
+    batch: usize,
+    /// The profile of each device.
+    devices: Vec<String>,
+    /// Milliseconds of a step: the queues of the devices, simulated.
+    predicted_ms: f64,
+    /// Which kernels were chosen among which; absent at lower levels of optimisation.
+    kernels: Option<Report>,
+    /// Where they run; absent on one device.
+    places: Option<Places>,
+    /// The kernels of the program in the order they run.
+    program: Vec<Row>,
+}
+
+/// Where kernels run.
+#[derive(Debug, Serialize)]
+struct Places {
+    /// Milliseconds of the busier device.
+    ms: f64,
+    /// No placement has a busier device, or a critical path, of fewer milliseconds.
+    bound_ms: f64,
+    gap: f64,
+    fallback: Option<String>,
+    kernels: Vec<Place>,
+}
+
+#[derive(Debug, Serialize)]
+struct Place {
+    label: String,
+    place: String,
+    alternatives: Vec<OtherPlace>,
+}
+
+/// A place that was not taken.
+#[derive(Debug, Serialize)]
+struct OtherPlace {
+    place: String,
+    /// Milliseconds of work on each device.
+    ms: Vec<f64>,
+    /// Milliseconds that the busier device would have more to do.
+    more_ms: f64,
+}
+
+/// A kernel or transfer.
+#[derive(Debug, Serialize)]
+struct Row {
+    device: usize,
+    label: String,
+    algorithm: &'static str,
+    /// How its first result lies in memory: dimensions, the outermost first.
+    layout: String,
+    predicted_ms: f64,
+    bound: &'static str,
+}
+
+/// Explains what a model is compiled to.
+pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: OutputArgs) -> Result<(), Error> {
+    let recipe = model.recipe()?;
+    let usual = match mode {
+        Mode::Train => recipe.train.batch,
+        Mode::Infer | Mode::Gradients => 1,
+    };
+    let request = Request {
+        modes: vec![mode],
+        batch: model.batch().unwrap_or(usual),
+        recipe,
+        dropout: false,
+        opt_level: model.opt_level,
+        targets: model.targets(None)?,
+        splits: model.splits(),
+        with_cases: false,
+        emit: vec![],
+    };
+    let graph = Model::read(&model.model, colour())?.graph;
+    let profiles = model.costs.choose(&model.devices.parse()?, &request.targets)?;
+    let costs = costs::of_devices(&profiles, &request.targets);
+    let options = options(&request, mode, Some(&costs));
+    let (mut kernels, mut places) = (None, None);
+    let program = passes::compile(&graph, &options, &mut |_, stage| match stage {
+        Stage::Kernels(report) => kernels = Some(report.clone()),
+        Stage::Places(found, program) => places = Some(Places::new(found, program)),
+        Stage::Graph(_) | Stage::Program(_) => {}
+    });
+    let program = program.map_err(|error| Error::input(error.to_string()))?;
+    let rows = program.kernels.iter().filter(|call| !call.prepare);
+    let explanation = Explanation {
+        model: program.model.clone(),
+        mode: mode_name(mode),
+        batch: program.batch,
+        devices: profiles
+            .iter()
+            .map(|device| device.profile.name.clone())
+            .collect(),
+        predicted_ms: makespan(&program, &costs).us / 1e3,
+        kernels,
+        places,
+        program: rows.map(|call| Row::new(&program, call, &costs)).collect(),
+    };
+    match node {
+        None => output.print(&explanation, || explanation.text()),
+        Some(node) => {
+            let found = explanation.node(node)?;
+            output.print(&found, || found.text())
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Infer => "infer",
+        Mode::Gradients => "gradients",
+        Mode::Train => "train",
+    }
+}
+
+impl Places {
+    fn new(found: &Found, program: &Program) -> Places {
+        let placed = program.kernels.iter().zip(&found.strategy.kernels);
+        let kernels = placed
+            .zip(&found.alternatives)
+            .map(|((call, placement), alternatives)| Place {
+                label: call.label.clone(),
+                place: placement.describe(program, call),
+                alternatives: alternatives
+                    .iter()
+                    .filter(|other| other.placement != *placement)
+                    .map(|other| OtherPlace {
+                        place: other.placement.describe(program, call),
+                        ms: other.seconds.iter().map(|s| s * 1e3).collect(),
+                        more_ms: (other.busiest - found.seconds) * 1e3,
+                    })
+                    .collect(),
+            });
+        Places {
+            ms: found.seconds * 1e3,
+            bound_ms: found.bound * 1e3,
+            gap: found.gap(),
+            fallback: found.fallback.clone(),
+            kernels: kernels.collect(),
+        }
+    }
+}
+
+impl Row {
+    fn new(program: &Program, call: &KernelCall, costs: &[Costs]) -> Row {
+        let device = program.device_of(call);
+        let candidate = Candidate::of(program, call);
+        let own = &costs[device.0];
+        let (algorithm, cost) = match program.is_transfer(call) {
+            true => {
+                let from = program.value(call.operands[0]).device;
+                (
+                    "transfer",
+                    own.transfer(candidate.operands[0].bytes(), &costs[from.0]),
+                )
+            }
+            false => (algorithm(call), own.kernel(&candidate)),
+        };
+        Row {
+            device: device.0,
+            label: call.label.clone(),
+            algorithm,
+            layout: layout(program, call),
+            predicted_ms: cost.us() / 1e3,
+            bound: cost.bound().name(),
+        }
+    }
+}
+
+/// The shape of a kernel's computation.
+fn algorithm(call: &KernelCall) -> &'static str {
+    use ir::nest::Combine;
+    match (call.nest.contraction(), call.nest.combine) {
+        (Some(_), _) => "implicit product",
+        (None, Combine::None) => "map",
+        (None, _) => "reduction",
+    }
+}
+
+/// The dimensions of the first result, the outermost in memory first: letters for images and filters, else numbers.
+fn layout(program: &Program, call: &KernelCall) -> String {
+    let Some(&first) = call.results.first() else {
+        return String::new();
+    };
+    let order = &program.value(first).layout.order;
+    let name = |&d: &usize| match order.len() {
+        4 => ["n", "c", "h", "w"][d].to_string(),
+        _ => d.to_string(),
+    };
+    order.iter().map(name).collect()
+}
+
+impl Explanation {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}, {}, batch {}, on {}: predicted {:.3} ms a step\n",
+            self.model,
+            self.mode,
+            self.batch,
+            self.devices.join(" and "),
+            self.predicted_ms
+        );
+        if let Some(report) = &self.kernels {
+            text += &kernels(report);
+        }
+        if let Some(places) = &self.places {
+            _ = writeln!(
+                text,
+                "places: the busier device works {:.3} ms, no placement less than {:.3} ms (gap {:.2} %)",
+                places.ms,
+                places.bound_ms,
+                places.gap * 1e2
+            );
+            if let Some(reason) = &places.fallback {
+                _ = writeln!(text, "  chosen greedily: {reason}");
+            }
+        }
+        text += "\ndevice          ms  bound    algorithm         layout  kernel\n";
+        for row in &self.program {
+            _ = writeln!(
+                text,
+                "{:>6}  {:>10.3}  {:8} {:17} {:7} {}",
+                row.device, row.predicted_ms, row.bound, row.algorithm, row.layout, row.label
+            );
+        }
+        if let Some(places) = &self.places {
+            text += "\nplaces of the kernels, before they are split\n";
+            for place in &places.kernels {
+                _ = writeln!(text, "  {}: {}", place.label, place.place);
+            }
+        }
+        text
+    }
+
+    fn node(&self, name: &str) -> Result<NodeExplanation, Error> {
+        let report = self.kernels.as_ref().ok_or_else(|| {
+            Error::input("--node: nothing was searched at this level; leave out --opt-level, or give it 2")
+        })?;
+        let computes = |chosen: &&Chosen| chosen.members.iter().any(|member| member.node == name);
+        let kernels: Vec<Chosen> = report.chosen.iter().filter(computes).cloned().collect();
+        if kernels.is_empty() {
+            let mut known: Vec<&str> = report
+                .chosen
+                .iter()
+                .flat_map(|chosen| chosen.members.iter().map(|member| &member.node[..]))
+                .collect();
+            known.sort_unstable();
+            known.dedup();
+            return Err(Error::input(format!(
+                "--node {name}: no kernel computes a node of this name; expected one of {}",
+                known.join(", ")
+            )));
+        }
+        let is_its = |place: &&Place| kernels.iter().any(|chosen| chosen.label == place.label);
+        let places = self
+            .places
+            .iter()
+            .flat_map(|places| &places.kernels)
+            .filter(is_its);
+        let places = places.map(|place| Place {
+            label: place.label.clone(),
+            place: place.place.clone(),
+            alternatives: place
+                .alternatives
+                .iter()
+                .map(|other| OtherPlace {
+                    place: other.place.clone(),
+                    ms: other.ms.clone(),
+                    more_ms: other.more_ms,
+                })
+                .collect(),
+        });
+        Ok(NodeExplanation {
+            node: name.to_string(),
+            places: places.collect(),
+            kernels,
+        })
+    }
+}
+
+/// What was found of kernels.
+fn kernels(report: &Report) -> String {
+    let mut text = format!(
+        "kernels: {} chosen of {} that could run, {:.3} ms one after the other, no choice less than {:.3} ms (gap {:.2} %)\n",
+        report.chosen.len(),
+        report.kernels,
+        report.seconds * 1e3,
+        report.bound * 1e3,
+        report.gap * 1e2
+    );
+    if let Some(reason) = &report.fallback {
+        _ = writeln!(text, "  chosen greedily: {reason}");
+    }
+    for phase in &report.phases {
+        _ = writeln!(
+            text,
+            "  {}: {} e-nodes in {} classes after {} rounds, {:.3} s, {}",
+            phase.name, phase.nodes, phase.classes, phase.rounds, phase.seconds, phase.stopped
+        );
+        for (rule, count) in &phase.applied {
+            _ = writeln!(text, "    {count:4} x {rule}");
+        }
+    }
+    _ = writeln!(
+        text,
+        "  extraction: {} variables, {} programs solved, {} circles cut, {:.3} s",
+        report.effort.variables, report.effort.rounds, report.effort.cuts, report.extraction_seconds
+    );
+    text
+}
+
+/// Why a node is computed as it is.
+#[derive(Debug, Serialize)]
+struct NodeExplanation {
+    node: String,
+    kernels: Vec<Chosen>,
+    places: Vec<Place>,
+}
+
+impl NodeExplanation {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for chosen in &self.kernels {
+            _ = writeln!(
+                text,
+                "{}: {:.3} ms by {}, built around {}",
+                chosen.label,
+                chosen.seconds * 1e3,
+                chosen.bound,
+                chosen.members[0].node
+            );
+            for member in &chosen.members {
+                let made = member
+                    .made_by
+                    .map_or(String::new(), |rule| format!(", made by the rule: {rule}"));
+                match member.fused_by {
+                    Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", member.node),
+                    None => _ = writeln!(text, "  {}{made}", member.node),
+                }
+                if member.node == self.node {
+                    for other in &member.alternatives {
+                        let place = match other.host == member.node {
+                            true => "in a kernel of its own".to_string(),
+                            false => format!("in the kernel of {}", other.host),
+                        };
+                        _ = writeln!(text, "    {place}: {:+.3} ms", other.more * 1e3);
+                    }
+                }
+            }
+        }
+        for place in &self.places {
+            _ = writeln!(text, "{}: {}", place.label, place.place);
+            for other in &place.alternatives {
+                let ms: Vec<String> = other.ms.iter().map(|ms| format!("{ms:.3}")).collect();
+                _ = writeln!(
+                    text,
+                    "    {}: {} ms of work, the busier device {:+.3} ms",
+                    other.place,
+                    ms.join(" and "),
+                    other.more_ms
+                );
+            }
+        }
+        text
+    }
+}
