@@ -124,17 +124,18 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
 #[test]
 fn what_one_device_has_no_memory_for_two_such_train() {
     let place = Place::with_images();
+    let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
+    profile.name = "small".to_string();
+    profile.memory.caches.clear();
+    place.write("small.toml", profile.to_toml());
     let plan = place
-        .succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile gtx580 --emit plan");
+        .succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile small.toml --emit plan");
     let plan: ir::plan::Plan = serde_json::from_str(&plan).unwrap();
     let own = plan
         .buffers
         .iter()
         .filter(|buffer| buffer.place == ir::plan::Place::Own);
     let need = plan.arena_bytes[0] + own.map(|buffer| buffer.bytes).sum::<u64>();
-    let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
-    profile.name = "small".to_string();
-    profile.memory.caches.clear();
     profile.memory.capacity_gb = 0.9 * need as f64 / 1e9;
     place.write("small.toml", profile.to_toml());
     let arguments = "train tiny.ir --data data --steps 2 --batch 24 --profile small.toml --devices";
