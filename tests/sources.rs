@@ -216,6 +216,10 @@ const WHY_LONG: &[(&str, &str)] = &[
         "one integer program: what it is stated of, its rows, and what its answer means",
     ),
     (
+        "passes/tests/programs.rs",
+        "random nets, and every way in which a program of one is made, each held to the same reference",
+    ),
+    (
         "passes/tests/compose.rs",
         "every producer with every consumer: two tables and one check",
     ),
