@@ -1,6 +1,6 @@
 //! `alexc explain`: what was fused and placed, why, and what else it could have been.
 
-use crate::compile::{Model, Request, options};
+use crate::compile::{Model, options};
 use crate::costs;
 use crate::model_args::{ModelArgs, colour};
 use ir::plan::Mode;
@@ -75,22 +75,7 @@ struct Row {
 
 /// Explains what a model is compiled to.
 pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: OutputArgs) -> Result<(), Error> {
-    let recipe = model.recipe()?;
-    let usual = match mode {
-        Mode::Train => recipe.train.batch,
-        Mode::Infer | Mode::Gradients => 1,
-    };
-    let request = Request {
-        modes: vec![mode],
-        batch: model.batch().unwrap_or(usual),
-        recipe,
-        dropout: false,
-        opt_level: model.opt_level,
-        targets: model.targets(None)?,
-        splits: model.splits(),
-        with_cases: false,
-        emit: vec![],
-    };
+    let request = model.request_for(mode)?;
     let graph = Model::read(&model.model, colour())?.graph;
     let profiles = model.costs.choose(&model.devices.parse()?, &request.targets)?;
     let costs = costs::of_devices(&profiles, &request.targets);

@@ -90,8 +90,13 @@ impl ModelArgs {
 
     /// Compiles the model for these modes.
     pub fn compile(&self, modes: &[Mode], batch: usize, recipe: Recipe) -> Result<Output, Error> {
-        let request = Request {
-            modes: modes.to_vec(),
+        self.compile_as(&self.request(modes.to_vec(), batch, recipe)?)
+    }
+
+    /// What these flags ask for: no conformance cases, no stages shown.
+    fn request(&self, modes: Vec<Mode>, batch: usize, recipe: Recipe) -> Result<Request, Error> {
+        Ok(Request {
+            modes,
             batch,
             recipe,
             dropout: false,
@@ -100,8 +105,17 @@ impl ModelArgs {
             splits: self.splits(),
             with_cases: false,
             emit: vec![],
+        })
+    }
+
+    /// The same for one mode: training at the recipe's batch, all else at one sample, unless a batch was given.
+    pub fn request_for(&self, mode: Mode) -> Result<Request, Error> {
+        let recipe = self.recipe()?;
+        let usual = match mode {
+            Mode::Train => recipe.train.batch,
+            Mode::Infer | Mode::Gradients => 1,
         };
-        self.compile_as(&request)
+        self.request(vec![mode], self.batch().unwrap_or(usual), recipe)
     }
 
     /// What to generate code for, one target a device: what the devices run; a name stands for those of its kind.

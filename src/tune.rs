@@ -1,6 +1,6 @@
 //! `alexc tune`: times the kernels that a model's program runs here, after each was verified against its reference.
 
-use crate::compile::{Model, Request, options, program_of};
+use crate::compile::{Model, options, program_of};
 use crate::model_args::{ModelArgs, colour};
 use crate::{cases, costs, kernel_times};
 use codegen::Target;
@@ -18,28 +18,12 @@ const ROUNDS: usize = 7;
 
 /// Times the kernels of a model's program, and adds them to the file of times.
 pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), Error> {
-    let recipe = model.recipe()?;
-    let usual = if mode == Mode::Train {
-        recipe.train.batch
-    } else {
-        1
-    };
     let devices = model.devices.parse()?;
     let names: Vec<String> = devices.iter().map(timed_name).collect::<Result<_, _>>()?;
     let file = kernel_times::path(model.costs.kernel_times.as_deref()).ok_or_else(|| {
         Error::input("neither XDG_CACHE_HOME nor HOME is set; name the file of times with --kernel-times")
     })?;
-    let request = Request {
-        modes: vec![mode],
-        batch: model.batch().unwrap_or(usual),
-        recipe,
-        dropout: false,
-        opt_level: model.opt_level,
-        targets: model.targets(None)?,
-        splits: model.splits(),
-        with_cases: false,
-        emit: vec![],
-    };
+    let request = model.request_for(mode)?;
     let graph = Model::read(&model.model, colour())?.graph;
     let profiles = model.costs.choose(&devices, &request.targets)?;
     let counted = costs::of_devices(&profiles, &request.targets);

@@ -70,23 +70,23 @@ fn place_of(program: &Program, found: &Found, node: &str) -> String {
     found.strategy.kernels[k].describe(program, &program.kernels[k])
 }
 
+/// That these convolutions are split along a dimension of what they make.
+fn assert_split(program: &Program, found: &Found, dimension: usize, layers: std::ops::RangeInclusive<usize>) {
+    for layer in layers {
+        assert_eq!(
+            place_of(program, found, &format!("conv{layer}")),
+            format!("split along dimension {dimension} of relu{layer}")
+        );
+    }
+}
+
 /// What Krizhevsky, Sutskever and Hinton did by hand: conv2, conv4 and conv5 read what their own device made; conv3 and the
 /// fully connected layers read from both.
 #[test]
 fn without_the_batch_the_towers_of_2012_are_found() {
     let program = training_step();
     let found = place(&program, "gtx580", Splits::WithoutBatch);
-    for (conv, made) in [
-        ("conv2", "relu2"),
-        ("conv3", "relu3"),
-        ("conv4", "relu4"),
-        ("conv5", "relu5"),
-    ] {
-        assert_eq!(
-            place_of(&program, &found, conv),
-            format!("split along dimension 1 of {made}")
-        );
-    }
+    assert_split(&program, &found, 1, 2..=5);
     let exchanged = exchanged(&program, &found);
     for inside in [
         "relu3",
@@ -119,18 +119,7 @@ fn without_the_batch_the_towers_of_2012_are_found() {
 fn with_the_batch_the_hybrid_of_2014_is_found() {
     let program = training_step();
     let found = place(&program, "gtx580", Splits::All);
-    for (conv, made) in [
-        ("conv1", "relu1"),
-        ("conv2", "relu2"),
-        ("conv3", "relu3"),
-        ("conv4", "relu4"),
-        ("conv5", "relu5"),
-    ] {
-        assert_eq!(
-            place_of(&program, &found, conv),
-            format!("split along dimension 0 of {made}")
-        );
-    }
+    assert_split(&program, &found, 0, 1..=5);
     let exchanged = exchanged(&program, &found);
     for weight in ["fc6.weight.next", "fc7.weight.next"] {
         assert!(
