@@ -5,7 +5,7 @@ use crate::compile::program_of;
 use codegen::access::Operand;
 use codegen::bridge::HostTarget;
 use codegen::gpu::Precision;
-use codegen::{CallLaunches, Target};
+use codegen::{Buffers, Target, Turn};
 use ir::Graph;
 use ir::interpreter::evaluate_point;
 use ir::nest::{Affine, uniform};
@@ -44,13 +44,13 @@ fn coarsest(targets: &[Target]) -> f64 {
 }
 
 /// The kernels of a program, each alone, as they lie in an artifact.
-pub fn kernels(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> Result<Case, Error> {
+pub fn kernels(program: &Program, calls: &[Vec<Turn<usize>>], targets: &[Target]) -> Result<Case, Error> {
     let name = format!("{}-kernels", runtime::artifact::mode_name(program.mode));
     kernel_cases(program, calls, targets).to_case(&name)
 }
 
 /// The kernels of a program, each alone.
-pub fn kernel_cases(program: &Program, calls: &[CallLaunches], targets: &[Target]) -> KernelCases {
+pub fn kernel_cases(program: &Program, calls: &[Vec<Turn<usize>>], targets: &[Target]) -> KernelCases {
     let mode = program.mode;
     let all = program.kernels.iter().enumerate();
     let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
@@ -82,7 +82,7 @@ pub fn kernel_cases(program: &Program, calls: &[CallLaunches], targets: &[Target
 
 fn kernel(
     program: &Program,
-    calls: &[CallLaunches],
+    calls: &[Vec<Turn<usize>>],
     number: usize,
     call: &KernelCall,
     target: &Target,
@@ -92,30 +92,32 @@ fn kernel(
         .iter()
         .map(|&id| codegen::operand(program, id))
         .collect();
-    let buffer = |id| codegen::buffer_of(program, id);
+    let buffers = Buffers::new(program);
     // Inputs are drawn with both signs, unless that leads out of what an operation is defined on.
-    let signed = samples(program, number, call, &operands, false);
+    let signed = samples(program, &buffers, number, call, &operands, false);
     let finite = |outputs: &[Samples]| outputs.iter().all(|o| o.expected.iter().all(|x| x.is_finite()));
     let (positive, outputs) = match finite(&signed) {
         true => (false, signed),
-        false => (true, samples(program, number, call, &operands, true)),
+        false => (true, samples(program, &buffers, number, call, &operands, true)),
     };
     // Zeros around operands are written by launches of their own, those of the kernels that made them.
     let mut launches: Vec<usize> = vec![];
     for &id in &call.operands {
-        let maker = (0..number)
-            .rev()
-            .find(|&other| program.kernels[other].results.contains(&id));
-        let halos = maker.map_or(&[][..], |maker| &calls[maker].halos);
+        let makes = |other: &KernelCall| {
+            let mut results = other.results.iter();
+            results.any(|&result| program.whole(result) == program.whole(id))
+        };
+        let maker = (0..number).rev().find(|&other| makes(&program.kernels[other]));
         if program.value(id).layout.has_halo() {
-            launches.extend(halos);
+            let turns = maker.map_or(&[][..], |maker| &calls[maker]);
+            launches.extend(turns.iter().flat_map(|turn| &turn.halos));
         }
     }
-    launches.extend(&calls[number].launches);
+    launches.extend(&calls[number][0].launches);
     let mut inputs: Vec<Fill> = vec![];
     for &id in &call.operands {
-        if inputs.iter().all(|fill| fill.buffer != buffer(id)) {
-            inputs.push(fill(number, buffer(id), positive));
+        if inputs.iter().all(|fill| fill.buffer != buffers.of(id)) {
+            inputs.push(fill(number, buffers.of(id), positive));
         }
     }
     let contracts = call.nest.contraction().is_some();
@@ -139,6 +141,7 @@ fn fill(number: usize, buffer: usize, positive: bool) -> Fill {
 /// References at points spread over the parallel loops.
 fn samples(
     program: &Program,
+    buffers: &Buffers,
     number: usize,
     call: &KernelCall,
     operands: &[Operand],
@@ -156,13 +159,13 @@ fn samples(
             return None;
         }
         let offset = value.layout.strides(&value.extents).offset(index) as u64;
-        let buffer = codegen::buffer_of(program, call.operands[operand]);
+        let buffer = buffers.of(call.operands[operand]);
         Some(fill(number, buffer, positive).number(value.dtype, offset))
     };
     let results = call.results.iter();
     let mut samples: Vec<Samples> = results
         .map(|&id| Samples {
-            buffer: codegen::buffer_of(program, id),
+            buffer: buffers.of(id),
             at: vec![],
             expected: vec![],
         })

@@ -235,18 +235,21 @@ pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> 
     // What adds the parts of a kernel is counted with the kernel.
     let mut launches = vec![KernelCost::default(); compiled.plan.step.len()];
     let calls = program.kernels.iter().zip(&compiled.calls);
-    for (call, positions) in calls.filter(|(call, _)| !call.prepare) {
+    for (call, turns) in calls.filter(|(call, _)| !call.prepare) {
         let costs = &devices[program.device_of(call).0];
         let candidate = Candidate::of(program, call);
-        launches[positions.launches[0] - first] = match program.is_transfer(call) {
+        let cost = match program.is_transfer(call) {
             true => {
                 let from = program.value(call.operands[0]).device;
                 costs.transfer(candidate.operands[0].bytes(), &devices[from.0])
             }
             false => costs.kernel(&candidate),
         };
-        for (&position, halo) in positions.halos.iter().zip(costs.halos(&candidate)) {
-            launches[position - first] = halo;
+        for turn in turns {
+            launches[turn.launches[0] - first] = cost.clone();
+            for (&position, halo) in turn.halos.iter().zip(costs.halos(&candidate)) {
+                launches[position - first] = halo;
+            }
         }
     }
     ProgramCosts {

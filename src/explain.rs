@@ -166,7 +166,7 @@ impl Row {
             label: call.label.clone(),
             algorithm,
             layout: layout(program, call),
-            predicted_ms: cost.us() / 1e3,
+            predicted_ms: cost.us() * call.turns() as f64 / 1e3,
             bound: cost.bound().name(),
         }
     }

@@ -82,16 +82,16 @@ fn measure(
     let mut samples = Samples::new();
     let computes = |call: &_| !program.is_transfer(call);
     let step = program.kernels.iter().zip(&calls);
-    for (call, positions) in step.filter(|(call, _)| !call.prepare && computes(call)) {
+    for (call, turns) in step.filter(|(call, _)| !call.prepare && computes(call)) {
         let device = program.device_of(call).0;
         let candidate = Candidate::of(program, call);
         let key = Key::of(&candidate, costs::precision(&targets[device]));
         let key = key.expect("values of a program have layouts");
         let known = samples.entry(names[device].clone()).or_default().entry(key);
         let (_, known) = known.or_insert_with(|| (call.label.clone(), vec![]));
-        // A kernel and what adds its parts, round by round.
+        // A kernel and what adds its parts, round by round, at its first turn.
         let us = |round: usize| {
-            let own = positions
+            let own = turns[0]
                 .launches
                 .iter()
                 .map(|&position| launches[position - first][round]);

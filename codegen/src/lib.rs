@@ -81,17 +81,18 @@ pub struct Compiled {
     pub llvm: String,
     /// Assembly, if it was asked for.
     pub assembly: Option<String>,
-    /// How each kernel of the program is launched, in the program's order.
-    pub calls: Vec<CallLaunches>,
+    /// How each kernel of the program is launched, turn by turn, in the program's order.
+    pub calls: Vec<Vec<Turn<usize>>>,
 }
 
-/// The launches of one kernel of a program.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CallLaunches {
-    /// Positions among the plan's launches, those of `prepare` first: the kernel, and what adds its parts.
-    pub launches: Vec<usize>,
-    /// The launches that write zeros around its results.
-    pub halos: Vec<usize>,
+/// The launches of one turn of a kernel: each of them is one position if these are among the plan's, those of `prepare`
+/// first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn<Launch> {
+    /// The kernel, and what adds its parts.
+    pub launches: Vec<Launch>,
+    /// What writes zeros around its results.
+    pub halos: Vec<Launch>,
 }
 
 /// Why a program could not be compiled.
@@ -112,7 +113,8 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         program.arena_bytes.len(),
         "every device has a target"
     );
-    let mut library = Library::new(targets);
+    let buffers = Buffers::new(program);
+    let mut library = Library::new(targets, buffers.list.len());
     let mut plan = Plan {
         version: ir::plan::VERSION,
         model: program.model.clone(),
@@ -120,35 +122,47 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         batch: program.batch,
         devices: targets.iter().map(|target| target.code().to_string()).collect(),
         arena_bytes: program.arena_bytes.clone(),
-        buffers: buffers(program),
+        buffers: buffers.list.clone(),
         kernels: vec![],
         prepare: vec![],
         step: vec![],
         flops: program.flops,
     };
     let mut calls = vec![];
-    for call in &program.kernels {
-        let (launches, halos) = match program.is_transfer(call) {
-            true => (vec![transfer(program, call)], vec![]),
-            false => library.add_call(program, call),
-        };
-        let list = if call.prepare {
-            &mut plan.prepare
-        } else {
-            &mut plan.step
-        };
-        let first = list.len();
-        calls.push(CallLaunches {
-            launches: (first..first + launches.len()).collect(),
-            halos: (first + launches.len()..first + launches.len() + halos.len()).collect(),
+    for run in program.runs() {
+        let made = run.iter().map(|call| match program.is_transfer(call) {
+            true => vec![Turn {
+                launches: vec![transfer(program, &buffers, call)],
+                halos: vec![],
+            }],
+            false => library.add_call(program, &buffers, call),
         });
-        list.extend(launches.into_iter().chain(halos));
+        let made: Vec<Vec<Turn<Launch>>> = made.collect();
+        let list = match run[0].prepare {
+            true => &mut plan.prepare,
+            false => &mut plan.step,
+        };
+        let first = calls.len();
+        calls.resize_with(first + run.len(), Vec::new);
+        for turn in 0..run[0].turns() {
+            for (call, made) in made.iter().enumerate() {
+                let Turn { launches, halos } = &made[turn];
+                let mut add = |launches: &[Launch]| {
+                    list.extend_from_slice(launches);
+                    (list.len() - launches.len()..list.len()).collect()
+                };
+                calls[first + call].push(Turn {
+                    launches: add(launches),
+                    halos: add(halos),
+                });
+            }
+        }
     }
     // Steps come after everything that prepares.
-    for (call, positions) in program.kernels.iter().zip(&mut calls) {
-        let after = if call.prepare { 0 } else { plan.prepare.len() };
-        let all = positions.launches.iter_mut().chain(&mut positions.halos);
-        all.for_each(|position| *position += after);
+    let steps = program.kernels.iter().zip(&mut calls).filter(|(call, _)| !call.prepare);
+    for turn in steps.flat_map(|(_, turns)| turns) {
+        let all = turn.launches.iter_mut().chain(&mut turn.halos);
+        all.for_each(|position| *position += plan.prepare.len());
     }
     library.add_scratch(&mut plan);
     plan.kernels.clone_from(&library.kernels);
@@ -183,8 +197,8 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
 }
 
 /// The launch that brings a value from another device.
-fn transfer(program: &Program, call: &KernelCall) -> Launch {
-    let [from, to] = [call.operands[0], call.results[0]].map(|id| buffer_of(program, id));
+fn transfer(program: &Program, buffers: &Buffers, call: &KernelCall) -> Launch {
+    let [from, to] = [call.operands[0], call.results[0]].map(|id| buffers.of(id));
     Launch {
         label: call.label.clone(),
         device: program.device_of(call).0,
@@ -203,15 +217,29 @@ pub fn operand(program: &Program, id: ValueId) -> Operand {
     }
 }
 
-/// One buffer a value that is not an alias.
-fn buffers(program: &Program) -> Vec<Buffer> {
-    let owners = (0..program.values.len())
-        .map(ValueId)
-        .filter(|&id| program.owner(id) == id);
-    owners
-        .map(|id| {
+/// The buffers of a plan: one a value that is no alias, then one a turn of every window, then scratch memory.
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    list: Vec<Buffer>,
+    /// The buffer of each value; of a window, that of the first turn.
+    of: Vec<usize>,
+    /// How far a value moves with every turn.
+    step: Vec<usize>,
+}
+
+impl Buffers {
+    /// Those of a program.
+    pub fn new(program: &Program) -> Buffers {
+        let all = || (0..program.values.len()).map(ValueId);
+        let mut buffers = Buffers {
+            list: vec![],
+            of: vec![usize::MAX; program.values.len()],
+            step: vec![0; program.values.len()],
+        };
+        for id in all().filter(|&id| program.owner(id) == id) {
+            buffers.of[id.0] = buffers.list.len();
             let value = program.value(id);
-            Buffer {
+            buffers.list.push(Buffer {
                 name: value.name.clone(),
                 dtype: value.dtype,
                 bytes: operand(program, id).bytes(),
@@ -219,9 +247,39 @@ fn buffers(program: &Program) -> Vec<Buffer> {
                 role: value.role.clone(),
                 place: value.place,
                 part: value.part.clone(),
+            });
+        }
+        for id in all().filter(|&id| program.owner(id) != id) {
+            let owner = buffers.of[program.owner(id).0];
+            let value = program.value(id);
+            if !value.window {
+                buffers.of[id.0] = owner;
+                continue;
             }
-        })
-        .collect()
+            let whole = buffers.list[owner].clone();
+            let Place::Arena(first) = whole.place else {
+                panic!("windows move over values of the arena, and {} is none", whole.name);
+            };
+            let bytes = operand(program, id).bytes();
+            buffers.of[id.0] = buffers.list.len();
+            buffers.step[id.0] = 1;
+            buffers.list.extend((0..whole.bytes / bytes).map(|turn| Buffer {
+                bytes,
+                place: Place::Arena(first + turn * bytes),
+                ..whole.clone()
+            }));
+        }
+        buffers
+    }
+
+    /// The buffer of a value, by its position; of a window, that of the first turn.
+    pub fn of(&self, id: ValueId) -> usize {
+        self.of[id.0]
+    }
+
+    fn at(&self, id: ValueId, turn: usize) -> usize {
+        self.of[id.0] + turn * self.step[id.0]
+    }
 }
 
 /// The kernels of a program; equal ones for one target are compiled once.
@@ -237,10 +295,12 @@ struct Library {
     /// Of each device, bytes of the scratch memory that kernels share, one after the other.
     scratch_bytes: Vec<u64>,
     known: HashMap<(usize, String, Vec<u64>), usize>,
+    /// Buffers before those of scratch memory, one a device.
+    buffers: usize,
 }
 
 impl Library {
-    fn new(devices: &[Target]) -> Library {
+    fn new(devices: &[Target], buffers: usize) -> Library {
         let mut targets: Vec<Target> = vec![];
         let mut target_of = vec![];
         for target in devices {
@@ -258,11 +318,12 @@ impl Library {
             made_for: vec![],
             scratch_bytes: vec![0; devices.len()],
             known: HashMap::new(),
+            buffers,
         }
     }
 
-    /// Adds a kernel; gives its launches, and those that write zeros around its results.
-    fn add_call(&mut self, program: &Program, call: &KernelCall) -> (Vec<Launch>, Vec<Launch>) {
+    /// Adds a kernel; gives the launches of every turn.
+    fn add_call(&mut self, program: &Program, buffers: &Buffers, call: &KernelCall) -> Vec<Turn<Launch>> {
         let device = program.device_of(call);
         let target = self.targets[self.target_of[device.0]].clone();
         let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
@@ -292,7 +353,13 @@ impl Library {
         } else {
             call.nest.points()
         };
-        let mut launches = vec![];
+        let mut turns = vec![
+            Turn {
+                launches: vec![],
+                halos: vec![],
+            };
+            call.turns()
+        ];
         for (i, text) in texts.into_iter().enumerate() {
             // The first kernel does the work; one after it adds parts.
             let (label, flops) = match i {
@@ -300,10 +367,12 @@ impl Library {
                 _ => (format!("parts of {}", call.label), 0),
             };
             let arguments = (&arguments[..], operands.len());
-            launches.push(self.launch(program, &label, text, arguments, &values, flops));
+            let launch = self.launch(program, &label, text, arguments, &values, flops);
+            for (turn, made) in turns.iter_mut().enumerate() {
+                made.launches.push(launch(buffers, turn));
+            }
         }
-        let mut halos = vec![];
-        for (&id, result) in call.results.iter().zip(&results) {
+        for (id, result) in call.results.iter().zip(&results) {
             let halo = match &target {
                 Target::Host(HostTarget { lanes, .. }) => halo::lower(result, *lanes),
                 Target::Gpu(..) => {
@@ -312,23 +381,27 @@ impl Library {
                 }
             };
             if let Some(text) = halo {
-                let label = format!("halo of {}", program.value(id).name);
+                let label = format!("halo of {}", program.value(*id).name);
                 let arguments = (std::slice::from_ref(result), 0);
-                halos.push(self.launch(program, &label, text, arguments, &[id], 0));
+                let launch = self.launch(program, &label, text, arguments, std::slice::from_ref(id), 0);
+                for (turn, made) in turns.iter_mut().enumerate() {
+                    made.halos.push(launch(buffers, turn));
+                }
             }
         }
-        (launches, halos)
+        turns
     }
 
-    fn launch(
+    /// Adds a kernel of these arguments, operands first; its launch on these values at each turn.
+    fn launch<'v>(
         &mut self,
         program: &Program,
-        label: &str,
+        label: &'v str,
         text: KernelText,
         (arguments, operands): (&[Operand], usize),
-        values: &[ValueId],
+        values: &'v [ValueId],
         flops: u64,
-    ) -> Launch {
+    ) -> impl Fn(&Buffers, usize) -> Launch + use<'v> {
         let scratch = text.scratch.as_ref().map(Operand::bytes);
         let device = program.value(values[0]).device.0;
         let target = self.target_of[device];
@@ -354,12 +427,11 @@ impl Library {
             });
             self.kernels.len() - 1
         });
-        let arguments = values
-            .iter()
-            .map(|&id| buffer_of(program, id))
-            .chain(scratch.map(|_| scratch_buffer(program, device)))
-            .collect();
-        Launch::kernel(label, device, kernel, arguments)
+        let scratch = scratch.map(|_| self.buffers + device);
+        move |buffers, turn| {
+            let arguments = values.iter().map(|&id| buffers.at(id, turn));
+            Launch::kernel(label, device, kernel, arguments.chain(scratch).collect())
+        }
     }
 
     /// Adds the scratch memory of each device to the plan, at the arena's end, if a kernel needs it.
@@ -416,18 +488,4 @@ impl Library {
                 .collect()
         })
     }
-}
-
-/// The buffer of a device's scratch memory: they come after those of values.
-fn scratch_buffer(program: &Program, device: usize) -> usize {
-    let values = (0..program.values.len()).map(ValueId);
-    values.filter(|&id| program.owner(id) == id).count() + device
-}
-
-/// The buffer of a value in the plan: its position among the values that are not aliases.
-pub fn buffer_of(program: &Program, id: ValueId) -> usize {
-    let owner = program.owner(id);
-    (0..owner.0)
-        .filter(|&i| program.owner(ValueId(i)) == ValueId(i))
-        .count()
 }

@@ -33,8 +33,11 @@ pub struct Value {
     pub layout: Layout,
     /// What it is for; interface values are row-major.
     pub role: Role,
-    /// Shares the buffer of another value of the same size and layout (a parameter updated in place).
+    /// Shares the buffer of another value of the same layout: of the same size (a parameter updated in place), or, if
+    /// this one is a window, of more samples.
     pub alias: Option<ValueId>,
+    /// Is the micro-batch of `alias` that the kernels of a [`Group`] are at: as many samples, one turn after the other.
+    pub window: bool,
     /// Where it lies, once memory is planned.
     pub place: Place,
     /// The device that holds it.
@@ -57,6 +60,28 @@ pub struct KernelCall {
     pub results: Vec<ValueId>,
     /// Runs once after parameters are set, not every step.
     pub prepare: bool,
+    /// Runs with its neighbours of the same group, on one micro-batch after the other.
+    pub group: Option<Group>,
+}
+
+/// Kernels that follow each other and together take `turns` turns, each on a micro-batch: an equal share of the batch.
+///
+/// What they hand to each other is as large as a micro-batch, and stays in caches if that is small. Of values that others
+/// know too they read and write *windows*, which move on with every turn; a value that they overwrite in place goes
+/// through all turns, and adds up what they find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Tells groups of a program apart.
+    pub number: usize,
+    /// How often its kernels run in a step.
+    pub turns: usize,
+}
+
+impl KernelCall {
+    /// How often it runs in a step.
+    pub fn turns(&self) -> usize {
+        self.group.map_or(1, |group| group.turns)
+    }
 }
 
 /// A scheduled graph.
@@ -87,6 +112,12 @@ impl Program {
     /// The value that owns the buffer of `id`: aliases followed to their end.
     pub fn owner(&self, id: ValueId) -> ValueId {
         self.value(id).alias.map_or(id, |other| self.owner(other))
+    }
+
+    /// The kernels of the program in order, those of a group together.
+    pub fn runs(&self) -> impl Iterator<Item = &[KernelCall]> {
+        let together = |a: &KernelCall, b: &KernelCall| a.group.is_some() && a.group == b.group;
+        self.kernels.chunk_by(together)
     }
 
     /// The device that a kernel runs on: that of its results.
@@ -143,9 +174,53 @@ impl Program {
         Ok(())
     }
 
+    /// Checks that the kernels of a group follow each other, and that windows are theirs alone and move over all of a
+    /// value.
+    fn verify_groups(&self) -> Result<(), String> {
+        let mut seen = vec![];
+        for run in self.runs() {
+            let group = run[0].group;
+            if let Some(group) = group
+                && seen.contains(&group.number)
+            {
+                return Err(format!("{}: apart from the others of its group", run[0].label));
+            }
+            seen.extend(group.map(|group| group.number));
+            for call in run {
+                for &id in call.operands.iter().chain(&call.results) {
+                    let (whole, window) = (self.value(self.whole(id)), self.value(id));
+                    if !window.window {
+                        continue;
+                    }
+                    let turns = call.turns();
+                    let mut extents = window.extents.clone();
+                    extents[0] *= turns;
+                    // Samples must lie one after the other.
+                    let apart = [whole, window]
+                        .iter()
+                        .any(|value| value.layout.order[0] != 0 || value.layout.halo[0] != (0, 0));
+                    if group.is_none() || extents != whole.extents || whole.layout != window.layout || apart {
+                        return Err(format!(
+                            "{}: {turns} turns of {} do not make {}",
+                            call.label, window.name, whole.name
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value that is written when this one is: all that a window moves over, and else itself.
+    pub fn whole(&self, id: ValueId) -> ValueId {
+        let value = self.value(id);
+        value.alias.filter(|_| value.window).unwrap_or(id)
+    }
+
     /// Checks what every pass over programs must keep, and names the kernel at fault.
     pub fn verify(&self) -> Result<(), String> {
         self.verify_devices()?;
+        self.verify_groups()?;
         let mut written: Vec<bool> = self.values.iter().map(|v| is_set_by_caller(&v.role)).collect();
         for kernel in &self.kernels {
             let label = &kernel.label;
@@ -171,7 +246,7 @@ impl Program {
                 }
             }
             for &id in &kernel.operands {
-                if !written[id.0] {
+                if !written[self.whole(id).0] {
                     return Err(format!(
                         "{label}: reads {} before it is written",
                         self.value(id).name
@@ -202,7 +277,7 @@ impl Program {
                         ));
                     }
                 }
-                written[id.0] = true;
+                written[self.whole(id).0] = true;
             }
         }
         match self

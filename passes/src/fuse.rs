@@ -183,6 +183,7 @@ impl Fusion<'_> {
             operands,
             results,
             prepare: kernels[i].prepare,
+            group: None,
         };
         kernels.remove(j);
         true

@@ -55,6 +55,7 @@ fn add_copy(program: &mut Program, id: ValueId) -> ValueId {
         layout: Layout::channels_last(4),
         role: if constant { Role::Prepared } else { Role::Temporary },
         alias: None,
+        window: false,
         place: Place::Own,
         ..source.clone()
     });
@@ -64,6 +65,7 @@ fn add_copy(program: &mut Program, id: ValueId) -> ValueId {
         operands: vec![id],
         results: vec![copy],
         prepare: constant,
+        group: None,
     });
     copy
 }

@@ -14,7 +14,7 @@ use crate::gpu_layout;
 use ir::layout::Layout;
 use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, Group, KernelCall, Program, Value, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// Bytes that are moved in the time of one multiply-add on a core: about 110 GFLOP/s against 20 GB/s.
@@ -48,18 +48,26 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
         }
     }
     let mut gpu_copies = gpu_layout::Copies::new();
+    let mut start = 0;
     for call in &program.kernels {
         let call = call.clone();
         if program.is_transfer(&call) {
             let layout = pass.program.value(call.operands[0]).layout.clone();
-            pass.program.values[call.results[0].0].layout = layout;
+            for id in pass.windows(call.results[0]).into_iter().chain([call.results[0]]) {
+                pass.program.values[id.0].layout = layout.clone();
+            }
             pass.program.kernels.push(call);
             continue;
+        }
+        let first = pass.program.kernels.len();
+        let group = call.group;
+        if group.is_none() || pass.program.kernels.last().is_none_or(|before| before.group != group) {
+            start = first;
         }
         match (machine(program.device_of(&call)), call.nest.contraction()) {
             (Machine::Gpu, _) => {
                 let fixed = &pass.fixed;
-                let is_free = |program: &Program, id: ValueId| is_free(program, id) && !fixed.contains(&id);
+                let is_free = |program: &Program, id: ValueId| is_free(program, id) && !fixed.contains(&program.whole(id));
                 gpu_layout::add(&mut pass.program, &mut gpu_copies, call, is_free);
                 let count = pass.program.values.len();
                 pass.halos.resize_with(count, Vec::new);
@@ -67,13 +75,16 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
             (Machine::Processor, Some((a, b))) => pass.contraction(call, a, b),
             (Machine::Processor, None) => pass.other(call),
         }
+        if group.is_some() {
+            start = pass.join_group(group, start, first);
+        }
     }
     pass.program
 }
 
-/// Whether a value belongs to the program alone.
+/// Whether a value belongs to the program alone; a window if what it moves over does.
 fn is_free(program: &Program, id: ValueId) -> bool {
-    let value = program.value(id);
+    let value = program.value(program.whole(id));
     value.alias.is_none() && matches!(value.role, Role::Temporary)
 }
 
@@ -90,7 +101,7 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
         };
         let extents = call.nest.extents();
         for read in [&call.nest.reads[a], &call.nest.reads[b]] {
-            let id = operand(call, read);
+            let id = program.whole(operand(call, read));
             if read.outside != 0.0 || !read.guards.is_empty() || read.index.iter().any(|i| i.divisor != 1) {
                 continue;
             }
@@ -103,6 +114,9 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
                     .max((high + 1 - program.value(id).extents[d] as i64).max(0) as usize);
             }
         }
+    }
+    for v in 0..halos.len() {
+        halos[v] = halos[program.whole(ValueId(v)).0].clone();
     }
     halos
 }
@@ -138,7 +152,7 @@ struct Pass {
 impl Pass {
     /// Whether the layout of a value is this pass's to choose.
     fn is_free(&self, id: ValueId) -> bool {
-        is_free(&self.program, id) && !self.fixed.contains(&id)
+        is_free(&self.program, id) && !self.fixed.contains(&self.program.whole(id))
     }
 
     fn is_weight(&self, id: ValueId) -> bool {
@@ -148,18 +162,55 @@ impl Pass {
         )
     }
 
+    /// Sorts the kernels from `first` on that rearrange values for one of a group, whose kernels begin at `start`: what
+    /// belongs to a turn joins the group, and all else runs before it. Returns where the group begins then.
+    fn join_group(&mut self, group: Option<Group>, mut start: usize, first: usize) -> usize {
+        for mut call in self.program.kernels.split_off(first) {
+            let program = &mut self.program;
+            let of_turn = |id: &ValueId| {
+                let mut own = program.kernels[start..].iter();
+                program.value(*id).window || own.any(|call| call.results.contains(id))
+            };
+            if call.group.is_none() && !call.operands.iter().any(of_turn) {
+                program.kernels.insert(start, call);
+                start += 1;
+                continue;
+            }
+            call.group = group;
+            program.kernels.push(call);
+        }
+        start
+    }
+
     fn bytes(&self, id: ValueId) -> f64 {
         let value = self.program.value(id);
         (value.extents.iter().product::<usize>() * value.dtype.bytes()) as f64
     }
 
+    /// Gives a value a layout, if it has none of another's, and the same to all windows over it.
     fn set_layout(&mut self, id: ValueId, order: Vec<usize>) {
-        if self.is_free(id) {
+        if !self.is_free(id) {
+            return;
+        }
+        let whole = self.program.whole(id);
+        let windows = self.windows(whole);
+        // Samples of what windows move over lie one after the other.
+        let order = match windows.is_empty() || order[0] == 0 {
+            true => order,
+            false => Layout::channels_last(order.len()).order,
+        };
+        for id in windows.into_iter().chain([whole]) {
             self.program.values[id.0].layout = Layout {
-                order,
-                halo: self.halos[id.0].clone(),
+                order: order.clone(),
+                halo: self.halos[whole.0].clone(),
             };
         }
+    }
+
+    fn windows(&self, whole: ValueId) -> Vec<ValueId> {
+        let all = (0..self.program.values.len()).map(ValueId);
+        all.filter(|&id| id != whole && self.program.whole(id) == whole)
+            .collect()
     }
 
     /// Kernels that are no contraction: images channels last, other values as the first operand of their shape.
@@ -287,6 +338,7 @@ impl Pass {
                     layout: layout.clone(),
                     role: Role::Temporary,
                     alias: None,
+                    window: false,
                     place: Place::Own,
                     ..source.clone()
                 });
@@ -296,6 +348,7 @@ impl Pass {
                     operands: vec![id],
                     results: vec![copy],
                     prepare: false,
+                    group: None,
                 });
                 self.copies.insert((id, layout), copy);
                 copy
@@ -373,6 +426,7 @@ impl Pass {
             extents,
             role: if constant { Role::Prepared } else { Role::Temporary },
             alias: None,
+            window: false,
             place: Place::Own,
             device: source.device,
             part: None,
@@ -383,6 +437,7 @@ impl Pass {
             operands: vec![id],
             results: vec![packed],
             prepare: constant,
+            group: None,
         });
         call.nest = nest;
         call.nest.reads[choice.panel].index = loops.into_iter().map(Index::of).collect();
@@ -436,6 +491,7 @@ impl Pass {
             extents,
             role: Role::Temporary,
             alias: None,
+            window: false,
             place: Place::Own,
             ..source.clone()
         });
@@ -445,6 +501,7 @@ impl Pass {
             operands: vec![id],
             results: vec![blocked],
             prepare: false,
+            group: None,
         });
         // Every other step is a multiple of a panel's lanes.
         let index = &mut nest.reads[choice.panel].index;
@@ -484,6 +541,7 @@ impl Pass {
                     layout: Layout::ordered(order),
                     role: Role::Temporary,
                     alias: None,
+                    window: false,
                     place: Place::Own,
                     ..value.clone()
                 });
@@ -494,6 +552,7 @@ impl Pass {
                     operands: vec![temporary],
                     results: vec![id],
                     prepare: false,
+                    group: None,
                 });
             }
         }

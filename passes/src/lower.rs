@@ -123,6 +123,7 @@ impl Lowering<'_> {
                 operands: operands.iter().chain(&stages).copied().collect(),
                 results: vec![result],
                 prepare: false,
+                group: None,
             });
             stages.push(result);
         }
@@ -155,6 +156,7 @@ impl Lowering<'_> {
             layout,
             role,
             alias: None,
+            window: false,
             place,
             device: DeviceIx::default(),
             part: None,
@@ -173,6 +175,7 @@ impl Lowering<'_> {
             operands: vec![from],
             results: vec![result],
             prepare: false,
+            group: None,
         };
         self.program.kernels.push(call);
         result

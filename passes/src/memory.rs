@@ -110,7 +110,8 @@ fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
     (placed, packing)
 }
 
-/// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out.
+/// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out. What a
+/// group of kernels shares with others is alive through all of the group, whose turns come back to it.
 pub fn liveness(program: &Program) -> Vec<Live> {
     let mut live: Vec<Option<Live>> = vec![None; program.values.len()];
     for (k, kernel) in program.kernels.iter().enumerate() {
@@ -129,7 +130,21 @@ pub fn liveness(program: &Program) -> Vec<Live> {
             }
         }
     }
-    live.into_iter().flatten().collect()
+    let mut live: Vec<Live> = live.into_iter().flatten().collect();
+    let mut first = 0;
+    for run in program.runs() {
+        let last = first + run.len() - 1;
+        for live in &mut live {
+            let within = |k: usize| (first..=last).contains(&k);
+            if within(live.last) && live.first < first {
+                live.last = last;
+            } else if within(live.first) && live.last > last {
+                live.first = first;
+            }
+        }
+        first = last + 1;
+    }
+    live
 }
 
 fn lower_bound(live: &[Live]) -> u64 {

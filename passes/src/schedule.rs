@@ -10,22 +10,26 @@ use std::collections::{BTreeSet, HashMap};
 /// For every kernel, those that must run before it: the writers of what it reads, and for a kernel that
 /// overwrites a parameter, the readers of its old value.
 pub fn dependencies(values: &[Value], kernels: &[KernelCall]) -> Vec<BTreeSet<usize>> {
+    let whole = |v: &ValueId| values[v.0].alias.filter(|_| values[v.0].window).unwrap_or(*v);
     let mut writer: HashMap<ValueId, usize> = HashMap::new();
     let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
     for (k, kernel) in kernels.iter().enumerate() {
-        kernel.results.iter().for_each(|&v| _ = writer.insert(v, k));
+        kernel
+            .results
+            .iter()
+            .for_each(|v| _ = writer.insert(whole(v), k));
         kernel
             .operands
             .iter()
-            .for_each(|&v| readers.entry(v).or_default().push(k));
+            .for_each(|v| readers.entry(whole(v)).or_default().push(k));
     }
     let before = |(k, kernel): (usize, &KernelCall)| {
         let mut before: BTreeSet<usize> = kernel
             .operands
             .iter()
-            .filter_map(|v| writer.get(v).copied())
+            .filter_map(|v| writer.get(&whole(v)).copied())
             .collect();
-        for result in &kernel.results {
+        for result in kernel.results.iter().filter(|v| !values[v.0].window) {
             if let Some(overwritten) = values[result.0].alias {
                 before.extend(readers.get(&overwritten).into_iter().flatten());
             }

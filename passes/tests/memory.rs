@@ -16,6 +16,7 @@ fn value(elements: usize) -> Value {
         layout: Layout::row_major(1),
         role: Role::Temporary,
         alias: None,
+        window: false,
         place: Place::Own,
         device: DeviceIx::default(),
         part: None,
@@ -30,6 +31,7 @@ fn call(operands: Vec<ValueId>, results: Vec<ValueId>, elements: usize) -> Kerne
         operands,
         results,
         prepare: false,
+        group: None,
     }
 }
 
@@ -138,6 +140,7 @@ fn prepared_values_and_shared_buffers_stay_out_of_the_arena() {
     };
     let next = Value {
         alias: Some(ValueId(0)),
+        window: false,
         ..value(8)
     };
     let mut prepare = call(vec![ValueId(0)], vec![ValueId(1)], 8);

@@ -66,6 +66,7 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         layout: stored.layout(),
         role,
         alias: alias.map(ValueId),
+        window: false,
         place: Place::Own,
         device: DeviceIx(0),
         part: None,
@@ -96,6 +97,7 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         operands: (0..operands.len()).map(ValueId).collect(),
         results: (operands.len()..values.len()).map(ValueId).collect(),
         prepare: false,
+        group: None,
     };
     let program = Program {
         model: "layouts".into(),

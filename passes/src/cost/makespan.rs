@@ -102,7 +102,7 @@ impl<'a> Simulation<'a> {
                 let bytes = Stored::of(from).bytes();
                 costs.transfer(bytes, &self.devices[from.device.0]).us()
             }
-            false => costs.with_halos_us(&Candidate::of(program, call)),
+            false => costs.with_halos_us(&Candidate::of(program, call)) * call.turns() as f64,
         };
         let end = begin + us;
         self.done[queue] += 1;

@@ -70,6 +70,7 @@ impl Making<'_> {
                 operands: vec![places[&class]],
                 results: vec![value],
                 prepare: false,
+                group: None,
             });
         }
         // The finishing copies read values of nodes, which may lie in the place of an equal one.
@@ -123,6 +124,7 @@ impl Making<'_> {
             operands,
             results,
             prepare: false,
+            group: None,
         }
     }
 }
@@ -143,6 +145,7 @@ fn add_value(program: &mut Program, egraph: &Tensors, class: Id) -> ValueId {
         layout: Layout::row_major(ty.rank()),
         role: Role::Temporary,
         alias: None,
+        window: false,
         place: Place::Own,
         device: DeviceIx::default(),
         part: None,

@@ -226,6 +226,7 @@ fn add_value(program: &mut Program, name: &str, nest: &Nest) -> ValueId {
         layout: Layout::row_major(output.extents.len()),
         role: Role::Temporary,
         alias: None,
+        window: false,
         place: Place::Own,
         device: DeviceIx::default(),
         part: None,

@@ -241,6 +241,7 @@ impl<'a> Pieces<'a> {
             operands,
             results: vec![result],
             prepare: false,
+            group: None,
         });
     }
 
@@ -259,6 +260,7 @@ impl<'a> Pieces<'a> {
             layout: Layout::row_major(part.shape.len()),
             role,
             alias: None,
+            window: false,
             place: Place::Own,
             device,
             part: (is_interface && *part != Part::whole(&old.extents)).then(|| part.clone()),

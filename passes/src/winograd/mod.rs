@@ -17,6 +17,7 @@ mod nests;
 mod parts;
 pub mod recognise;
 pub mod rewrite;
+mod turns;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;

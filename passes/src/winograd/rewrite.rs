@@ -1,16 +1,17 @@
 //! A convolution as four nests: transforms of both reads, a batched matrix product, and the inverse transform.
 //!
-//! The tensors between them hold the whole batch: for the second convolution of `models/alexnet-owt.ir` at batch 128, 103 MB
-//! of tiles and 308 MB of products. Kernels over a part of the batch would need values that are parts of others in the
-//! arena, which programs do not have.
+//! Where the tensors between them would be large, the nests take one micro-batch after the other ([`turns`]). In the gradient
+//! of a weight, whose sum goes over the batch, every turn then adds its products to those before, and the inverse
+//! transform comes after the last.
 
 use super::parts::{Parts, Side};
-use super::recognise::Convolution;
+use super::recognise::{Convolution, recognise};
+use super::turns::{self, Turns};
 use super::{Form, Tiling};
 use crate::layout::drop_unused_operands;
 use ir::DType;
 use ir::layout::Layout;
-use ir::nest::{Loop, Nest, Source};
+use ir::nest::{Expr, Index, Loop, Nest, Read, Source};
 use ir::plan::{Mode, Place, Role};
 use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 
@@ -42,8 +43,26 @@ impl Product {
     }
 }
 
-/// Replaces a kernel by the nests of a form. Returns the four kernels in order; values are added to the program.
+/// Replaces a kernel by the nests of a form. Returns the kernels in order; values are added to the program.
 pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> Vec<KernelCall> {
+    let Some(Turns { call, group, sums }) = turns::cut(program, call, conv, form) else {
+        return nests(program, call, conv, form).to_vec();
+    };
+    let conv = recognise(&call.nest).expect("a convolution of fewer samples is one");
+    let [mut taps, mut tiles, mut products, mut finish] = nests(program, &call, &conv, form);
+    tiles.group = Some(group);
+    products.group = Some(group);
+    if sums {
+        taps.group = Some(group);
+        let zeros = accumulate(program, &mut products);
+        return vec![zeros, taps, tiles, products, finish];
+    }
+    finish.group = Some(group);
+    vec![taps, tiles, products, finish]
+}
+
+/// The four kernels of a form: of taps, tiles, products, and the inverse transform.
+fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> [KernelCall; 4] {
     // Tiles of the result would come between the lanes of the image's side.
     let side = match form.tilings.iter().all(|tiling| tiling.output_tiles == 1) {
         true => side_of_panels(program, call, conv),
@@ -67,12 +86,13 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
     let tiles = add(format!("{label}.tiles"), image.extents());
     let taps = add(format!("{label}.taps"), kernel.extents());
     let products = add(format!("{label}.products"), result.extents());
-    let kernel_call = |label: String, nest, operands, result, prepare| KernelCall {
+    let kernel_call = |label: String, nest, operands, result| KernelCall {
         label,
         nest,
         operands,
         results: vec![result],
-        prepare,
+        prepare: false,
+        group: None,
     };
     let mut finish = KernelCall {
         nest: parts.finish(&result, call.operands.len()),
@@ -80,30 +100,60 @@ pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, for
         ..call.clone()
     };
     drop_unused_operands(&mut finish);
-    vec![
-        kernel_call(
-            format!("taps of {label}"),
-            parts.taps(&kernel),
-            vec![from_kernel],
-            taps,
-            constant,
-        ),
+    [
+        KernelCall {
+            prepare: constant,
+            ..kernel_call(format!("taps of {label}"), parts.taps(&kernel), vec![from_kernel], taps)
+        },
         kernel_call(
             format!("tiles of {label}"),
             parts.tiles(&image),
             vec![from_image],
             tiles,
-            false,
         ),
         kernel_call(
             format!("products of {label}"),
             parts.product(&image, &kernel, &result),
             vec![tiles, taps],
             products,
-            false,
         ),
         finish,
     ]
+}
+
+/// Makes a matrix product add to what lies where its result goes. Returns the kernel that puts zeros there.
+fn accumulate(program: &mut Program, products: &mut KernelCall) -> KernelCall {
+    let result = products.results[0];
+    let (name, extents, device) = {
+        let value = program.value(result);
+        (value.name.clone(), value.extents.clone(), value.device)
+    };
+    let zeros = add(program, format!("{name}.zeros"), extents.clone(), device);
+    // As layouts of three dimensions are: see [`super::parts::Tensor`].
+    let sum = &mut program.values[result.0];
+    sum.alias = Some(zeros);
+    sum.layout = Layout::channels_last(extents.len());
+    let mut nest = Nest::copy(DType::F32, &extents);
+    nest.reads.clear();
+    nest.outputs[0].value = Expr::Constant(0.0);
+    let own = &mut products.nest;
+    let index = own.outputs[0].index.iter().cloned().map(Index::new);
+    own.reads.push(Read {
+        source: Source::Operand(products.operands.len()),
+        index: index.collect(),
+        guards: vec![],
+        outside: 0.0,
+    });
+    own.outputs[0].value = Expr::Reduced + Expr::Read(own.reads.len() - 1);
+    products.operands.push(zeros);
+    KernelCall {
+        label: format!("zeros for {}", products.label),
+        nest,
+        operands: vec![],
+        results: vec![zeros],
+        prepare: false,
+        group: None,
+    }
 }
 
 fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceIx) -> ValueId {
@@ -114,6 +164,7 @@ fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceI
         extents,
         role: Role::Temporary,
         alias: None,
+        window: false,
         place: Place::Own,
         device,
         part: None,
