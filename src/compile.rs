@@ -177,6 +177,7 @@ pub fn options<'a>(request: &Request, mode: Mode, costs: Option<&'a [Costs<'a>]>
         second: request.targets.get(1).map(machine),
         costs,
         splits: request.splits,
+        turn_bytes: passes::turns::TURN_BYTES,
     }
 }
 

@@ -22,6 +22,7 @@ pub fn program(program: &Program) -> String {
     }
     for value in &program.values {
         let place = match (value.alias, value.place) {
+            (Some(other), _) if value.window => format!("window over {}", name(other)),
             (Some(other), _) => format!("in place of {}", name(other)),
             (None, Place::Own) => "own".to_string(),
             (None, Place::Arena(offset)) => format!("arena + {offset}"),

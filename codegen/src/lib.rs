@@ -35,7 +35,7 @@ use gpu::Precision;
 use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role, Work};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The version of the generated code: of the package, and a hash of the sources that generate it.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("ALEXC_CODEGEN_SOURCES"));
@@ -159,7 +159,11 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         }
     }
     // Steps come after everything that prepares.
-    let steps = program.kernels.iter().zip(&mut calls).filter(|(call, _)| !call.prepare);
+    let steps = program
+        .kernels
+        .iter()
+        .zip(&mut calls)
+        .filter(|(call, _)| !call.prepare);
     for turn in steps.flat_map(|(_, turns)| turns) {
         let all = turn.launches.iter_mut().chain(&mut turn.halos);
         all.for_each(|position| *position += plan.prepare.len());
@@ -217,7 +221,7 @@ pub fn operand(program: &Program, id: ValueId) -> Operand {
     }
 }
 
-/// The buffers of a plan: one a value that is no alias, then one a turn of every window, then scratch memory.
+/// The buffers of a plan: one a value that is no alias and is touched, then one a turn of every window, then scratch memory.
 #[derive(Clone, Debug)]
 pub struct Buffers {
     list: Vec<Buffer>,
@@ -236,7 +240,14 @@ impl Buffers {
             of: vec![usize::MAX; program.values.len()],
             step: vec![0; program.values.len()],
         };
-        for id in all().filter(|&id| program.owner(id) == id) {
+        let touched: HashSet<ValueId> = program
+            .kernels
+            .iter()
+            .flat_map(|call| call.operands.iter().chain(&call.results))
+            .map(|&id| program.owner(id))
+            .collect();
+        let stays = |id: ValueId| program.value(id).role != Role::Temporary || touched.contains(&id);
+        for id in all().filter(|&id| program.owner(id) == id && stays(id)) {
             buffers.of[id.0] = buffers.list.len();
             let value = program.value(id);
             buffers.list.push(Buffer {
@@ -249,7 +260,7 @@ impl Buffers {
                 part: value.part.clone(),
             });
         }
-        for id in all().filter(|&id| program.owner(id) != id) {
+        for id in all().filter(|&id| program.owner(id) != id && stays(program.owner(id))) {
             let owner = buffers.of[program.owner(id).0];
             let value = program.value(id);
             if !value.window {
@@ -258,7 +269,10 @@ impl Buffers {
             }
             let whole = buffers.list[owner].clone();
             let Place::Arena(first) = whole.place else {
-                panic!("windows move over values of the arena, and {} is none", whole.name);
+                panic!(
+                    "windows move over values of the arena, and {} is none",
+                    whole.name
+                );
             };
             let bytes = operand(program, id).bytes();
             buffers.of[id.0] = buffers.list.len();

@@ -265,7 +265,44 @@ impl Math<'_> {
         self.select(is_small, small, large)
     }
 
-    /// `x` to a constant power, for positive x: by square roots and products where the power is a multiple of a
+    /// `x` to the power −¼ for positive normal x, within 2 units in the last place: three steps of Newton's method
+    /// (`y + y·(1 − x·y⁴)/4`) from a quarter of the exponent's bits, which is off by at most 3.2 %. Fewer cycles than the
+    /// two square roots and the division that make the same.
+    fn inverse_quarter(&mut self, x: Value) -> Value {
+        let bits = self.convert("bitcast", x, "f32", "i32");
+        let (two, offset) = (self.integer(2), self.integer(0x4f58_6000));
+        let quarter = self.i("shrui", bits, two);
+        let guess = self.i("subi", offset, quarter);
+        let mut y = self.convert("bitcast", guess, "i32", "f32");
+        let (minus_quarter, quarter) = (self.constant(-0.25), self.constant(0.25));
+        let x = self.f("mulf", x, minus_quarter);
+        for _ in 0..3 {
+            let square = self.f("mulf", y, y);
+            let fourth = self.f("mulf", square, square);
+            let step = self.fma(x, fourth, quarter);
+            y = self.fma(y, step, y);
+        }
+        y
+    }
+
+    /// A value to a power above 0, by the squares of squares.
+    fn repeated(&mut self, x: Value, times: u32) -> Value {
+        let mut product = None;
+        let mut square = x;
+        let mut left = times;
+        while left > 0 {
+            if left % 2 == 1 {
+                product = Some(product.map_or(square, |product| self.f("mulf", product, square)));
+            }
+            left /= 2;
+            if left > 0 {
+                square = self.f("mulf", square, square);
+            }
+        }
+        product.expect("the power is above 0")
+    }
+
+    /// `x` to a constant power, for positive normal x: by roots and products where the power is a multiple of a
     /// quarter (as LRN's 0.75), else as `exp(power·ln x)`.
     pub fn power(&mut self, x: Value, power: f64) -> Value {
         let quarters = power * 4.0;
@@ -275,6 +312,10 @@ impl Math<'_> {
             return self.exp(scaled);
         }
         let mut left = quarters.abs() as u32;
+        if power < 0.0 && left % 2 == 1 {
+            let quarter = self.inverse_quarter(x);
+            return self.repeated(quarter, left);
+        }
         let mut factors = vec![];
         let root = (!left.is_multiple_of(4)).then(|| self.sqrt(x));
         for _ in 0..left / 4 {

@@ -61,13 +61,21 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
         }
         let first = pass.program.kernels.len();
         let group = call.group;
-        if group.is_none() || pass.program.kernels.last().is_none_or(|before| before.group != group) {
+        if group.is_none()
+            || pass
+                .program
+                .kernels
+                .last()
+                .is_none_or(|before| before.group != group)
+        {
             start = first;
         }
         match (machine(program.device_of(&call)), call.nest.contraction()) {
             (Machine::Gpu, _) => {
                 let fixed = &pass.fixed;
-                let is_free = |program: &Program, id: ValueId| is_free(program, id) && !fixed.contains(&program.whole(id));
+                let is_free = |program: &Program, id: ValueId| {
+                    is_free(program, id) && !fixed.contains(&program.whole(id))
+                };
                 gpu_layout::add(&mut pass.program, &mut gpu_copies, call, is_free);
                 let count = pass.program.values.len();
                 pass.halos.resize_with(count, Vec::new);

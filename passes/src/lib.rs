@@ -12,6 +12,8 @@
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
 //! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
+//! | [`rematerialize`] | which values are computed again rather than kept |
+//! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`turns`] |
 //! | [`memory`] | which values share bytes |
 //! | [`cost`] | what kernels, transfers and programs cost on a device |
 //!
@@ -27,12 +29,15 @@ pub mod gradient;
 pub mod layout;
 pub mod lower;
 pub mod memory;
+pub mod micro_batches;
 pub mod partition;
+pub mod rematerialize;
 pub mod schedule;
 pub mod simplify;
 pub mod solver;
 pub mod substitute;
 pub mod training;
+pub mod turns;
 pub mod winograd;
 
 pub use error::PassError;
@@ -75,6 +80,8 @@ pub struct Options<'a> {
     pub costs: Option<&'a [Costs<'a>]>,
     /// Which ways to split kernels among devices a search looks at.
     pub splits: Splits,
+    /// Bytes that kernels which take micro-batches of their samples read and write in a turn, if possible.
+    pub turn_bytes: u64,
 }
 
 /// Inference of one sample on a processor, fused greedily.
@@ -89,6 +96,7 @@ impl Default for Options<'_> {
             second: None,
             costs: None,
             splits: Splits::All,
+            turn_bytes: turns::TURN_BYTES,
         }
     }
 }
@@ -149,6 +157,7 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         batch,
         optimizer,
         splits,
+        turn_bytes,
         ..
     } = *options;
     let optimized = options.opt_level > 0;
@@ -190,10 +199,24 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
             }),
         });
     }
-    if optimized && machines.iter().all(|machine| *machine == Machine::Processor) {
-        passes.push(program("algorithm", in_place(winograd::choose)));
+    let processors = machines.iter().all(|machine| *machine == Machine::Processor);
+    if optimized && processors {
+        passes.push(program(
+            "algorithm",
+            in_place(move |p| winograd::choose(p, turn_bytes)),
+        ));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
+    if optimized && processors {
+        passes.push(program(
+            "rematerialize",
+            in_place(move |p| rematerialize::rematerialize(p, turn_bytes)),
+        ));
+        passes.push(program(
+            "micro-batches",
+            in_place(move |p| micro_batches::cut(p, turn_bytes)),
+        ));
+    }
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
 }

@@ -14,10 +14,7 @@ pub fn dependencies(values: &[Value], kernels: &[KernelCall]) -> Vec<BTreeSet<us
     let mut writer: HashMap<ValueId, usize> = HashMap::new();
     let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
     for (k, kernel) in kernels.iter().enumerate() {
-        kernel
-            .results
-            .iter()
-            .for_each(|v| _ = writer.insert(whole(v), k));
+        kernel.results.iter().for_each(|v| _ = writer.insert(whole(v), k));
         kernel
             .operands
             .iter()

@@ -360,9 +360,11 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             .iter()
             .all(|machine| *machine == passes::Machine::Processor)
         {
-            winograd::rewrite_all(&mut fast, &|_, _, forms: &[winograd::Form]| {
-                Some(forms[seed as usize / 2 % forms.len()].clone())
-            });
+            winograd::rewrite_all(
+                &mut fast,
+                passes::turns::TURN_BYTES,
+                &|_, _, forms: &[winograd::Form]| Some(forms[seed as usize / 2 % forms.len()].clone()),
+            );
         }
         let mut laid_out = layout::assign(&fast, &machines);
         for (pass, program) in [

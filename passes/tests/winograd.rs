@@ -30,11 +30,15 @@ fn compile(text: &str, mode: Mode, products: usize, observe: &mut dyn FnMut(&ir:
         Pass::Program(name @ "algorithm", _) => Pass::Program(
             name,
             Box::new(|mut program: ir::program::Program| {
-                rewrite_all(&mut program, &|_, _, forms: &[Form]| {
-                    let form = forms.iter().find(|form| form.products() == products).cloned();
-                    taken.set(taken.get() + usize::from(form.is_some()));
-                    form
-                });
+                rewrite_all(
+                    &mut program,
+                    passes::turns::TURN_BYTES,
+                    &|_, _, forms: &[Form]| {
+                        let form = forms.iter().find(|form| form.products() == products).cloned();
+                        taken.set(taken.get() + usize::from(form.is_some()));
+                        form
+                    },
+                );
                 program
             }),
         ),

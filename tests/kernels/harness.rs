@@ -288,6 +288,7 @@ fn compile(
             Target::Gpu(..) => Machine::Gpu,
         },
         costs: Some(costs(target)),
+        turn_bytes: 1 << (case.seed % 3 * 10),
         ..Options::default()
     };
     let mut whole = None;

@@ -19,12 +19,15 @@ const FORMS: [(usize, f64); 4] = [
 
 /// The usual passes, but with this form wherever it is one of the candidates.
 pub fn forced(options: &Options<'static>, products: usize) -> Vec<Pass<'static>> {
+    let turn_bytes = options.turn_bytes;
     let force = move |pass| match pass {
         Pass::Program(name @ "algorithm", _) => Pass::Program(
             name,
             Box::new(move |mut program| {
                 let fits = |form: &&Form| form.products() == products;
-                rewrite_all(&mut program, &|_, _, forms| forms.iter().find(fits).cloned());
+                rewrite_all(&mut program, turn_bytes, &|_, _, forms: &[Form]| {
+                    forms.iter().find(fits).cloned()
+                });
                 program
             }),
         ),

@@ -17,7 +17,6 @@ mod nests;
 mod parts;
 pub mod recognise;
 pub mod rewrite;
-mod turns;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
@@ -155,9 +154,9 @@ fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
     lanes.fold(f64::INFINITY, f64::min)
 }
 
-/// Gives every convolution the form that is estimated to take the least time.
-pub fn choose(program: &mut Program) {
-    rewrite_all(program, &|program, call, forms| {
+/// Gives every convolution the form that is estimated to take the least time, in turns of so many bytes if possible.
+pub fn choose(program: &mut Program, turn_bytes: u64) {
+    rewrite_all(program, turn_bytes, &|program, call, forms| {
         let best = cheapest(&call.nest, program.mode, forms)?;
         (best.0 < 1.0).then(|| best.1.clone())
     });
@@ -182,7 +181,7 @@ pub fn share(nest: &Nest, mode: Mode) -> f64 {
 pub type Choice<'c> = &'c dyn Fn(&Program, &KernelCall, &[Form]) -> Option<Form>;
 
 /// Gives every convolution the form that `choice` takes.
-pub fn rewrite_all(program: &mut Program, choice: Choice) {
+pub fn rewrite_all(program: &mut Program, turn_bytes: u64, choice: Choice) {
     let kernels = std::mem::take(&mut program.kernels);
     for call in kernels {
         let chosen = match &candidates(&call.nest)[..] {
@@ -191,7 +190,7 @@ pub fn rewrite_all(program: &mut Program, choice: Choice) {
         };
         match (chosen, recognise(&call.nest)) {
             (Some(form), Some(conv)) => {
-                let calls = rewrite::rewrite(program, &call, &conv, &form);
+                let calls = rewrite::rewrite(program, &call, &conv, &form, turn_bytes);
                 program.kernels.extend(calls);
             }
             _ => program.kernels.push(call),

@@ -6,14 +6,15 @@
 
 use super::parts::{Parts, Side};
 use super::recognise::{Convolution, recognise};
-use super::turns::{self, Turns};
 use super::{Form, Tiling};
 use crate::layout::drop_unused_operands;
+use crate::turns;
 use ir::DType;
 use ir::layout::Layout;
-use ir::nest::{Expr, Index, Loop, Nest, Read, Source};
+use ir::nest::{Affine, Expr, Index, Loop, Nest, Read, Source};
 use ir::plan::{Mode, Place, Role};
 use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use std::collections::BTreeMap;
 
 /// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +45,62 @@ impl Product {
 }
 
 /// Replaces a kernel by the nests of a form. Returns the kernels in order; values are added to the program.
-pub fn rewrite(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> Vec<KernelCall> {
-    let Some(Turns { call, group, sums }) = turns::cut(program, call, conv, form) else {
+pub fn rewrite(
+    program: &mut Program,
+    call: &KernelCall,
+    conv: &Convolution,
+    form: &Form,
+    turn_bytes: u64,
+) -> Vec<KernelCall> {
+    let Some((samples, turns)) = cut(program, call, conv, form, turn_bytes) else {
         return nests(program, call, conv, form).to_vec();
     };
+    let sums = conv.shared.contains(&samples);
+    let call = turns::cut(program, call, samples, turns, &mut BTreeMap::new());
     let conv = recognise(&call.nest).expect("a convolution of fewer samples is one");
+    let group = Some(turns::new_group(program, turns));
     let [mut taps, mut tiles, mut products, mut finish] = nests(program, &call, &conv, form);
-    tiles.group = Some(group);
-    products.group = Some(group);
+    tiles.group = group;
+    products.group = group;
     if sums {
-        taps.group = Some(group);
+        taps.group = group;
         let zeros = accumulate(program, &mut products);
         return vec![zeros, taps, tiles, products, finish];
     }
-    finish.group = Some(group);
+    finish.group = group;
     vec![taps, tiles, products, finish]
+}
+
+/// The loop over samples and the number of turns, if the tensors between the nests are large and the loop lets itself be
+/// cut.
+fn cut(
+    program: &Program,
+    call: &KernelCall,
+    conv: &Convolution,
+    form: &Form,
+    turn_bytes: u64,
+) -> Option<(Loop, usize)> {
+    let first = &call.nest.reads[conv.image].index.first()?.map;
+    let mut loops = conv.image_only.iter().chain(&conv.shared).copied();
+    let samples = loops.find(|l| *first == Affine::of(*l))?;
+    let Product {
+        batch,
+        rows,
+        columns,
+        depth,
+    } = Product::new(&call.nest, conv, form);
+    let elements = match conv.shared.contains(&samples) {
+        true => batch * depth * (rows + columns),
+        false => batch * rows * (depth + columns),
+    };
+    if !turns::walks_samples(program, call, samples) {
+        return None;
+    }
+    let walked = turns::walked(call, samples);
+    let count = call.nest.extents()[samples.0];
+    let fits = |samples| turns::are_aligned(program, &walked, samples);
+    let turns = turns::count(count, 4 * elements as u64, turn_bytes, fits);
+    (turns > 1).then_some((samples, turns))
 }
 
 /// The four kernels of a form: of taps, tiles, products, and the inverse transform.
@@ -103,7 +145,12 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
     [
         KernelCall {
             prepare: constant,
-            ..kernel_call(format!("taps of {label}"), parts.taps(&kernel), vec![from_kernel], taps)
+            ..kernel_call(
+                format!("taps of {label}"),
+                parts.taps(&kernel),
+                vec![from_kernel],
+                taps,
+            )
         },
         kernel_call(
             format!("tiles of {label}"),

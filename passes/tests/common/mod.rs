@@ -69,34 +69,10 @@ pub fn run(program: &Program, given: &Named) -> Named {
             buffers.insert(ValueId(v), tensor);
         }
     }
-    for kernel in &program.kernels {
-        let mut operands = Tensors::new();
-        for (i, &v) in kernel.operands.iter().enumerate() {
-            let alive = buffers.get(&program.owner(v));
-            let name = &program.value(v).name;
-            operands.insert(
-                i,
-                alive
-                    .unwrap_or_else(|| panic!("{}: {name} is gone", kernel.label))
-                    .clone(),
-            );
-        }
-        let results = evaluate(&kernel.nest, &operands);
-        for (output, &result) in kernel.results.iter().enumerate() {
-            let owner = program.owner(result);
-            for (i, &operand) in kernel.operands.iter().enumerate() {
-                let (read, label) = (program.owner(operand), &kernel.label);
-                if read == owner {
-                    assert_elementwise(kernel, i, output, &operands, &results);
-                } else {
-                    assert!(!overlap(program, owner, read), "{label} overwrites what it reads");
-                }
-            }
-        }
-        for (tensor, &result) in results.into_iter().zip(&kernel.results) {
-            let owner = program.owner(result);
-            buffers.retain(|&other, _| !overlap(program, owner, other));
-            buffers.insert(owner, tensor);
+    for run in program.runs() {
+        for turn in 0..run[0].turns() {
+            run.iter()
+                .for_each(|kernel| run_kernel(program, &mut buffers, kernel, turn));
         }
     }
     let leaves = |role: &Role| {
@@ -125,6 +101,57 @@ pub fn run(program: &Program, given: &Named) -> Named {
         }
     }
     left
+}
+
+/// Runs a turn of one kernel.
+fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel: &KernelCall, turn: usize) {
+    let window = |id: ValueId| {
+        let value = program.value(id);
+        value.window.then(|| {
+            let mut part = Part::whole(&value.extents);
+            part.offset[0] = turn * value.extents[0];
+            part
+        })
+    };
+    let mut operands = Tensors::new();
+    for (i, &v) in kernel.operands.iter().enumerate() {
+        let name = &program.value(v).name;
+        let alive = buffers.get(&program.owner(v));
+        let whole = alive.unwrap_or_else(|| panic!("{}: {name} is gone", kernel.label));
+        operands.insert(
+            i,
+            window(v).map_or_else(|| whole.clone(), |part| cut(whole, &part)),
+        );
+    }
+    let results = evaluate(&kernel.nest, &operands);
+    for (output, &result) in kernel.results.iter().enumerate() {
+        let owner = program.owner(result);
+        for (i, &operand) in kernel.operands.iter().enumerate() {
+            let (read, label) = (program.owner(operand), &kernel.label);
+            if read == owner {
+                assert_elementwise(kernel, i, output, &operands, &results);
+            } else {
+                assert!(!overlap(program, owner, read), "{label} overwrites what it reads");
+            }
+        }
+    }
+    for (tensor, &result) in results.into_iter().zip(&kernel.results) {
+        let owner = program.owner(result);
+        let Some(part) = window(result) else {
+            buffers.retain(|&other, _| !overlap(program, owner, other));
+            buffers.insert(owner, tensor);
+            continue;
+        };
+        buffers.retain(|&other, _| (turn > 0 && other == owner) || !overlap(program, owner, other));
+        let value = program.value(owner);
+        let count = value.extents.iter().product();
+        let whole = buffers
+            .entry(owner)
+            .or_insert_with(|| Tensor::new(value.dtype, &value.extents, vec![f64::NAN; count]));
+        for (x, at) in tensor.data.into_iter().zip(elements(&value.extents, &part)) {
+            whole.data[at] = x;
+        }
+    }
 }
 
 /// The places of a part's elements in its tensor, row-major.

@@ -1,0 +1,135 @@
+//! Runs of kernels that hand each other large values take micro-batches, so that those values need not be there as a whole.
+//!
+//! Pooling after a normalisation, or the gradients of both, follow each other and go over samples alike: what the first
+//! writes and the second reads is as large as a turn then, and still in a cache when it is read. Contractions keep their
+//! batch: fewer rows at a time would cost them more than that saves. (Fast convolutions, which have large tensors of their
+//! own, are cut by [`crate::winograd`].)
+
+use crate::turns;
+use ir::nest::{Affine, Loop};
+use ir::plan::Role;
+use ir::program::{KernelCall, Program, ValueId};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// The share of a turn's bytes from which on a value counts as large.
+const LARGE: f64 = 0.1;
+
+/// Cuts what can be cut, into turns of so many bytes if possible.
+pub fn cut(program: &mut Program, turn_bytes: u64) {
+    let mut first = 0;
+    while first < program.kernels.len() {
+        let Some(run) = run_from(program, first, turn_bytes) else {
+            first += 1;
+            continue;
+        };
+        first = run.end() + 1;
+        cut_run(program, run, turn_bytes);
+    }
+}
+
+/// The loop over samples of a kernel that can take turns.
+fn samples(program: &Program, call: &KernelCall) -> Option<Loop> {
+    let plain = call.group.is_none()
+        && !call.prepare
+        && call.nest.contraction().is_none()
+        && !program.is_transfer(call);
+    let mut loops = (0..call.nest.parallel.len()).map(Loop).filter(|_| plain);
+    let first = call.nest.outputs.first()?.index.first()?;
+    let l = loops.find(|l| *first == Affine::of(*l))?;
+    let one_after_another = |id: &ValueId| {
+        let layout = &program.value(*id).layout;
+        layout.order[0] == 0 && layout.halo[0] == (0, 0)
+    };
+    let walked = turns::walked(call, l);
+    (turns::walks_samples(program, call, l) && walked.iter().all(one_after_another)).then_some(l)
+}
+
+/// Where a value is made and last read, if only kernels between those touch it.
+fn life(program: &Program, id: ValueId, turn_bytes: u64) -> Option<RangeInclusive<usize>> {
+    let value = program.value(id);
+    if value.role != Role::Temporary
+        || value.alias.is_some()
+        || (bytes(program, id) as f64) < LARGE * turn_bytes as f64
+    {
+        return None;
+    }
+    let uses = |call: &KernelCall| {
+        call.operands
+            .iter()
+            .chain(&call.results)
+            .any(|&v| program.owner(v) == id)
+    };
+    let first = program.kernels.iter().position(uses)?;
+    let last = program.kernels.iter().rposition(uses)?;
+    (first < last).then_some(first..=last)
+}
+
+fn bytes(program: &Program, id: ValueId) -> u64 {
+    let value = program.value(id);
+    (value.layout.strides(&value.extents).elements * value.dtype.bytes()) as u64
+}
+
+/// The kernels from `first` on that hand each other large values and can take turns together.
+fn run_from(program: &Program, first: usize, turn_bytes: u64) -> Option<RangeInclusive<usize>> {
+    let turn = |k: usize| {
+        let call = &program.kernels[k];
+        let l = samples(program, call)?;
+        Some((call.nest.parallel[l.0], program.device_of(call)))
+    };
+    let own = turn(first)?;
+    let alike = (first..program.kernels.len())
+        .take_while(|&k| turn(k) == Some(own))
+        .last()?;
+    let mut last = first;
+    let mut k = first;
+    while k <= last {
+        let made = program.kernels[k]
+            .results
+            .iter()
+            .filter_map(|&id| life(program, id, turn_bytes));
+        let ends = made
+            .filter(|life| *life.start() == k && *life.end() <= alike)
+            .map(|life| *life.end());
+        last = ends.fold(last, usize::max);
+        k += 1;
+    }
+    (last > first).then_some(first..=last)
+}
+
+fn cut_run(program: &mut Program, run: RangeInclusive<usize>, turn_bytes: u64) {
+    let calls = program.kernels[run.clone()].to_vec();
+    let loops: Vec<Loop> = calls.iter().filter_map(|call| samples(program, call)).collect();
+    let count = calls[0].nest.parallel[loops[0].0];
+    let inner = |id: ValueId| {
+        life(program, id, turn_bytes)
+            .is_some_and(|life| run.contains(life.start()) && run.contains(life.end()))
+    };
+    let mut walked: Vec<ValueId> = vec![];
+    for (call, &l) in calls.iter().zip(&loops) {
+        walked.extend(turns::walked(call, l));
+    }
+    walked.sort_unstable();
+    walked.dedup();
+    let own: Vec<ValueId> = walked.iter().copied().filter(|&id| inner(id)).collect();
+    let all = walked.iter().map(|&id| bytes(program, id)).sum();
+    let turns = turns::count(count, all, turn_bytes, |samples| {
+        turns::are_aligned(program, &walked, samples)
+    });
+    if turns == 1 {
+        return;
+    }
+    let group = Some(turns::new_group(program, turns));
+    let mut windows: BTreeMap<ValueId, ValueId> = own.iter().map(|&id| (id, id)).collect();
+    let mut cut: Vec<KernelCall> = vec![];
+    for (call, &l) in calls.iter().zip(&loops) {
+        cut.push(KernelCall {
+            group,
+            ..turns::cut(program, call, l, turns, &mut windows)
+        });
+    }
+    for id in own {
+        program.values[id.0].extents[0] = count / turns;
+    }
+    program.kernels.splice(run, cut);
+}

@@ -1,0 +1,132 @@
+//! Kernels that take micro-batches, and values that are computed again, change nothing but memory.
+
+mod common;
+
+use common::{assert_all_close, given, run};
+use ir::plan::Mode;
+use ir::program::Program;
+use passes::{Options, Stage};
+
+/// Two layers with all that takes turns: fast convolutions and their gradients, normalisation, pooling, a residual, and
+/// dropout, which does not. Channels fill aligned windows.
+const NET: &str = "model net
+x = input() shape=[N, 3, 12, 11]
+w1 = parameter() shape=[64, 3, 3, 3]
+b1 = parameter() shape=[64]
+c1 = conv2d(x, w1) pad=1 stride=2
+s1 = bias(c1, b1)
+r1 = relu(s1)
+n1 = lrn(r1) size=3 alpha=0.5 beta=0.75 k=1.0
+p1 = max_pool(n1) kernel=2 stride=1
+w2 = parameter() shape=[64, 32, 3, 3]
+c2 = conv2d(p1, w2) pad=1 groups=2
+t2 = tanh(c2)
+n2 = lrn(t2) size=5 alpha=0.5 beta=0.75 k=2.0
+p2 = max_pool(n2) kernel=2 stride=1
+w3 = parameter() shape=[64, 64, 3, 3]
+c3 = conv2d(p2, w3) pad=1
+t3 = tanh(c3)
+a3 = add(t3, p2)
+d3 = dropout(a3) rate=0.25
+g = global_avg_pool(d3)
+logits = reshape(g) shape=[N, 64]
+output logits = logits
+";
+
+fn compile(mode: Mode, batch: usize, turn_bytes: u64, observe: &mut dyn FnMut(&str, &Program)) -> Program {
+    let graph = ir::text::parse(NET, "net.ir").unwrap();
+    let options = Options {
+        mode,
+        batch,
+        turn_bytes,
+        ..Options::default()
+    };
+    let mut show = |pass: &str, stage: Stage| {
+        if let Stage::Program(program) = stage {
+            observe(pass, program);
+        }
+    };
+    passes::compile(&graph, &options, &mut show).unwrap()
+}
+
+fn groups(program: &Program) -> usize {
+    program.runs().filter(|run| run[0].group.is_some()).count()
+}
+
+#[test]
+fn turns_of_any_size_compute_the_same() {
+    for mode in [Mode::Infer, Mode::Gradients, Mode::Train] {
+        let whole = compile(mode, 8, u64::MAX, &mut |_, _| {});
+        assert_eq!(groups(&whole), 0, "{mode:?}");
+        let given = given(&whole, 64, 1);
+        let expected = run(&whole, &given);
+        for turn_bytes in [0, 30_000, 100_000] {
+            let what = format!("{mode:?} in turns of {turn_bytes} bytes");
+            let mut after = vec![];
+            let last = compile(mode, 8, turn_bytes, &mut |pass, program| {
+                if ["layout", "rematerialize", "micro-batches", "memory"].contains(&pass) {
+                    assert_all_close(&run(program, &given), &expected, &format!("{what}, after {pass}"));
+                    after.push(groups(program));
+                }
+            });
+            assert!(after.last() > after.first(), "{what}: {after:?}");
+            // Inference keeps little alive in any case, and a group keeps what it reads to its end.
+            let most = if mode == Mode::Infer { 1.1 } else { 0.9 };
+            let share = last.arena_bytes[0] as f64 / whole.arena_bytes[0] as f64;
+            assert!(share <= most, "{what}: {share} of the arena");
+        }
+    }
+}
+
+/// Seven samples are one turn, or seven.
+#[test]
+fn samples_are_shared_evenly() {
+    let program = compile(Mode::Train, 7, 0, &mut |_, _| {});
+    let turns: Vec<usize> = program
+        .runs()
+        .map(|run| run[0].turns())
+        .filter(|&turns| turns > 1)
+        .collect();
+    assert!(
+        !turns.is_empty() && turns.iter().all(|&turns| turns == 7),
+        "{turns:?}"
+    );
+}
+
+#[test]
+fn windows_that_do_not_fit_their_group_are_found() {
+    let sound = compile(Mode::Infer, 8, 0, &mut |_, _| {});
+    sound.verify().unwrap();
+    let grouped = sound
+        .kernels
+        .iter()
+        .position(|call| call.group.is_some())
+        .unwrap();
+    let refused = |change: &dyn Fn(&mut Program)| {
+        let mut program = sound.clone();
+        change(&mut program);
+        program.verify().unwrap_err()
+    };
+    let other_turns = refused(&|program| {
+        for call in &mut program.kernels {
+            call.group.iter_mut().for_each(|group| group.turns *= 2);
+        }
+    });
+    assert!(other_turns.contains("turns of"), "{other_turns}");
+    let apart = refused(&|program| {
+        let call = program.kernels[grouped].clone();
+        program.kernels.push(call);
+    });
+    assert!(apart.contains("apart from the others of its group"), "{apart}");
+}
+
+/// The scale of a normalisation and what nobody else reads are made again where the way back needs them.
+#[test]
+fn what_is_cheap_is_computed_again() {
+    let program = compile(Mode::Train, 8, 0, &mut |_, _| {});
+    let labels: Vec<&str> = program.kernels.iter().map(|call| &call.label[..]).collect();
+    let again = labels.iter().filter(|label| label.ends_with(" again")).count();
+    assert!(again > 0, "{labels:?}");
+    let infer = compile(Mode::Infer, 8, 0, &mut |_, _| {});
+    assert!(infer.kernels.iter().all(|call| !call.label.ends_with(" again")));
+}
