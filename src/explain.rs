@@ -4,7 +4,7 @@ use crate::compile::{Model, options};
 use crate::costs;
 use crate::model_args::{ModelArgs, colour};
 use ir::plan::Mode;
-use ir::program::{KernelCall, Program};
+use ir::program::{Algorithm, KernelCall, Program};
 use passes::Stage;
 use passes::cost::{Candidate, Costs, makespan};
 use passes::eqsat::report::{Chosen, Report};
@@ -69,6 +69,9 @@ struct Row {
     algorithm: &'static str,
     /// How its first result lies in memory: dimensions, the outermost first.
     layout: String,
+    /// Micro-batches that it takes one after the other.
+    turns: usize,
+    /// Milliseconds of all turns.
     predicted_ms: f64,
     bound: &'static str,
 }
@@ -166,6 +169,7 @@ impl Row {
             label: call.label.clone(),
             algorithm,
             layout: layout(program, call),
+            turns: call.turns(),
             predicted_ms: cost.us() * call.turns() as f64 / 1e3,
             bound: cost.bound().name(),
         }
@@ -175,10 +179,12 @@ impl Row {
 /// The shape of a kernel's computation.
 fn algorithm(call: &KernelCall) -> &'static str {
     use ir::nest::Combine;
-    match (call.nest.contraction(), call.nest.combine) {
-        (Some(_), _) => "implicit product",
-        (None, Combine::None) => "map",
-        (None, _) => "reduction",
+    match (call.algorithm, call.nest.contraction(), call.nest.combine) {
+        (Some(Algorithm::Winograd(_)), Some(_), _) => "winograd product",
+        (Some(Algorithm::Winograd(_)), None, Combine::Sum) => "winograd change",
+        (_, Some(_), _) => "implicit product",
+        (_, None, Combine::None) => "map",
+        (_, None, _) => "reduction",
     }
 }
 
@@ -220,12 +226,12 @@ impl Explanation {
                 _ = writeln!(text, "  chosen greedily: {reason}");
             }
         }
-        text += "\ndevice          ms  bound    algorithm         layout  kernel\n";
+        text += "\ndevice          ms  bound    algorithm         layout  turns  kernel\n";
         for row in &self.program {
             _ = writeln!(
                 text,
-                "{:>6}  {:>10.3}  {:8} {:17} {:7} {}",
-                row.device, row.predicted_ms, row.bound, row.algorithm, row.layout, row.label
+                "{:>6}  {:>10.3}  {:8} {:17} {:7} {:>5}  {}",
+                row.device, row.predicted_ms, row.bound, row.algorithm, row.layout, row.turns, row.label
             );
         }
         if let Some(places) = &self.places {
@@ -340,7 +346,17 @@ impl NodeExplanation {
                     .map_or(String::new(), |rule| format!(", made by the rule: {rule}"));
                 match member.fused_by {
                     Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", member.node),
-                    None => _ = writeln!(text, "  {}{made}", member.node),
+                    None => {
+                        _ = writeln!(text, "  {}, {}{made}", member.node, chosen.algorithm);
+                        for other in &chosen.algorithms {
+                            _ = writeln!(
+                                text,
+                                "    {}: {:+.3} ms of arithmetic",
+                                other.algorithm,
+                                other.more * 1e3
+                            );
+                        }
+                    }
                 }
                 if member.node == self.node {
                     for other in &member.alternatives {

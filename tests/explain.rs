@@ -122,7 +122,7 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
 }
 
 #[test]
-fn what_a_named_profile_has_no_memory_for_is_refused() {
+fn what_one_device_has_no_memory_for_two_train() {
     let place = Place::with_images();
     let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
     profile.name = "small".to_string();
@@ -139,7 +139,23 @@ fn what_a_named_profile_has_no_memory_for_is_refused() {
     profile.memory.capacity_gb = 0.9 * need as f64 / 1e9;
     place.write("small.toml", profile.to_toml());
     let parts = ["small has ", "MiB", "batch 24", "use a smaller --batch", "fits"];
-    let arguments =
-        "train tiny.ir --data data --steps 2 --batch 24 --profile small.toml --devices cpu:0 --out one";
-    place.fails(arguments, 1, &parts);
+    let train = "train tiny.ir --data data --steps 2 --batch 24";
+    let small = format!("{train} --profile small.toml --devices");
+    place.fails(&format!("{small} cpu:0 --out one"), 1, &parts);
+
+    // Two such devices train it, to what one does that has enough.
+    place.succeeds(&format!("{small} cpu:0,cpu:1 --out two"));
+    place.succeeds(&format!("{train} --devices cpu:0 --out large"));
+    let losses = |run: &str| -> Vec<f64> {
+        let rows = place.metrics(run);
+        rows.iter().filter_map(|row| row["loss"].as_f64()).collect()
+    };
+    let (two, one) = (losses("two"), losses("large"));
+    assert_eq!((two.len(), one.len()), (2, 2));
+    for (two, one) in two.iter().zip(&one) {
+        assert!(
+            (two - one).abs() <= 1e-5 * one.abs(),
+            "{two} on two devices, {one} on one"
+        );
+    }
 }

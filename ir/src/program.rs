@@ -62,6 +62,18 @@ pub struct KernelCall {
     pub prepare: bool,
     /// Runs with its neighbours of the same group, on one micro-batch after the other.
     pub group: Option<Group>,
+    /// How its sums are computed, once that is chosen.
+    pub algorithm: Option<Algorithm>,
+}
+
+/// How a kernel computes its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    /// As its nest says.
+    Direct,
+    /// By Winograd's algorithm with so many products along the dimension that has the most. A kernel of which nests of that
+    /// algorithm were made keeps this on each of them.
+    Winograd(usize),
 }
 
 /// Kernels that follow each other and together take `turns` turns, each on a micro-batch: an equal share of the batch.

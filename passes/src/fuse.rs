@@ -184,6 +184,7 @@ impl Fusion<'_> {
             results,
             prepare: kernels[i].prepare,
             group: None,
+            algorithm: None,
         };
         kernels.remove(j);
         true

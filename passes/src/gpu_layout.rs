@@ -66,6 +66,7 @@ fn add_copy(program: &mut Program, id: ValueId) -> ValueId {
         results: vec![copy],
         prepare: constant,
         group: None,
+        algorithm: None,
     });
     copy
 }

@@ -357,6 +357,7 @@ impl Pass {
                     results: vec![copy],
                     prepare: false,
                     group: None,
+                    algorithm: None,
                 });
                 self.copies.insert((id, layout), copy);
                 copy
@@ -446,6 +447,7 @@ impl Pass {
             results: vec![packed],
             prepare: constant,
             group: None,
+            algorithm: None,
         });
         call.nest = nest;
         call.nest.reads[choice.panel].index = loops.into_iter().map(Index::of).collect();
@@ -510,6 +512,7 @@ impl Pass {
             results: vec![blocked],
             prepare: false,
             group: None,
+            algorithm: None,
         });
         // Every other step is a multiple of a panel's lanes.
         let index = &mut nest.reads[choice.panel].index;
@@ -561,6 +564,7 @@ impl Pass {
                     results: vec![id],
                     prepare: false,
                     group: None,
+                    algorithm: None,
                 });
             }
         }

@@ -49,6 +49,7 @@ use eqsat::report::Report;
 use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
+use partition::Strategy;
 use partition::search::Found;
 
 /// What kind of machine kernels are laid out for.
@@ -157,7 +158,6 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         batch,
         optimizer,
         splits,
-        turn_bytes,
         ..
     } = *options;
     let optimized = options.opt_level > 0;
@@ -175,7 +175,10 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     }
     if let Some(costs) = costs {
         let limits = eqsat::Limits::default();
-        let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], &limits);
+        let algorithms = machines(options)
+            .iter()
+            .all(|machine| *machine == Machine::Processor);
+        let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], algorithms, &limits);
         passes.push(Pass::Search("search", Box::new(search)));
     } else {
         let lower = move |g: &Graph| lower::lower(g, mode, batch);
@@ -185,20 +188,45 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
-    let machines: Vec<Machine> = [options.machine].into_iter().chain(options.second).collect();
+    let machines = machines(options);
     if options.second.is_some() {
         let shares = vec![1; machines.len()];
         passes.push(match costs {
-            Some(costs) => Pass::Place(
-                "partition",
-                Box::new(move |p| partition::search::search(p, &shares, costs, splits, PLACES)),
-            ),
+            Some(costs) => {
+                let rest = rest(options);
+                let search = move |p: &Program| {
+                    // As it would be compiled; what cannot be placed so is refused later.
+                    let measure = |strategy: &Strategy| {
+                        let placed = partition::partition(p, strategy);
+                        placed.map_or(vec![], |placed| {
+                            memory::bytes_of_devices(&run_rest(&rest, placed))
+                        })
+                    };
+                    partition::search::search(p, &shares, costs, splits, PLACES, &measure)
+                };
+                Pass::Place("partition", Box::new(search))
+            }
             None => program("partition", move |p| {
                 let strategy = partition::choose::choose(&p, &shares);
                 partition::partition(&p, &strategy).expect("the chosen strategy was tried")
             }),
         });
     }
+    passes.extend(rest(options));
+    passes
+}
+
+/// The machine of every device.
+fn machines(options: &Options) -> Vec<Machine> {
+    [options.machine].into_iter().chain(options.second).collect()
+}
+
+/// The steps after kernels are placed.
+fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
+    let turn_bytes = options.turn_bytes;
+    let machines = machines(options);
+    let optimized = options.opt_level > 0;
+    let mut passes = vec![];
     let processors = machines.iter().all(|machine| *machine == Machine::Processor);
     if optimized && processors {
         passes.push(program(
@@ -219,6 +247,14 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     }
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
+}
+
+fn run_rest(passes: &[Pass], placed: Program) -> Program {
+    let one = |made, pass: &Pass| match pass {
+        Pass::Program(_, change) => change(made),
+        _ => made,
+    };
+    passes.iter().fold(placed, one)
 }
 
 /// Compiles a model's graph to a program, and shows what each step made of it to `observe`.

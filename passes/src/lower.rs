@@ -124,6 +124,7 @@ impl Lowering<'_> {
                 results: vec![result],
                 prepare: false,
                 group: None,
+                algorithm: None,
             });
             stages.push(result);
         }
@@ -176,6 +177,7 @@ impl Lowering<'_> {
             results: vec![result],
             prepare: false,
             group: None,
+            algorithm: None,
         };
         self.program.kernels.push(call);
         result

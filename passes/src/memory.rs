@@ -80,6 +80,19 @@ pub fn plan(program: &mut Program) -> Packing {
     total
 }
 
+/// Bytes that each device needs for its values: the arena, and what lies outside of it.
+pub fn bytes_of_devices(program: &Program) -> Vec<u64> {
+    let mut bytes = program.arena_bytes.clone();
+    for (v, value) in program.values.iter().enumerate() {
+        let own = value.place == Place::Own && value.role != Role::Temporary;
+        if own && program.owner(ValueId(v)) == ValueId(v) {
+            let elements = value.layout.strides(&value.extents).elements;
+            bytes[value.device.0] += (elements * value.dtype.bytes()) as u64;
+        }
+    }
+    bytes
+}
+
 /// The smallest packing of all orders.
 fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
     let orders: [Order; 4] = [

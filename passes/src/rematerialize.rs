@@ -21,6 +21,8 @@ const LEAST_SHARE: f64 = 0.04;
 /// Rewrites a program until nothing is left to gain where its memory is fullest once it takes turns of so many bytes.
 pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
     let mut trial = program.clone();
+    // What is computed again stays: every value has so many readers less each time, and the loop ends.
+    let originals = program.values.len();
     let mut least = u64::MAX;
     loop {
         // Kernels and values keep their numbers when they take turns.
@@ -34,7 +36,14 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
             program.clone_from(&trial);
         }
         let together = |a: usize, b: usize| same_group(&turned, a, b);
-        let Some(again) = best(&trial, &live, (k, bytes), &together) else {
+        let moment = Moment {
+            program: &trial,
+            live: &live,
+            together: &together,
+            k,
+        };
+        let is_candidate = |l: &&Live| l.value.0 < originals && l.bytes as f64 >= LEAST_SHARE * bytes as f64;
+        let Some(again) = moment.best(live.iter().filter(is_candidate)) else {
             break;
         };
         repeat(&mut trial, &again);
@@ -60,85 +69,96 @@ struct Again {
     reader: usize,
 }
 
-/// What frees the most at a kernel, for what it takes to compute it again.
-fn best(
-    program: &Program,
-    live: &[Live],
-    (k, bytes): (usize, u64),
-    together: &dyn Fn(usize, usize) -> bool,
-) -> Option<Again> {
-    let idle = live.iter().filter(|l| l.first < k && k < l.last);
-    let large = idle.filter(|l| l.bytes as f64 >= LEAST_SHARE * bytes as f64);
-    let found = large.filter_map(|l| candidate(program, live, l, k, together));
-    let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 >= FREED_PER_MOVED).then_some(best.1)
+/// A kernel during which much is alive.
+struct Moment<'a> {
+    program: &'a Program,
+    live: &'a [Live],
+    /// Whether two kernels will take turns together.
+    together: &'a dyn Fn(usize, usize) -> bool,
+    k: usize,
 }
 
-/// A value that nobody uses around a kernel, and the bytes it frees for each that is moved.
-fn candidate(
-    program: &Program,
-    live: &[Live],
-    freed: &Live,
-    k: usize,
-    together: &dyn Fn(usize, usize) -> bool,
-) -> Option<(f64, Again)> {
-    let id = freed.value;
-    let uses = |call: &KernelCall| {
-        call.operands
+impl Moment<'_> {
+    /// What frees the most, for what it takes to compute it again.
+    fn best<'l>(&self, values: impl Iterator<Item = &'l Live>) -> Option<Again> {
+        let idle = values.filter(|l| l.first < self.k && self.k < l.last);
+        let found = idle.filter_map(|l| self.candidate(l));
+        let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (best.0 >= FREED_PER_MOVED).then_some(best.1)
+    }
+
+    /// A value that nobody uses at this moment, and the bytes it frees for each that is moved.
+    fn candidate(&self, freed: &Live) -> Option<(f64, Again)> {
+        let &Moment {
+            program,
+            live,
+            together,
+            k,
+        } = self;
+        let id = freed.value;
+        let uses = |call: &KernelCall| {
+            call.operands
+                .iter()
+                .chain(&call.results)
+                .any(|&v| program.owner(v) == id)
+        };
+        // Every turn of a group comes back to all of it.
+        let run = program
+            .kernels
             .iter()
-            .chain(&call.results)
-            .any(|&v| program.owner(v) == id)
-    };
-    // Every turn of a group comes back to all of it.
-    let run = program
-        .kernels
-        .iter()
-        .enumerate()
-        .filter(|(_, call)| uses(call))
-        .map(|(i, _)| i);
-    let (before, after): (Vec<usize>, Vec<usize>) = run.partition(|&i| i < k);
-    if uses(&program.kernels[k]) || together(*before.last()?, k) || together(k, *after.first()?) {
-        return None;
-    }
-    let reader = *after.first()?;
-    let makes = |&i: &usize| program.kernels[i].results.contains(&id);
-    let mut makers = before.iter().copied().filter(makes);
-    let (Some(maker), None) = (makers.next(), makers.next()) else {
-        return None;
-    };
-    let call = &program.kernels[maker];
-    let is_cheap = call.group.is_none() && !call.prepare && call.nest.contraction().is_none();
-    if !is_cheap
-        || program.is_transfer(call)
-        || after.iter().any(|&i| program.kernels[i].results.contains(&id))
-    {
-        return None;
-    }
-    let result = call.results.iter().position(|&v| v == id)?;
-    let again = alone(program, call, result);
-    // Interface values that are overwritten later are not what they were.
-    let is_there = |&v: &ValueId| {
-        let owner = program.owner(v);
-        match program.value(owner).role {
-            Role::Input { .. } | Role::Prepared => true,
-            Role::Temporary => owner == v && live.iter().any(|l| l.value == v && l.last >= reader),
-            Role::Parameter { .. } | Role::State { .. } | Role::Output { .. } => false,
+            .enumerate()
+            .filter(|(_, call)| uses(call))
+            .map(|(i, _)| i);
+        let (before, after): (Vec<usize>, Vec<usize>) = run.partition(|&i| i < k);
+        if uses(&program.kernels[k]) || together(*before.last()?, k) || together(k, *after.first()?) {
+            return None;
         }
-    };
-    if !again.operands.iter().all(is_there) {
-        return None;
+        let reader = *after.first()?;
+        let makes = |&i: &usize| program.kernels[i].results.contains(&id);
+        let mut makers = before.iter().copied().filter(makes);
+        let (Some(maker), None) = (makers.next(), makers.next()) else {
+            return None;
+        };
+        let call = &program.kernels[maker];
+        let is_cheap = call.group.is_none() && !call.prepare && call.nest.contraction().is_none();
+        if !is_cheap
+            || program.is_transfer(call)
+            || after.iter().any(|&i| program.kernels[i].results.contains(&id))
+        {
+            return None;
+        }
+        let result = call.results.iter().position(|&v| v == id)?;
+        let again = alone(program, call, result);
+        // What is overwritten later is not what it was.
+        let is_there = |&v: &ValueId| {
+            let owner = program.owner(v);
+            match program.value(owner).role {
+                Role::Input { .. } | Role::Prepared => true,
+                Role::Temporary => {
+                    let overwritten = program
+                        .values
+                        .iter()
+                        .any(|other| other.alias == Some(v) && !other.window);
+                    owner == v && !overwritten && live.iter().any(|l| l.value == v && l.last >= reader)
+                }
+                Role::Parameter { .. } | Role::State { .. } | Role::Output { .. } => false,
+            }
+        };
+        if !again.operands.iter().all(is_there) {
+            return None;
+        }
+        let bytes = |v: &ValueId| {
+            let value = program.value(*v);
+            (value.layout.strides(&value.extents).elements * value.dtype.bytes()) as f64
+        };
+        let moved: f64 = again.operands.iter().chain([&id]).map(bytes).sum();
+        let again = Again {
+            value: id,
+            maker: (maker, result),
+            reader,
+        };
+        Some((freed.bytes as f64 / moved, again))
     }
-    let bytes = |v: &ValueId| {
-        let value = program.value(*v);
-        (value.layout.strides(&value.extents).elements * value.dtype.bytes()) as f64
-    };
-    let moved: f64 = again.operands.iter().chain([&id]).map(bytes).sum();
-    let again = Again {
-        value: id,
-        maker: (maker, result),
-        reader,
-    };
-    Some((freed.bytes as f64 / moved, again))
 }
 
 fn same_group(program: &Program, a: usize, b: usize) -> bool {

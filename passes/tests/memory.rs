@@ -32,6 +32,7 @@ fn call(operands: Vec<ValueId>, results: Vec<ValueId>, elements: usize) -> Kerne
         results,
         prepare: false,
         group: None,
+        algorithm: None,
     }
 }
 

@@ -4,10 +4,10 @@ use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
 use ir::program::Program;
 use passes::cost::{Costs, makespan};
-use passes::partition::partition;
 use passes::partition::search::{Found, search};
+use passes::partition::{Strategy, partition};
 use passes::solver::Limits;
-use passes::{Options, Splits, Stage};
+use passes::{Machine, Options, Splits, Stage, layout, memory};
 use std::collections::BTreeSet;
 
 const LIMITS: Limits = Limits {
@@ -43,7 +43,7 @@ fn place(program: &Program, profile: &str, splits: Splits) -> Found {
         times: None,
     };
     let begun = std::time::Instant::now();
-    let found = search(program, &[1, 1], &[costs; 2], splits, LIMITS);
+    let found = search(program, &[1, 1], &[costs; 2], splits, LIMITS, &|_| vec![]);
     let placed = partition(program, &found.strategy).expect("what is found can be placed");
     println!(
         "{splits:?}: {:.1} ms, bound {:.1} ms, simulated {:.1} ms, {:.1} s",
@@ -147,4 +147,53 @@ fn exchanged(program: &Program, found: &Found) -> BTreeSet<String> {
             .to_string()
     });
     names.collect()
+}
+
+/// What each device needs, if a placement is compiled.
+fn needs(program: &Program, strategy: &Strategy) -> Vec<u64> {
+    let placed = partition(program, strategy).expect("strategies of the search can be placed");
+    let mut placed = layout::assign(&placed, &[Machine::Processor; 2]);
+    memory::plan(&mut placed);
+    memory::bytes_of_devices(&placed)
+}
+
+#[test]
+fn devices_too_small_for_the_fastest_placement_get_one_that_fits() {
+    let program = training_step();
+    let mut profile = Profile::shipped("gtx580").expect("this profile ships");
+    let find = |profile: &Profile| {
+        let costs = Costs {
+            profile,
+            precision: Precision::F32,
+            times: None,
+        };
+        let measure = |strategy: &Strategy| needs(&program, strategy);
+        search(&program, &[1, 1], &[costs; 2], Splits::All, LIMITS, &measure)
+    };
+    let free = find(&profile);
+    let most = *needs(&program, &free.strategy)
+        .iter()
+        .max()
+        .expect("there are two devices");
+    let capacity = 0.85 * most as f64;
+    profile.memory.capacity_gb = capacity / 1e9;
+    let found = find(&profile);
+    let need = needs(&program, &found.strategy);
+    println!("{most} bytes without a limit; {capacity} a device, {need:?} bytes");
+    println!(
+        "{:.1} ms without, {:.1} ms with",
+        free.seconds * 1e3,
+        found.seconds * 1e3
+    );
+    assert_eq!(found.fallback, None);
+    assert!(
+        need.iter().all(|&need| need as f64 <= capacity),
+        "{need:?} of {capacity}"
+    );
+    assert!(found.seconds >= 0.999 * free.bound, "less room cannot be faster");
+
+    // Nothing fits a tenth: that is said, and what was found is refused later, with figures.
+    profile.memory.capacity_gb = 0.1 * most as f64 / 1e9;
+    let reason = find(&profile).fallback.expect("nothing fits");
+    assert!(reason.contains("memory of all devices"), "{reason}");
 }

@@ -110,6 +110,7 @@ pub fn bench(
     times.sort_by(f64::total_cmp);
     let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let launches = options.launches.then(|| executor.profile()).transpose()?;
+    let launches = launches.map(sum_turns);
     let kernels = executor.counts().filter(|_| options.launches);
     let kernels = kernels.map(|counts| kernel_counts(&program.plan, counts));
     let plan = &program.plan;
@@ -130,6 +131,26 @@ pub fn bench(
         launches,
         kernels,
     })
+}
+
+/// A kernel that takes one micro-batch after the other is one line.
+fn sum_turns(launches: Vec<LaunchTime>) -> Vec<LaunchTime> {
+    let mut sums: Vec<LaunchTime> = vec![];
+    for launch in launches {
+        let is_same = |sum: &&mut LaunchTime| {
+            (&sum.label, &sum.kernel, sum.device) == (&launch.label, &launch.kernel, launch.device)
+        };
+        match sums.iter_mut().find(is_same) {
+            Some(sum) => {
+                sum.ns += launch.ns;
+                sum.flops += launch.flops;
+                sum.bytes += launch.bytes;
+                sum.turns += launch.turns;
+            }
+            None => sums.push(launch),
+        }
+    }
+    sums
 }
 
 fn kernel_counts(plan: &Plan, counts: &BTreeMap<String, Counts>) -> Vec<KernelCounts> {
@@ -187,9 +208,13 @@ impl std::fmt::Display for BenchReport {
                 true => format!("  {}", launch.device),
                 false => String::new(),
             };
+            let turns = match launch.turns {
+                1 => String::new(),
+                turns => format!(" in {turns} turns"),
+            };
             writeln!(
                 f,
-                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s{device}  {}",
+                "{ms:10.3} ms {gflops:8.1} GFLOP/s {gbytes:7.1} GB/s{device}  {}{turns}",
                 launch.label
             )?;
         }

@@ -42,6 +42,8 @@ pub struct LaunchTime {
     pub flops: u64,
     /// Bytes moved at the least.
     pub bytes: u64,
+    /// Launches that this is the sum of.
+    pub turns: usize,
 }
 
 /// Where a value that is no number was first written.
@@ -239,6 +241,7 @@ impl Executor {
                 ns,
                 flops,
                 bytes,
+                turns: 1,
             }
         });
         Ok(times.collect())

@@ -98,6 +98,7 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         results: (operands.len()..values.len()).map(ValueId).collect(),
         prepare: false,
         group: None,
+        algorithm: None,
     };
     let program = Program {
         model: "layouts".into(),

@@ -14,6 +14,7 @@ use crate::fuse::{is_cheap, is_contracted, parts};
 use crate::substitute::normalize;
 use egg::Id;
 use ir::nest::{Combine, Nest, Source};
+use ir::program::Algorithm;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most parts of a stored value's expression: beyond it a kernel would spill registers.
@@ -76,10 +77,20 @@ impl Kernel {
 /// The nest of a class of kernels, and its operands.
 pub fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
     let node = egraph[kernel].nodes.iter().find_map(|node| match node {
-        Node::Kernel(nest, operands) => Some((&egraph.analysis.nests[*nest], &operands[..])),
+        Node::Kernel(nest, _, operands) => Some((&egraph.analysis.nests[*nest], &operands[..])),
         _ => None,
     });
     node.expect("a class of kernels has a kernel")
+}
+
+/// How a class of kernels can be computed.
+pub fn algorithms(egraph: &Tensors, kernel: Id) -> BTreeSet<Algorithm> {
+    let nodes = egraph[kernel].nodes.iter();
+    let algorithms = nodes.filter_map(|node| match node {
+        Node::Kernel(_, algorithm, _) => Some(*algorithm),
+        _ => None,
+    });
+    algorithms.collect()
 }
 
 /// The classes of a kernel's outputs.

@@ -3,6 +3,7 @@
 //! ```text
 //! (conv2d ?attributes ?x ?w)    an operation: its attributes are a leaf, so that patterns bind and rules read them
 //! (kernel#12 ?x ?w ?b)          a nest over stored values; what it makes is a tuple
+//! (kernel#12:winograd6 …)       the same by another algorithm: equal to it
 //! (result#0 ?kernel)            one value of a tuple: equal to the operation that means the same
 //! (inside ?host ?guest)         the guest's tuple, computed where the host runs: equal to the guest
 //! conv1.weight                  an input or a parameter
@@ -18,6 +19,7 @@ use super::kernel::Hosts;
 use egg::{DidMerge, EGraph, FromOp, Id, Language};
 use ir::nest::Nest;
 use ir::ops::{MNEMONICS, Op};
+use ir::program::Algorithm;
 use ir::types::{Dim, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -31,8 +33,8 @@ pub enum Node {
     Attributes(OpId),
     /// An operation by its mnemonic: its attributes, then its operands.
     Apply(&'static str, Box<[Id]>),
-    /// A nest over values: `Source::Operand(i)` is child `i`.
-    Kernel(NestId, Box<[Id]>),
+    /// A nest over values, computed by an algorithm: `Source::Operand(i)` is child `i`.
+    Kernel(NestId, Algorithm, Box<[Id]>),
     /// One output of a kernel.
     Result(u32, [Id; 1]),
     /// What the second kernel makes, computed where the first runs.
@@ -49,7 +51,7 @@ pub enum Kind {
     /// An operation.
     Apply(&'static str),
     /// A kernel.
-    Kernel(NestId),
+    Kernel(NestId, Algorithm),
     /// An output.
     Result(u32),
     /// A kernel inside of another.
@@ -64,7 +66,7 @@ impl Language for Node {
             Node::Leaf(name) => Kind::Leaf(*name),
             Node::Attributes(op) => Kind::Attributes(*op),
             Node::Apply(mnemonic, _) => Kind::Apply(mnemonic),
-            Node::Kernel(nest, _) => Kind::Kernel(*nest),
+            Node::Kernel(nest, algorithm, _) => Kind::Kernel(*nest, *algorithm),
             Node::Result(i, _) => Kind::Result(*i),
             Node::Inside(_) => Kind::Inside,
         }
@@ -77,7 +79,7 @@ impl Language for Node {
     fn children(&self) -> &[Id] {
         match self {
             Node::Leaf(_) | Node::Attributes(_) => &[],
-            Node::Apply(_, children) | Node::Kernel(_, children) => children,
+            Node::Apply(_, children) | Node::Kernel(_, _, children) => children,
             Node::Result(_, kernel) => kernel,
             Node::Inside(pair) => pair,
         }
@@ -86,7 +88,7 @@ impl Language for Node {
     fn children_mut(&mut self) -> &mut [Id] {
         match self {
             Node::Leaf(_) | Node::Attributes(_) => &mut [],
-            Node::Apply(_, children) | Node::Kernel(_, children) => children,
+            Node::Apply(_, children) | Node::Kernel(_, _, children) => children,
             Node::Result(_, kernel) => kernel,
             Node::Inside(pair) => pair,
         }
@@ -99,7 +101,10 @@ impl fmt::Display for Node {
             Node::Leaf(name) => write!(f, "{name}"),
             Node::Attributes(op) => write!(f, "attributes#{}", op.0),
             Node::Apply(mnemonic, _) => f.write_str(mnemonic),
-            Node::Kernel(nest, _) => write!(f, "kernel#{}", nest.0),
+            Node::Kernel(nest, Algorithm::Direct, _) => write!(f, "kernel#{}", nest.0),
+            Node::Kernel(nest, Algorithm::Winograd(products), _) => {
+                write!(f, "kernel#{}:winograd{products}", nest.0)
+            }
             Node::Result(i, _) => write!(f, "result#{i}"),
             Node::Inside(_) => f.write_str("inside"),
         }
@@ -169,7 +174,7 @@ impl egg::Analysis<Node> for Facts {
                     .unwrap_or_else(|error| panic!("a rule made an ill-typed {mnemonic}: {error}"));
                 Fact::Value(ty, None)
             }
-            Node::Kernel(nest, _) => {
+            Node::Kernel(nest, ..) => {
                 let outputs = &egraph.analysis.nests[*nest].outputs;
                 Fact::Kernel(outputs.iter().map(output_type).collect(), String::new())
             }
@@ -277,7 +282,7 @@ pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
 pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str) -> (Id, Vec<Id>) {
     let outputs = nest.outputs.len() as u32;
     let nest = egraph.analysis.nests.intern(nest);
-    let kernel = egraph.add(Node::Kernel(nest, operands.into()));
+    let kernel = egraph.add(Node::Kernel(nest, Algorithm::Direct, operands.into()));
     if let Fact::Kernel(types, known) = &egraph[kernel].data
         && known.is_empty()
     {

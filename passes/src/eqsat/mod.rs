@@ -15,7 +15,7 @@
 //! | [`report`] | what was found, and why |
 //!
 //! Rules run in phases, each to its end or its limits: algebra on operations, then every operation becomes kernels, then
-//! kernels learn what may be computed inside of them. A run that meets a limit says so and extracts from what is there: fewer alternatives, never a
+//! kernels learn what may be computed inside of them, and by which algorithms. A run that meets a limit says so and extracts from what is there: fewer alternatives, never a
 //! different result.
 
 pub mod build;
@@ -69,21 +69,25 @@ impl Default for Limits {
     }
 }
 
-/// The cheapest program of a bound graph on a machine, as far as the limits let it be found.
+/// The cheapest program of a bound graph on a machine, as far as the limits let it be found; `algorithms` says whether there
+/// are kernels for others than the direct ones.
 pub fn search(
     graph: &Graph,
     mode: Mode,
     batch: usize,
     costs: &Costs,
+    algorithms: bool,
     limits: &Limits,
 ) -> Result<(Program, Report), PassError> {
     let Built { mut egraph, classes } = build::from_graph(graph);
     let mut report = Report::default();
+    let algorithm = algorithms.then(|| ("algorithm", rules::algorithm::rewrites(), 1));
     let phases = [
         ("algebra", rules::algebra::rewrites(), limits.rounds),
         ("lower", rules::lowering::rewrites(), 1),
         ("fusion", rules::fusion::rewrites(), limits.rounds),
     ];
+    let phases = phases.into_iter().chain(algorithm);
     for (name, rules, rounds) in phases {
         let phase;
         (egraph, phase) = saturate(egraph, name, &rules, rounds, limits);
@@ -101,7 +105,11 @@ pub fn search(
         classes: &classes,
     };
     let labels = report.chosen.iter().map(|chosen| chosen.label.clone());
-    let program = making.program(mode, batch, kernels.into_iter().zip(labels).collect())?;
+    let chosen = kernels.into_iter().zip(labels).map(|(kernel, label)| {
+        let algorithm = extraction.algorithms[&kernel.class][0].0;
+        (kernel, label, algorithm)
+    });
+    let program = making.program(mode, batch, chosen.collect())?;
     Ok((program, report))
 }
 

@@ -10,6 +10,7 @@ use crate::error::PassError;
 use crate::winograd;
 use egg::Id;
 use ir::plan::Mode;
+use ir::program::Algorithm;
 use ir::{DType, Graph};
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,6 +24,8 @@ pub(super) struct Extraction {
     pub members: Vec<Vec<Id>>,
     /// The class of each value.
     pub values: Vec<Id>,
+    /// Of each class of kernels the seconds of arithmetic by each algorithm, the fastest first.
+    pub algorithms: BTreeMap<Id, Vec<(Algorithm, f64)>>,
 }
 
 #[derive(Default)]
@@ -60,11 +63,11 @@ impl Extraction {
                 .wanted
                 .insert(values.position(egraph.find(classes[id.index()])));
         }
-        let mut kernels = Kernels::new(egraph, mode);
+        let mut kernels = Kernels::new(egraph, mode, costs);
         let mut members = vec![];
         for host in kernel::kernels(egraph) {
             let guests = Guest::all(egraph, host);
-            let made = kernels.host(&guests, costs, &mut values);
+            let made = kernels.host(&guests, costs.profile.launch_us * 1e-6, &mut values);
             problem.kernels.push(made);
             members.push(guests.into_iter().map(|guest| guest.class).collect());
         }
@@ -80,6 +83,7 @@ impl Extraction {
             problem,
             members,
             values: values.classes,
+            algorithms: kernels.algorithms,
         }
     }
 }
@@ -171,21 +175,24 @@ struct Kernels<'a> {
     egraph: &'a Tensors,
     alone: HashMap<Id, Kernel>,
     recomputed: HashMap<(Id, Id), bool>,
-    mode: Mode,
+    algorithms: BTreeMap<Id, Vec<(Algorithm, f64)>>,
 }
 
 impl Kernels<'_> {
-    fn new(egraph: &Tensors, mode: Mode) -> Kernels<'_> {
-        let alone = kernel::kernels(egraph).into_iter();
+    fn new<'a>(egraph: &'a Tensors, mode: Mode, costs: &Costs) -> Kernels<'a> {
+        let classes = kernel::kernels(egraph).into_iter();
         Kernels {
             egraph,
-            alone: alone.map(|class| (class, Kernel::of(egraph, class))).collect(),
             recomputed: HashMap::new(),
-            mode,
+            algorithms: classes
+                .clone()
+                .map(|class| (class, algorithms(egraph, class, mode, costs)))
+                .collect(),
+            alone: classes.map(|class| (class, Kernel::of(egraph, class))).collect(),
         }
     }
 
-    fn host(&mut self, guests: &[Guest], costs: &Costs, values: &mut Values) -> Host {
+    fn host(&mut self, guests: &[Guest], launch: f64, values: &mut Values) -> Host {
         let mut members: Vec<Member> = vec![];
         for (m, guest) in guests.iter().enumerate() {
             let mut needs = vec![];
@@ -201,7 +208,8 @@ impl Kernels<'_> {
             let Kernel { results, .. } = &self.alone[&guest.class];
             let makes = results.iter().map(|&v| values.position(v)).collect();
             let is_stored = guest.rule != RECOMPUTED;
-            let compute = self.compute(guest.class, costs);
+            // What it is computed with is nobody else's matter: the fastest algorithm is always the best.
+            let compute = self.algorithms[&guest.class][0].1;
             members.push(Member {
                 makes,
                 is_stored,
@@ -218,32 +226,7 @@ impl Kernels<'_> {
             let times = readers.map(|(_, reader)| points(reader)).max().unwrap_or(own) as f64 / own as f64;
             members[m].compute *= times;
         }
-        Host {
-            members,
-            launch: costs.profile.launch_us * 1e-6,
-        }
-    }
-
-    /// Seconds of a kernel's arithmetic.
-    fn compute(&self, class: Id, costs: &Costs) -> f64 {
-        let (nest, operands) = kernel::nest_of(self.egraph, class);
-        let types: Vec<(DType, Vec<usize>)> = operands
-            .iter()
-            .map(|&id| value_type(self.egraph, id))
-            .map(|ty| (ty.dtype, ty.extents()))
-            .collect();
-        let stored = |(dtype, extents)| Stored {
-            dtype,
-            extents,
-            layout: None,
-        };
-        let operands = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
-        // In the algorithm that the kernel will have.
-        let share = match costs.profile.gpu {
-            None => winograd::share(nest, self.mode),
-            Some(_) => 1.0,
-        };
-        share * costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6
+        Host { members, launch }
     }
 
     /// Whether `reader` can take a value from `guest` where both are in one kernel.
@@ -261,4 +244,26 @@ impl Kernels<'_> {
             .entry((reader.class, guest.class))
             .or_insert_with(recompute)
     }
+}
+
+/// Seconds of a kernel's arithmetic by each of its algorithms, the fastest first.
+fn algorithms(egraph: &Tensors, class: Id, mode: Mode, costs: &Costs) -> Vec<(Algorithm, f64)> {
+    let (nest, operands) = kernel::nest_of(egraph, class);
+    let types: Vec<(DType, Vec<usize>)> = operands
+        .iter()
+        .map(|&id| value_type(egraph, id))
+        .map(|ty| (ty.dtype, ty.extents()))
+        .collect();
+    let stored = |(dtype, extents)| Stored {
+        dtype,
+        extents,
+        layout: None,
+    };
+    let operands = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
+    let direct = costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6;
+    let known = kernel::algorithms(egraph, class).into_iter();
+    let seconds = |algorithm| direct * winograd::share(nest, mode, Some(algorithm));
+    let mut all: Vec<(Algorithm, f64)> = known.map(|algorithm| (algorithm, seconds(algorithm))).collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    all
 }

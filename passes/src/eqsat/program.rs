@@ -10,7 +10,7 @@ use ir::Graph;
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::program::{Algorithm, DeviceIx, KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
 
 /// Kernels over the interface of the graph that the e-graph was made from.
@@ -22,12 +22,12 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// The program of kernels in the order they run, each with its label.
+    /// The program of kernels in the order they run, each with its label and its algorithm.
     pub fn program(
         &self,
         mode: Mode,
         batch: usize,
-        kernels: Vec<(Kernel, String)>,
+        kernels: Vec<(Kernel, String, Algorithm)>,
     ) -> Result<Program, PassError> {
         let Lowered {
             mut program,
@@ -56,9 +56,12 @@ impl Making<'_> {
                 places.insert(class, value);
             }
         }
-        for (kernel, label) in kernels {
+        for (kernel, label, algorithm) in kernels {
             let call = self.call(&mut program, &mut places, kernel, label);
-            program.kernels.push(call);
+            program.kernels.push(KernelCall {
+                algorithm: Some(algorithm),
+                ..call
+            });
         }
         for (value, class) in again {
             let Value {
@@ -71,6 +74,7 @@ impl Making<'_> {
                 results: vec![value],
                 prepare: false,
                 group: None,
+                algorithm: None,
             });
         }
         // The finishing copies read values of nodes, which may lie in the place of an equal one.
@@ -125,6 +129,7 @@ impl Making<'_> {
             results,
             prepare: false,
             group: None,
+            algorithm: None,
         }
     }
 }

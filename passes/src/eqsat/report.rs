@@ -1,8 +1,12 @@
 //! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
 
 use super::extract::{Choice, Selection, integer};
+use super::kernel::nest_of;
 use super::language::{Tensors, label};
 use super::problem::Extraction;
+use crate::winograd;
+use egg::Id;
+use ir::program::Algorithm;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -56,8 +60,21 @@ pub struct Chosen {
     pub seconds: f64,
     /// What bounds it: `compute`, `memory` or `launch`.
     pub bound: &'static str,
+    /// How its sums are computed: `direct`, or Winograd's F(outputs, taps).
+    pub algorithm: String,
+    /// By which algorithms they could have been.
+    pub algorithms: Vec<OtherAlgorithm>,
     /// What it computes: first what it is built around, then its guests.
     pub members: Vec<Member>,
+}
+
+/// An algorithm that was not taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OtherAlgorithm {
+    /// As [`Chosen::algorithm`].
+    pub algorithm: String,
+    /// Predicted seconds that the arithmetic would take more.
+    pub more: f64,
 }
 
 /// What a search found.
@@ -111,8 +128,16 @@ impl Report {
                     },
                 }
             };
+            let host = members[taken.kernel][0];
+            let by = &extraction.algorithms[&host];
+            let other = |(algorithm, seconds): &(Algorithm, f64)| OtherAlgorithm {
+                algorithm: name(egraph, host, *algorithm),
+                more: seconds - by[0].1,
+            };
             self.chosen.push(Chosen {
                 label: names.join("+"),
+                algorithm: name(egraph, host, by[0].0),
+                algorithms: by[1..].iter().map(other).collect(),
                 members: taken.members.iter().map(describe).collect(),
                 seconds,
                 bound: match seconds - launch {
@@ -122,6 +147,15 @@ impl Report {
                 },
             });
         }
+    }
+}
+
+fn name(egraph: &Tensors, kernel: Id, algorithm: Algorithm) -> String {
+    let forms = winograd::candidates(nest_of(egraph, kernel).0);
+    let form = |products| forms.iter().find(|form| form.products() == products);
+    match algorithm {
+        Algorithm::Winograd(products) => form(products).map_or(String::new(), winograd::Form::name),
+        Algorithm::Direct => "direct".to_string(),
     }
 }
 

@@ -20,6 +20,7 @@
 
 mod choice;
 pub mod choose;
+mod held;
 pub mod pieces;
 pub mod region;
 pub mod search;

@@ -242,6 +242,7 @@ impl<'a> Pieces<'a> {
             results: vec![result],
             prepare: false,
             group: None,
+            algorithm: None,
         });
     }
 

@@ -18,6 +18,7 @@
 
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
+use super::held::Moments;
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
@@ -80,51 +81,79 @@ pub struct Alternative {
     pub busiest: f64,
 }
 
-/// The cheapest strategy for devices that take these shares of what is split, one model of costs a device.
-pub fn search(program: &Program, shares: &[usize], costs: &[Costs], splits: Splits, limits: Limits) -> Found {
+/// What each device would need of its memory, in bytes, if kernels were placed so.
+pub type Measure<'m> = &'m dyn Fn(&Strategy) -> Vec<u64>;
+
+/// How often a search is repeated with less room where a device has too little memory for what it found.
+const ATTEMPTS: usize = 4;
+
+/// The cheapest strategy for devices that take these shares of what is split, one model of costs a device, and that have
+/// the memory for what `measure` says, if there is one.
+pub fn search(
+    program: &Program,
+    shares: &[usize],
+    costs: &[Costs],
+    splits: Splits,
+    limits: Limits,
+    measure: Measure,
+) -> Found {
     let problem = Problem::new(program, shares, costs, splits);
+    let moments = Moments::of(program);
+    let capacity: Vec<f64> = costs.iter().map(|c| c.profile.memory.capacity_gb * 1e9).collect();
     let start = problem.start(&by_batch(program, shares));
     let known = problem.seconds(&start).into_iter().fold(0.0, f64::max);
-    let (chosen, bound, fallback) = match problem.solve(&start, limits.worth(known)) {
-        Ok((chosen, bound)) => (chosen, bound, None),
-        Err(error) => (start, 0.0, Some(error)),
+    let mut found = match problem.solve(&start, None, limits.worth(known)) {
+        Ok((chosen, bound)) => problem.found(shares, chosen, bound, None),
+        Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
     };
-    let busiest = |chosen: &[usize]| problem.seconds(chosen).into_iter().fold(0.0, f64::max);
-    let seconds = busiest(&chosen);
-    let mut tried = chosen.clone();
-    let mut alternatives = vec![];
-    for (k, choices) in problem.kernels.iter().enumerate() {
-        let places = choices.iter().enumerate().map(|(p, choice)| {
-            tried[k] = p;
-            Alternative {
-                placement: choice.placement.clone(),
-                seconds: choice.seconds.clone(),
-                busiest: busiest(&tried),
+    // Twice what a device would hold as a whole is more than any needs.
+    if capacity.iter().all(|&capacity| 2.0 * moments.most() < capacity) {
+        return found.0;
+    }
+    for _ in 0..ATTEMPTS {
+        let (strategy, chosen) = (&found.0.strategy, &found.1);
+        let need = measure(strategy);
+        if need
+            .iter()
+            .zip(&capacity)
+            .all(|(&need, &capacity)| need as f64 <= capacity)
+        {
+            return found.0;
+        }
+        let held = problem.held(&moments, chosen);
+        let rest = need
+            .iter()
+            .zip(&held)
+            .map(|(&need, &held)| (need as f64 - held).max(0.0));
+        let room: Vec<f64> = capacity
+            .iter()
+            .zip(rest)
+            .map(|(capacity, rest)| capacity - rest)
+            .collect();
+        let solved = match room.iter().all(|&room| room > 0.0) {
+            true => problem.solve(&start, Some((&moments, &room)), limits.worth(known)),
+            false => Err("a device has no room".to_string()),
+        };
+        match solved {
+            Ok((chosen, bound)) => found = problem.found(shares, chosen, bound, None),
+            Err(error) => {
+                let no_room =
+                    format!("no placement was found that the memory of all devices holds ({error})");
+                found.0.fallback.get_or_insert(no_room);
+                return found.0;
             }
-        });
-        alternatives.push(places.collect());
-        tried[k] = chosen[k];
+        }
     }
-    let placed = problem.kernels.iter().zip(&chosen);
-    Found {
-        strategy: Strategy {
-            shares: shares.to_vec(),
-            kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
-        },
-        seconds,
-        bound: bound.min(seconds),
-        alternatives,
-        fallback,
-    }
+    found.0
 }
 
-struct Problem<'a> {
-    program: &'a Program,
-    costs: &'a [Costs<'a>],
+pub(super) struct Problem<'a> {
+    pub(super) program: &'a Program,
+    pub(super) costs: &'a [Costs<'a>],
     /// Whether convolutions stay as they are: among processors they get the algorithm that is cheapest.
     direct: bool,
     /// Of each kernel.
-    kernels: Vec<Vec<Choice>>,
+    pub(super) kernels: Vec<Vec<Choice>>,
     /// The kernel that makes each value; of a parameter that which updates it.
     maker: BTreeMap<ValueId, usize>,
     /// The distinct needs of values that a kernel makes, each with the kernels and placements that have it.
@@ -257,7 +286,7 @@ impl<'a> Problem<'a> {
         let sums = sums.cycle().take(self.costs.len());
         let costs = &self.costs[device];
         let share = match self.direct {
-            false => winograd::share(nest, self.program.mode),
+            false => winograd::share(nest, self.program.mode, call.algorithm),
             true => 1.0,
         };
         let compute = share * costs.compute_us(&Candidate::free(nest, operands.chain(sums).collect()));
@@ -334,8 +363,51 @@ impl<'a> Problem<'a> {
         seconds
     }
 
-    /// The chosen placement of every kernel, and the bound on the makespan.
-    fn solve(&self, start: &[usize], limits: Limits) -> Result<(Vec<usize>, f64), String> {
+    /// What was found, and the choice of every kernel.
+    fn found(
+        &self,
+        shares: &[usize],
+        chosen: Vec<usize>,
+        bound: f64,
+        fallback: Option<String>,
+    ) -> (Found, Vec<usize>) {
+        let busiest = |chosen: &[usize]| self.seconds(chosen).into_iter().fold(0.0, f64::max);
+        let seconds = busiest(&chosen);
+        let mut tried = chosen.clone();
+        let mut alternatives = vec![];
+        for (k, choices) in self.kernels.iter().enumerate() {
+            let places = choices.iter().enumerate().map(|(p, choice)| {
+                tried[k] = p;
+                Alternative {
+                    placement: choice.placement.clone(),
+                    seconds: choice.seconds.clone(),
+                    busiest: busiest(&tried),
+                }
+            });
+            alternatives.push(places.collect());
+            tried[k] = chosen[k];
+        }
+        let placed = self.kernels.iter().zip(&chosen);
+        let found = Found {
+            strategy: Strategy {
+                shares: shares.to_vec(),
+                kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
+            },
+            seconds,
+            bound: bound.min(seconds),
+            alternatives,
+            fallback,
+        };
+        (found, chosen)
+    }
+
+    /// The chosen placement of every kernel, and the bound on the makespan; with no more held than there is room for.
+    fn solve(
+        &self,
+        start: &[usize],
+        room: Option<(&Moments, &[f64])>,
+        limits: Limits,
+    ) -> Result<(Vec<usize>, f64), String> {
         let unit = self.seconds(start).into_iter().fold(f64::MIN_POSITIVE, f64::max) / SCALE;
         let mut model = Model::default();
         let place: Vec<Vec<Column>> = self
@@ -389,6 +461,11 @@ impl<'a> Problem<'a> {
             brought.push(delay);
         }
         let makespan = model.positive();
+        if let Some((moments, room)) = room {
+            self.bound_held(&mut model, &place, moments, room);
+            // The start is for devices that hold everything.
+            known.clear();
+        }
         self.critical_path(&mut model, &place, &brought, makespan, unit);
         let mut cost: Expression = makespan.variable.into();
         for sum in seconds {

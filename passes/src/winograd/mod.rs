@@ -20,7 +20,7 @@ pub mod rewrite;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
-use ir::program::{KernelCall, Program};
+use ir::program::{Algorithm, KernelCall, Program};
 use recognise::{Convolution, recognise};
 use rewrite::Product;
 
@@ -45,6 +45,15 @@ pub struct Form {
 }
 
 impl Form {
+    /// Its name in the literature: outputs along each pair, then taps.
+    pub fn name(&self) -> String {
+        let along = |count: fn(&Tiling) -> usize| {
+            let counts: Vec<String> = self.tilings.iter().map(|t| count(t).to_string()).collect();
+            counts.join("x")
+        };
+        format!("F({}, {})", along(|t| t.outputs), along(|t| t.taps))
+    }
+
     /// Products along the pair that has the most.
     pub fn products(&self) -> usize {
         let each = self.tilings.iter().map(|t| t.outputs + t.taps - 1);
@@ -157,8 +166,7 @@ fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
 /// Gives every convolution the form that is estimated to take the least time, in turns of so many bytes if possible.
 pub fn choose(program: &mut Program, turn_bytes: u64) {
     rewrite_all(program, turn_bytes, &|program, call, forms| {
-        let best = cheapest(&call.nest, program.mode, forms)?;
-        (best.0 < 1.0).then(|| best.1.clone())
+        chosen(&call.nest, program.mode, forms, call.algorithm).map(|best| best.1.clone())
     });
 }
 
@@ -171,10 +179,30 @@ fn cheapest<'f>(nest: &Nest, mode: Mode, forms: &'f [Form]) -> Option<(f64, &'f 
     shares.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// What a nest takes in the algorithm that [`choose`] gives it, of the time it takes directly.
-pub fn share(nest: &Nest, mode: Mode) -> f64 {
-    let forms = candidates(nest);
-    cheapest(nest, mode, &forms).map_or(1.0, |best| best.0.min(1.0))
+/// The form that an algorithm means, and what it takes of the direct time; the cheapest if none was chosen, or if the nest
+/// is part of one that was chosen for and has no such form itself. None if the direct way is it.
+fn chosen<'f>(
+    nest: &Nest,
+    mode: Mode,
+    forms: &'f [Form],
+    algorithm: Option<Algorithm>,
+) -> Option<(f64, &'f Form)> {
+    match algorithm {
+        Some(Algorithm::Direct) => None,
+        Some(Algorithm::Winograd(products)) if forms.iter().any(|form| form.products() == products) => {
+            let form = forms.iter().find(|form| form.products() == products)?;
+            Some((
+                estimate(nest, mode, Some(form)) / estimate(nest, mode, None),
+                form,
+            ))
+        }
+        _ => cheapest(nest, mode, forms).filter(|best| best.0 < 1.0),
+    }
+}
+
+/// What a nest takes in an algorithm, or in the one that [`choose`] gives it, of the time it takes directly.
+pub fn share(nest: &Nest, mode: Mode, algorithm: Option<Algorithm>) -> f64 {
+    chosen(nest, mode, &candidates(nest), algorithm).map_or(1.0, |best| best.0)
 }
 
 /// What takes one of a convolution's forms, or none.

@@ -13,7 +13,7 @@ use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Expr, Index, Loop, Nest, Read, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::program::{Algorithm, DeviceIx, KernelCall, Program, Value, ValueId};
 use std::collections::BTreeMap;
 
 /// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
@@ -124,6 +124,7 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
             Role::Parameter { .. }
         );
     let device = program.device_of(call);
+    let algorithm = Some(Algorithm::Winograd(form.products()));
     let mut add = |name, extents| add(program, name, extents, device);
     let tiles = add(format!("{label}.tiles"), image.extents());
     let taps = add(format!("{label}.taps"), kernel.extents());
@@ -135,10 +136,12 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
         results: vec![result],
         prepare: false,
         group: None,
+        algorithm,
     };
     let mut finish = KernelCall {
         nest: parts.finish(&result, call.operands.len()),
         operands: call.operands.iter().copied().chain([products]).collect(),
+        algorithm,
         ..call.clone()
     };
     drop_unused_operands(&mut finish);
@@ -200,6 +203,7 @@ fn accumulate(program: &mut Program, products: &mut KernelCall) -> KernelCall {
         results: vec![zeros],
         prepare: false,
         group: None,
+        algorithm: None,
     }
 }
 

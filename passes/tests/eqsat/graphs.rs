@@ -94,7 +94,7 @@ fn a_found_program_means_what_the_graph_means() {
     ] {
         let graph = simplify::simplify(&graph).unwrap();
         let plain = lower(&graph, mode, 3).unwrap();
-        let (found, report) = search(&graph, mode, 3, &costs(&profile()), &Limits::default()).unwrap();
+        let (found, report) = search(&graph, mode, 3, &costs(&profile()), true, &Limits::default()).unwrap();
         assert_eq!(found.verify(), Ok(()));
         assert_eq!(passes::schedule::verify(&found), Ok(()));
         assert_eq!(report.fallback, None);
@@ -111,7 +111,15 @@ fn a_found_program_means_what_the_graph_means() {
 fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
     let graph = training_step("alexnet.ir", 128);
     let start = std::time::Instant::now();
-    let (found, report) = search(&graph, Mode::Train, 128, &costs(&profile()), &Limits::default()).unwrap();
+    let (found, report) = search(
+        &graph,
+        Mode::Train,
+        128,
+        &costs(&profile()),
+        true,
+        &Limits::default(),
+    )
+    .unwrap();
     let took = start.elapsed().as_secs_f64();
     println!("{took:.1} s: {} kernels, {report:?}", found.kernels.len());
     assert_eq!(report.fallback, None);

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`algebra`] | operations into equal operations |
 //! | [`lowering`] | operations into kernels |
+//! | [`algorithm`] | kernels into the same by another algorithm |
 //! | [`fusion`] | kernels into fewer |
 //!
 //! To add a rule of algebra: a line in its table, with an example that a test runs and evaluates on random inputs. What is
 //! always better belongs into `simplify` instead: here both sides stay, and the extraction chooses.
 
 pub mod algebra;
+pub mod algorithm;
 pub mod fusion;
 pub mod lowering;
 

@@ -1,0 +1,64 @@
+//! A kernel by another algorithm: convolutions and their gradients by Winograd's, in every form that they can take.
+
+use super::matches;
+use crate::eqsat::kernel;
+use crate::eqsat::language::{Facts, Node, Tensors};
+use crate::winograd;
+use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
+use ir::program::Algorithm;
+
+/// The rule, for one round.
+pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
+    vec![Rewrite::new("winograd", Convolutions, Winograd).expect("the rule binds what it uses")]
+}
+
+/// Finds kernels that have a form.
+struct Convolutions;
+
+impl Searcher<Node, Facts> for Convolutions {
+    fn search_eclass_with_limit(
+        &self,
+        egraph: &Tensors,
+        class: Id,
+        _: usize,
+    ) -> Option<SearchMatches<'_, Node>> {
+        let is_kernel = |node: &Node| matches!(node, Node::Kernel(..));
+        let found = egraph[class].nodes.iter().any(is_kernel)
+            && !winograd::candidates(kernel::nest_of(egraph, class).0).is_empty();
+        found.then(|| matches(class, vec![Subst::default()]))
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![]
+    }
+}
+
+struct Winograd;
+
+impl egg::Applier<Node, Facts> for Winograd {
+    fn apply_one(
+        &self,
+        egraph: &mut Tensors,
+        class: Id,
+        _: &Subst,
+        _: Option<&egg::PatternAst<Node>>,
+        rule: egg::Symbol,
+    ) -> Vec<Id> {
+        let direct = egraph[class].nodes.iter().find_map(|node| match node {
+            Node::Kernel(nest, Algorithm::Direct, operands) => Some((*nest, operands.clone())),
+            _ => None,
+        });
+        let Some((nest, operands)) = direct else {
+            return vec![];
+        };
+        let mut changed = vec![];
+        for form in winograd::candidates(&egraph.analysis.nests[nest]) {
+            let algorithm = Algorithm::Winograd(form.products());
+            let other = egraph.add(Node::Kernel(nest, algorithm, operands.clone()));
+            if egraph.union_trusted(class, other, rule) {
+                changed.push(class);
+            }
+        }
+        changed
+    }
+}
