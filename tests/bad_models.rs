@@ -222,8 +222,10 @@ fn models_that_cannot_do_what_is_asked() {
 #[test]
 fn recipes() {
     let place = Place::with_images();
-    let cases: [(&[u8], &[&str]); 14] = [
+    let cases: [(&[u8], &[&str]); 15] = [
         (b"[train\nbatch = 3", &["r.toml", "line 1"]),
+        // Nothing that a terminal would obey.
+        (b"\x1b[2Jtrain]", &["r.toml", "line 1", "\u{fffd}[2Jtrain]"]),
         (
             b"[train]\nbatch = 6\nepoks = 3",
             &["r.toml", "line 3", "epoks", "did you mean `epochs`?"],

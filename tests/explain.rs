@@ -40,6 +40,7 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
     for part in [
         "algebra:",
         "fusion:",
+        "algorithm:",
         "saturated",
         "gap ",
         "device ",
@@ -72,6 +73,11 @@ fn a_node_is_explained_by_its_rules_and_what_else_it_could_be() {
     let text = place.succeeds("explain tiny.ir --batch 64 --node conv1.sum");
     assert!(
         text.contains("conv1.sum by the rule epilogue") && text.contains("in a kernel of its own: +"),
+        "{text}"
+    );
+    let text = place.succeeds(&format!("explain {CIFAR} --mode train --batch 64 --node conv3"));
+    assert!(
+        text.contains("conv3, F(") && text.contains("    direct: +") && text.contains("of arithmetic"),
         "{text}"
     );
     place.refused("explain tiny.ir --node relu7", &["relu7", "conv1.sum"]);

@@ -147,8 +147,11 @@ pub const SHIPPED: [(&str, &str); 3] = [
 impl Profile {
     /// Reads a profile and refuses one that contradicts itself.
     pub fn parse(text: &str) -> Result<Profile, ProfileError> {
-        let profile: Profile =
-            toml::from_str(text).map_err(|error| ProfileError(error.to_string().trim_end().to_string()))?;
+        let profile: Profile = toml::from_str(text).map_err(|error| {
+            // It shows the line; what would control a terminal is left out.
+            let controls = |c: char| c.is_control() && c != '\n';
+            ProfileError(error.to_string().trim_end().replace(controls, "\u{fffd}"))
+        })?;
         match profile.problem() {
             Some(problem) => Err(ProfileError(problem)),
             None => Ok(profile),

@@ -40,7 +40,7 @@ fn after(pass: &str, graph: &Graph, options: &Options) -> Program {
     found.expect("the pipeline has this pass")
 }
 
-/// A kernel a line: its label, and the values it stores.
+/// A kernel a line: its label, how often it runs if in turns, and the values it stores.
 fn listing(program: &Program) -> String {
     let line = |kernel: &ir::program::KernelCall| {
         let results: Vec<&str> = kernel
@@ -48,7 +48,11 @@ fn listing(program: &Program) -> String {
             .iter()
             .map(|&v| &program.value(v).name[..])
             .collect();
-        format!("{} -> {}\n", kernel.label, results.join(" "))
+        let turns = match kernel.turns() {
+            1 => String::new(),
+            turns => format!(" in {turns} turns"),
+        };
+        format!("{}{turns} -> {}\n", kernel.label, results.join(" "))
     };
     program.kernels.iter().map(line).collect()
 }
@@ -56,7 +60,7 @@ fn listing(program: &Program) -> String {
 #[test]
 fn alexnet_becomes_these_kernels() {
     for (file, mode) in [("alexnet-train", Mode::Train), ("alexnet-infer", Mode::Infer)] {
-        let found = listing(&after("algorithm", &model("alexnet.ir"), &options(mode, 128)));
+        let found = listing(&after("micro-batches", &model("alexnet.ir"), &options(mode, 128)));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{file}.txt"));
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &found).expect("a golden text can be written");
@@ -177,6 +181,8 @@ fn every_stage_is_shown_with_its_name() {
             "schedule",
             "algorithm",
             "layout",
+            "rematerialize",
+            "micro-batches",
             "memory"
         ]
     );

@@ -152,9 +152,10 @@ impl Recipe {
     }
 }
 
-/// The beginning of a line that is too long for a message.
+/// The beginning of a line that is too long for a message, without what would control a terminal.
 fn shorten(line: &str) -> String {
     const MOST: usize = 200;
+    let line = &line.replace(char::is_control, "\u{fffd}");
     match line.char_indices().nth(MOST) {
         None => line.to_string(),
         Some((end, _)) => format!("{}...", &line[..end]),

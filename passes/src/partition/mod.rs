@@ -24,6 +24,7 @@ mod held;
 pub mod pieces;
 pub mod region;
 pub mod search;
+mod windows;
 
 use crate::layout::drop_unused_operands;
 use crate::substitute::normalize;

@@ -11,10 +11,13 @@
 //! minimise makespan + a little of the sum of all,  makespan ≥ seconds[d], makespan ≥ start[k] + length[k]
 //! ```
 //!
+//! Of the longest path, and for every device `d`, also: between the ends of two of its kernels lies all work of `d` that waits
+//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::windows`]).
+//!
 //! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
 //! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
-//! is needed where it is read, and made by the kernel that updates it. So the makespan is the larger of two bounds, the work
-//! of a device and the critical path; that both hold at once is left to the queues, which a simulation checks. The greedy strategy of [`super::choose`] is the start, and the answer where the solver finds none.
+//! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
+//! the queues keep to it is what a simulation checks. The greedy strategy of [`super::choose`] is the start, and the answer where the solver finds none.
 
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
@@ -155,9 +158,9 @@ pub(super) struct Problem<'a> {
     /// Of each kernel.
     pub(super) kernels: Vec<Vec<Choice>>,
     /// The kernel that makes each value; of a parameter that which updates it.
-    maker: BTreeMap<ValueId, usize>,
+    pub(super) maker: BTreeMap<ValueId, usize>,
     /// The distinct needs of values that a kernel makes, each with the kernels and placements that have it.
-    needs: Vec<(Piece, Vec<(usize, usize)>)>,
+    pub(super) needs: Vec<(Piece, Vec<(usize, usize)>)>,
 }
 
 impl<'a> Problem<'a> {
@@ -467,6 +470,7 @@ impl<'a> Problem<'a> {
             known.clear();
         }
         self.critical_path(&mut model, &place, &brought, makespan, unit);
+        self.windows(&mut model, &place, &brought, makespan, unit);
         let mut cost: Expression = makespan.variable.into();
         for sum in seconds {
             model.row(constraint!(makespan.variable >= sum.clone()));

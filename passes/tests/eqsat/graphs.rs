@@ -4,6 +4,7 @@ use crate::common::{assert_all_close, given, run};
 use ir::Graph;
 use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
+use ir::program::Algorithm;
 use passes::cost::Costs;
 use passes::eqsat::{Limits, build, search};
 use passes::lower::lower;
@@ -129,5 +130,62 @@ fn the_training_step_of_2012_is_found_to_its_optimum_in_seconds() {
             .phases
             .iter()
             .all(|phase| !phase.stopped.starts_with("limit"))
+    );
+}
+
+/// Forms of Winograd's algorithm are e-nodes beside the direct kernel; the cheapest is taken, and no other is cheaper.
+#[test]
+fn convolutions_have_algorithms_to_choose_from() {
+    let graph = training_step("alexnet.ir", 128);
+    let find = |algorithms| {
+        let limits = Limits::default();
+        search(&graph, Mode::Train, 128, &costs(&profile()), algorithms, &limits).unwrap()
+    };
+    let (fast, report) = find(true);
+    let added = report
+        .phases
+        .iter()
+        .find(|phase| phase.name == "algorithm")
+        .unwrap();
+    assert!(added.applied["winograd"] > 0, "{added:?}");
+    let forms = |program: &ir::program::Program| {
+        let calls = program.kernels.iter();
+        let fast = calls.filter(|call| matches!(call.algorithm, Some(Algorithm::Winograd(_))));
+        fast.map(|call| call.label.split('+').next().unwrap().to_string())
+            .collect::<Vec<_>>()
+    };
+    let found = forms(&fast);
+    for layer in [
+        "conv2",
+        "conv3",
+        "conv3.grad_input",
+        "conv3.grad_weight",
+        "conv5.grad_weight",
+    ] {
+        assert!(
+            found.iter().any(|label| label == layer),
+            "{layer} is direct: {found:?}"
+        );
+    }
+    // Its stride is 4.
+    assert!(!found.iter().any(|label| label.starts_with("conv1")), "{found:?}");
+    for chosen in report.chosen.iter().filter(|chosen| chosen.algorithm != "direct") {
+        assert!(chosen.algorithm.starts_with("F("), "{chosen:?}");
+        assert!(
+            chosen.algorithms.iter().any(|other| other.algorithm == "direct"),
+            "{chosen:?}"
+        );
+        assert!(
+            chosen.algorithms.iter().all(|other| other.more >= 0.0),
+            "{chosen:?}"
+        );
+    }
+    let (direct, slower) = find(false);
+    assert!(forms(&direct).is_empty());
+    assert!(
+        slower.seconds > report.seconds,
+        "{} and {}",
+        slower.seconds,
+        report.seconds
     );
 }
