@@ -184,7 +184,7 @@ impl Fusion<'_> {
             results,
             prepare: kernels[i].prepare,
             group: None,
-            algorithm: None,
+            algorithm: kernels[i].algorithm.or(kernels[j].algorithm),
         };
         kernels.remove(j);
         true

@@ -2,6 +2,7 @@
 
 use good_lp::variable::VariableDefinition;
 use good_lp::{Constraint, Expression, ProblemVariables, SolverModel, Variable, highs, variable};
+use std::collections::HashMap;
 
 /// Limits of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +26,9 @@ impl Default for Limits {
 const WORTH_RUNS: f64 = 1000.0;
 const WORTH_SECONDS: f64 = 0.1;
 
+/// How far a solution's cost may be from what the solver says, relative to it.
+const TOLERANCE: f64 = 1e-3;
+
 impl Limits {
     /// No more seconds than a program is worth that is known to take so many.
     pub fn worth(self, seconds: f64) -> Limits {
@@ -47,7 +51,7 @@ pub struct Column {
 #[derive(Default)]
 pub struct Model {
     variables: ProblemVariables,
-    columns: usize,
+    columns: Vec<Variable>,
     rows: Vec<Constraint>,
 }
 
@@ -71,11 +75,11 @@ impl Model {
     }
 
     fn add(&mut self, definition: VariableDefinition) -> Column {
-        let position = self.columns;
-        self.columns += 1;
+        let variable = self.variables.add(definition);
+        self.columns.push(variable);
         Column {
-            variable: self.variables.add(definition),
-            position,
+            variable,
+            position: self.columns.len() - 1,
         }
     }
 
@@ -86,10 +90,10 @@ impl Model {
 
     /// How many variables there are.
     pub fn columns(&self) -> usize {
-        self.columns
+        self.columns.len()
     }
 
-    /// The cheapest solution, from one that is known: the columns that are not zero, with their values.
+    /// The cheapest solution, from one that is known, if one is: the columns that are not zero, with their values.
     ///
     /// Costs should lie around 1000: the solver's tolerances are absolute.
     pub fn minimise(
@@ -98,13 +102,13 @@ impl Model {
         start: &[(Column, f64)],
         limits: Limits,
     ) -> Result<Solution, String> {
-        if self.columns == 0 {
+        if self.columns.is_empty() {
             return Ok(Solution {
                 values: vec![],
                 bound: 0.0,
             });
         }
-        let mut model = self.variables.minimise(cost).using(highs);
+        let mut model = self.variables.minimise(cost.clone()).using(highs);
         for row in self.rows {
             model = model.with(row);
         }
@@ -115,22 +119,31 @@ impl Model {
         model.set_option("parallel", "off");
         model.set_option("time_limit", limits.seconds);
         model.set_option("mip_rel_gap", limits.gap);
-        let mut known = vec![0.0; self.columns];
+        let mut known = vec![0.0; self.columns.len()];
         start
             .iter()
             .for_each(|(column, value)| known[column.position] = *value);
-        model
-            .try_set_solution(Some(&known), None, None, None)
-            .map_err(|error| format!("the start was refused: {error:?}"))?;
+        if !start.is_empty() {
+            model
+                .try_set_solution(Some(&known), None, None, None)
+                .map_err(|error| format!("the start was refused: {error:?}"))?;
+        }
         let solved = model.try_solve().map_err(|error| format!("{error:?}"))?;
         let bound = solved
             .double_info_value(c"mip_dual_bound")
             .map_err(|error| format!("no bound: {error:?}"))?;
         let values = solved.get_solution().columns().to_vec();
-        if values.len() != self.columns {
+        if values.len() != self.columns.len() {
             return Err("the solver found nothing within its limits".to_string());
         }
-        Ok(Solution { values, bound })
+        // HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not have.
+        let of_variables: HashMap<Variable, f64> =
+            self.columns.into_iter().zip(values.iter().copied()).collect();
+        let (found, says) = (cost.eval_with(&of_variables), solved.objective_value());
+        match (found - says).abs() <= TOLERANCE * (1.0 + says.abs()) {
+            true => Ok(Solution { values, bound }),
+            false => Err(format!("the solver says {says} of a solution that costs {found}")),
+        }
     }
 }
 

@@ -15,11 +15,11 @@ const LIMITS: Limits = Limits {
     gap: 2e-3,
 };
 
-/// The kernels of the training step at batch 128, not placed.
-fn training_step() -> Program {
-    let path = format!("{}/../models/alexnet.ir", env!("CARGO_MANIFEST_DIR"));
+/// The kernels of the training step of a model at batch 128, not placed.
+fn training_step(model: &str) -> Program {
+    let path = format!("{}/../models/{model}.ir", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the model is there");
-    let graph = ir::text::parse(&text, "alexnet.ir").expect("the model parses");
+    let graph = ir::text::parse(&text, model).expect("the model parses");
     let options = Options {
         mode: Mode::Train,
         batch: 128,
@@ -84,7 +84,7 @@ fn assert_split(program: &Program, found: &Found, dimension: usize, layers: std:
 /// fully connected layers read from both.
 #[test]
 fn without_the_batch_the_towers_of_2012_are_found() {
-    let program = training_step();
+    let program = training_step("alexnet");
     let found = place(&program, "gtx580", Splits::WithoutBatch);
     assert_split(&program, &found, 1, 2..=5);
     let exchanged = exchanged(&program, &found);
@@ -117,7 +117,7 @@ fn without_the_batch_the_towers_of_2012_are_found() {
 /// whose weights are few, and neurons in fully connected layers, whose weights are many.
 #[test]
 fn with_the_batch_the_hybrid_of_2014_is_found() {
-    let program = training_step();
+    let program = training_step("alexnet");
     let found = place(&program, "gtx580", Splits::All);
     assert_split(&program, &found, 0, 1..=5);
     let exchanged = exchanged(&program, &found);
@@ -159,8 +159,13 @@ fn needs(program: &Program, strategy: &Strategy) -> Vec<u64> {
 
 #[test]
 fn devices_too_small_for_the_fastest_placement_get_one_that_fits() {
-    let program = training_step();
+    let program = training_step("alexnet");
     let mut profile = Profile::shipped("gtx580").expect("this profile ships");
+    // Near the best is near enough here.
+    let limits = Limits {
+        seconds: 100.0,
+        gap: 0.05,
+    };
     let find = |profile: &Profile| {
         let costs = Costs {
             profile,
@@ -168,14 +173,21 @@ fn devices_too_small_for_the_fastest_placement_get_one_that_fits() {
             times: None,
         };
         let measure = |strategy: &Strategy| needs(&program, strategy);
-        search(&program, &[1, 1], &[costs; 2], Splits::All, LIMITS, &measure)
+        search(
+            &program,
+            &[1, 1],
+            &[costs; 2],
+            Splits::WithoutBatch,
+            limits,
+            &measure,
+        )
     };
     let free = find(&profile);
     let most = *needs(&program, &free.strategy)
         .iter()
         .max()
         .expect("there are two devices");
-    let capacity = 0.85 * most as f64;
+    let capacity = 0.93 * most as f64;
     profile.memory.capacity_gb = capacity / 1e9;
     let found = find(&profile);
     let need = needs(&program, &found.strategy);

@@ -17,7 +17,8 @@
 //! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
 //! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
 //! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
-//! the queues keep to it is what a simulation checks. The greedy strategy of [`super::choose`] is the start, and the answer where the solver finds none.
+//! the queues keep to it is what a simulation checks. The greedy strategy of [`super::choose`] is the answer where
+//! the solver finds none.
 
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
@@ -134,7 +135,7 @@ pub fn search(
             .map(|(capacity, rest)| capacity - rest)
             .collect();
         let solved = match room.iter().all(|&room| room > 0.0) {
-            true => problem.solve(&start, Some((&moments, &room)), limits.worth(known)),
+            true => problem.solve(&start, Some((&moments, &room)), limits),
             false => Err("a device has no room".to_string()),
         };
         match solved {
@@ -418,11 +419,6 @@ impl<'a> Problem<'a> {
             .iter()
             .map(|choices| choices.iter().map(|_| model.binary()).collect())
             .collect();
-        let mut known: Vec<(Column, f64)> = place
-            .iter()
-            .zip(start)
-            .map(|(columns, &p)| (columns[p], 1.0))
-            .collect();
         let mut seconds = vec![Expression::default(); self.costs.len()];
         for (columns, choices) in place.iter().zip(&self.kernels) {
             let one: Expression = columns.iter().map(|c| c.variable).sum();
@@ -437,7 +433,6 @@ impl<'a> Problem<'a> {
         for (need, users) in &self.needs {
             let mut delay = Expression::default();
             let maker = self.maker[&need.value];
-            let needed = users.iter().any(|&(k, p)| start[k] == p);
             let mut there = Expression::default();
             for (p, made) in self.kernels[maker].iter().enumerate() {
                 let cost = self.transfer(made, need);
@@ -450,9 +445,6 @@ impl<'a> Problem<'a> {
                 seconds[need.device] += cost / unit * bring.variable;
                 delay += cost / unit * bring.variable;
                 there += bring.variable;
-                if needed && start[maker] == p {
-                    known.push((bring, 1.0));
-                }
             }
             let mut readers: BTreeMap<usize, Expression> = BTreeMap::new();
             for &(k, p) in users {
@@ -466,8 +458,6 @@ impl<'a> Problem<'a> {
         let makespan = model.positive();
         if let Some((moments, room)) = room {
             self.bound_held(&mut model, &place, moments, room);
-            // The start is for devices that hold everything.
-            known.clear();
         }
         self.critical_path(&mut model, &place, &brought, makespan, unit);
         self.windows(&mut model, &place, &brought, makespan, unit);
@@ -476,7 +466,7 @@ impl<'a> Problem<'a> {
             model.row(constraint!(makespan.variable >= sum.clone()));
             cost += TOTAL * sum;
         }
-        let solution = model.minimise(cost, &known, limits)?;
+        let solution = model.minimise(cost, &[], limits)?;
         let chosen = place
             .iter()
             .map(|columns| columns.iter().position(|&c| solution.is_set(c)));
