@@ -129,13 +129,15 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
 
 #[test]
 fn what_one_device_has_no_memory_for_two_train() {
-    let place = Place::with_images();
+    let place = Place::new();
+    place.succeeds("data synth data --classes 10 --per-class 20 --size 32 --seed 1");
     let mut profile = ir::profile::Profile::shipped("gtx580").unwrap();
     profile.name = "small".to_string();
     profile.memory.caches.clear();
     place.write("small.toml", profile.to_toml());
-    let plan = place
-        .succeeds("compile tiny.ir --mode train --batch 24 --devices cpu:0 --profile small.toml --emit plan");
+    let plan = place.succeeds(&format!(
+        "compile {CIFAR} --mode train --batch 64 --devices cpu:0 --profile small.toml --emit plan"
+    ));
     let plan: ir::plan::Plan = serde_json::from_str(&plan).unwrap();
     let own = plan
         .buffers
@@ -144,8 +146,8 @@ fn what_one_device_has_no_memory_for_two_train() {
     let need = plan.arena_bytes[0] + own.map(|buffer| buffer.bytes).sum::<u64>();
     profile.memory.capacity_gb = 0.9 * need as f64 / 1e9;
     place.write("small.toml", profile.to_toml());
-    let parts = ["small has ", "MiB", "batch 24", "use a smaller --batch", "fits"];
-    let train = "train tiny.ir --data data --steps 2 --batch 24";
+    let parts = ["small has ", "MiB", "batch 64", "use a smaller --batch", "fits"];
+    let train = format!("train {CIFAR} --data data --steps 2 --batch 64");
     let small = format!("{train} --profile small.toml --devices");
     place.fails(&format!("{small} cpu:0 --out one"), 1, &parts);
 

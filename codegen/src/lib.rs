@@ -8,6 +8,7 @@
 //! | [`halo`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
 //! | [`emit`], [`scalar`] | reads, stores and arithmetic on vectors of points |
+//! | [`Buffers`] | the buffer of every value, and of every turn of a window |
 //! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
 //! | [`mlir`] | the writer of MLIR text |
 //! | [`bridge`] | the one module that knows MLIR and LLVM |
@@ -18,6 +19,7 @@
 
 pub mod access;
 pub mod bridge;
+mod buffers;
 pub mod contraction;
 pub mod emit;
 pub mod gpu;
@@ -29,13 +31,15 @@ pub mod mlir;
 pub mod scalar;
 pub mod transform;
 
+pub use buffers::Buffers;
+
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
 use gpu::Precision;
 use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role, Work};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// The version of the generated code: of the package, and a hash of the sources that generate it.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("ALEXC_CODEGEN_SOURCES"));
@@ -114,7 +118,7 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         "every device has a target"
     );
     let buffers = Buffers::new(program);
-    let mut library = Library::new(targets, buffers.list.len());
+    let mut library = Library::new(targets, buffers.list().len());
     let mut plan = Plan {
         version: ir::plan::VERSION,
         model: program.model.clone(),
@@ -122,7 +126,7 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         batch: program.batch,
         devices: targets.iter().map(|target| target.code().to_string()).collect(),
         arena_bytes: program.arena_bytes.clone(),
-        buffers: buffers.list.clone(),
+        buffers: buffers.list().to_vec(),
         kernels: vec![],
         prepare: vec![],
         step: vec![],
@@ -218,81 +222,6 @@ pub fn operand(program: &Program, id: ValueId) -> Operand {
         dtype: value.dtype,
         extents: value.extents.clone(),
         layout: value.layout.clone(),
-    }
-}
-
-/// The buffers of a plan: one a value that is no alias and is touched, then one a turn of every window, then scratch memory.
-#[derive(Clone, Debug)]
-pub struct Buffers {
-    list: Vec<Buffer>,
-    /// The buffer of each value; of a window, that of the first turn.
-    of: Vec<usize>,
-    /// How far a value moves with every turn.
-    step: Vec<usize>,
-}
-
-impl Buffers {
-    /// Those of a program.
-    pub fn new(program: &Program) -> Buffers {
-        let all = || (0..program.values.len()).map(ValueId);
-        let mut buffers = Buffers {
-            list: vec![],
-            of: vec![usize::MAX; program.values.len()],
-            step: vec![0; program.values.len()],
-        };
-        let touched: HashSet<ValueId> = program
-            .kernels
-            .iter()
-            .flat_map(|call| call.operands.iter().chain(&call.results))
-            .map(|&id| program.owner(id))
-            .collect();
-        let stays = |id: ValueId| program.value(id).role != Role::Temporary || touched.contains(&id);
-        for id in all().filter(|&id| program.owner(id) == id && stays(id)) {
-            buffers.of[id.0] = buffers.list.len();
-            let value = program.value(id);
-            buffers.list.push(Buffer {
-                name: value.name.clone(),
-                dtype: value.dtype,
-                bytes: operand(program, id).bytes(),
-                device: value.device.0,
-                role: value.role.clone(),
-                place: value.place,
-                part: value.part.clone(),
-            });
-        }
-        for id in all().filter(|&id| program.owner(id) != id && stays(program.owner(id))) {
-            let owner = buffers.of[program.owner(id).0];
-            let value = program.value(id);
-            if !value.window {
-                buffers.of[id.0] = owner;
-                continue;
-            }
-            let whole = buffers.list[owner].clone();
-            let Place::Arena(first) = whole.place else {
-                panic!(
-                    "windows move over values of the arena, and {} is none",
-                    whole.name
-                );
-            };
-            let bytes = operand(program, id).bytes();
-            buffers.of[id.0] = buffers.list.len();
-            buffers.step[id.0] = 1;
-            buffers.list.extend((0..whole.bytes / bytes).map(|turn| Buffer {
-                bytes,
-                place: Place::Arena(first + turn * bytes),
-                ..whole.clone()
-            }));
-        }
-        buffers
-    }
-
-    /// The buffer of a value, by its position; of a window, that of the first turn.
-    pub fn of(&self, id: ValueId) -> usize {
-        self.of[id.0]
-    }
-
-    fn at(&self, id: ValueId, turn: usize) -> usize {
-        self.of[id.0] + turn * self.step[id.0]
     }
 }
 

@@ -129,6 +129,9 @@ impl Model {
                 .map_err(|error| format!("the start was refused: {error:?}"))?;
         }
         let solved = model.try_solve().map_err(|error| format!("{error:?}"))?;
+        if format!("{:?}", solved.status()) == "Infeasible" {
+            return Err("nothing meets all conditions".to_string());
+        }
         let bound = solved
             .double_info_value(c"mip_dual_bound")
             .map_err(|error| format!("no bound: {error:?}"))?;

@@ -88,6 +88,9 @@ pub struct Alternative {
 /// What each device would need of its memory, in bytes, if kernels were placed so.
 pub type Measure<'m> = &'m dyn Fn(&Strategy) -> Vec<u64>;
 
+/// Devices that have so many times the memory of what a whole program holds are not looked at.
+const PLENTY: f64 = 8.0;
+
 /// How often a search is repeated with less room where a device has too little memory for what it found.
 const ATTEMPTS: usize = 4;
 
@@ -110,8 +113,11 @@ pub fn search(
         Ok((chosen, bound)) => problem.found(shares, chosen, bound, None),
         Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
     };
-    // Twice what a device would hold as a whole is more than any needs.
-    if capacity.iter().all(|&capacity| 2.0 * moments.most() < capacity) {
+    // Without what kernels keep to themselves, which is never this much.
+    if capacity
+        .iter()
+        .all(|&capacity| PLENTY * moments.most() < capacity)
+    {
         return found.0;
     }
     for _ in 0..ATTEMPTS {

@@ -1,0 +1,87 @@
+//! Where in a plan the values of a program lie.
+
+use crate::operand;
+use ir::plan::{Buffer, Place, Role};
+use ir::program::{Program, ValueId};
+use std::collections::HashSet;
+
+/// The buffers of a program's values: one a value that is no alias and is touched, then one a turn of every window.
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    list: Vec<Buffer>,
+    /// The buffer of each value; of a window, that of the first turn.
+    of: Vec<usize>,
+    /// How far a value moves with every turn.
+    step: Vec<usize>,
+}
+
+impl Buffers {
+    /// Those of a program.
+    pub fn new(program: &Program) -> Buffers {
+        let all = || (0..program.values.len()).map(ValueId);
+        let mut buffers = Buffers {
+            list: vec![],
+            of: vec![usize::MAX; program.values.len()],
+            step: vec![0; program.values.len()],
+        };
+        let touched: HashSet<ValueId> = program
+            .kernels
+            .iter()
+            .flat_map(|call| call.operands.iter().chain(&call.results))
+            .map(|&id| program.owner(id))
+            .collect();
+        let stays = |id: ValueId| program.value(id).role != Role::Temporary || touched.contains(&id);
+        for id in all().filter(|&id| program.owner(id) == id && stays(id)) {
+            buffers.of[id.0] = buffers.list.len();
+            let value = program.value(id);
+            buffers.list.push(Buffer {
+                name: value.name.clone(),
+                dtype: value.dtype,
+                bytes: operand(program, id).bytes(),
+                device: value.device.0,
+                role: value.role.clone(),
+                place: value.place,
+                part: value.part.clone(),
+            });
+        }
+        for id in all().filter(|&id| program.owner(id) != id && stays(program.owner(id))) {
+            let owner = buffers.of[program.owner(id).0];
+            let value = program.value(id);
+            if !value.window {
+                buffers.of[id.0] = owner;
+                continue;
+            }
+            let whole = buffers.list[owner].clone();
+            let Place::Arena(first) = whole.place else {
+                panic!(
+                    "windows move over values of the arena, and {} is none",
+                    whole.name
+                );
+            };
+            let bytes = operand(program, id).bytes();
+            buffers.of[id.0] = buffers.list.len();
+            buffers.step[id.0] = 1;
+            buffers.list.extend((0..whole.bytes / bytes).map(|turn| Buffer {
+                bytes,
+                place: Place::Arena(first + turn * bytes),
+                ..whole.clone()
+            }));
+        }
+        buffers
+    }
+
+    /// All of them.
+    pub(crate) fn list(&self) -> &[Buffer] {
+        &self.list
+    }
+
+    /// The buffer of a value, by its position; of a window, that of the first turn.
+    pub fn of(&self, id: ValueId) -> usize {
+        self.of[id.0]
+    }
+
+    /// The buffer of a value at a turn.
+    pub(crate) fn at(&self, id: ValueId, turn: usize) -> usize {
+        self.of[id.0] + turn * self.step[id.0]
+    }
+}
