@@ -186,8 +186,7 @@ impl Program {
         Ok(())
     }
 
-    /// Checks that the kernels of a group follow each other, and that windows are theirs alone and move over all of a
-    /// value.
+    /// Checks that the kernels of a group follow each other, and that windows belong to groups and move over all of a value.
     fn verify_groups(&self) -> Result<(), String> {
         let mut seen = vec![];
         for run in self.runs() {

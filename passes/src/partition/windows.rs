@@ -16,32 +16,29 @@ use crate::solver::{Column, Model};
 use good_lp::{Expression, constraint};
 use std::collections::BTreeSet;
 
-/// Which kernels wait for which, also by way of others.
-struct Waits {
-    /// Of each kernel those that wait for it.
-    after: Vec<BTreeSet<usize>>,
-}
+/// Of each kernel those that wait for it, also by way of others.
+type Waiting = Vec<BTreeSet<usize>>;
 
 impl Problem<'_> {
-    fn waits(&self) -> Waits {
+    fn waiting(&self) -> Waiting {
         let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.kernels.len()];
         for (need, users) in &self.needs {
             let maker = self.maker[&need.value];
             let later = users.iter().map(|(k, _)| *k).filter(|&k| k > maker);
             readers[maker].extend(later);
         }
-        let mut after: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.kernels.len()];
+        let mut after: Waiting = vec![BTreeSet::new(); self.kernels.len()];
         for k in (0..self.kernels.len()).rev() {
             let all = readers[k]
                 .iter()
                 .flat_map(|&r| after[r].iter().copied().chain([r]));
             after[k] = all.collect();
         }
-        Waits { after }
+        after
     }
 
     /// The kernels of the path with the most work, in order.
-    fn longest_path(&self, waits: &Waits) -> Vec<usize> {
+    fn longest_path(&self, waiting: &Waiting) -> Vec<usize> {
         let work = |k: usize| {
             let choices = self.kernels[k].iter().map(|choice| choice.seconds.iter().sum());
             choices.fold(f64::INFINITY, f64::min)
@@ -49,7 +46,7 @@ impl Problem<'_> {
         // From each kernel on: the work, and the next.
         let mut rest: Vec<(f64, Option<usize>)> = vec![(0.0, None); self.kernels.len()];
         for k in (0..self.kernels.len()).rev() {
-            let longest = waits.after[k]
+            let longest = waiting[k]
                 .iter()
                 .max_by(|&&a, &&b| rest[a].0.total_cmp(&rest[b].0));
             rest[k] = (
@@ -70,7 +67,7 @@ impl Problem<'_> {
         makespan: Column,
         unit: f64,
     ) {
-        let waits = self.waits();
+        let waiting = self.waiting();
         let load = |device: usize, from: Option<usize>, within: &BTreeSet<usize>| {
             let mut load = Expression::default();
             for &k in within {
@@ -88,19 +85,19 @@ impl Problem<'_> {
             load
         };
         let mut before: Option<(usize, Column)> = None;
-        for k in self.longest_path(&waits) {
+        for k in self.longest_path(&waiting) {
             let end = model.positive();
             let mut window: BTreeSet<usize> =
-                (0..k).filter(|&other| waits.after[other].contains(&k)).collect();
+                (0..k).filter(|&other| waiting[other].contains(&k)).collect();
             if let Some((last, _)) = before {
-                window.retain(|other| waits.after[last].contains(other));
+                window.retain(|other| waiting[last].contains(other));
             }
             window.insert(k);
             for device in 0..self.costs.len() {
                 let begin = before.map_or(Expression::default(), |(_, end)| end.variable.into());
                 let within = load(device, before.map(|(last, _)| last), &window);
                 model.row(constraint!(end.variable >= begin + within));
-                let rest = load(device, Some(k), &waits.after[k]);
+                let rest = load(device, Some(k), &waiting[k]);
                 model.row(constraint!(makespan.variable >= end.variable + rest));
             }
             before = Some((k, end));
