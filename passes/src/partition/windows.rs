@@ -87,8 +87,7 @@ impl Problem<'_> {
         let mut before: Option<(usize, Column)> = None;
         for k in self.longest_path(&waiting) {
             let end = model.positive();
-            let mut window: BTreeSet<usize> =
-                (0..k).filter(|&other| waiting[other].contains(&k)).collect();
+            let mut window: BTreeSet<usize> = (0..k).filter(|&other| waiting[other].contains(&k)).collect();
             if let Some((last, _)) = before {
                 window.retain(|other| waiting[last].contains(other));
             }
