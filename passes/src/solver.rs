@@ -108,9 +108,24 @@ impl Model {
                 bound: 0.0,
             });
         }
-        let mut model = self.variables.minimise(cost.clone()).using(highs);
-        for row in self.rows {
-            model = model.with(row);
+        match self.attempt(&cost, start, limits)? {
+            Ok(solution) => Ok(solution),
+            Err(_) if !start.is_empty() => self.attempt(&cost, &[], limits)?,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A solution, or how it contradicts itself: HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not
+    /// have. Other errors are final.
+    fn attempt(
+        &self,
+        cost: &Expression,
+        start: &[(Column, f64)],
+        limits: Limits,
+    ) -> Result<Result<Solution, String>, String> {
+        let mut model = self.variables.clone().minimise(cost.clone()).using(highs);
+        for row in &self.rows {
+            model = model.with(row.clone());
         }
         // good_lp's own solution has no bound, so the solver's is asked for it.
         let mut model = model.try_into_inner().map_err(|error| error.to_string())?;
@@ -139,14 +154,13 @@ impl Model {
         if values.len() != self.columns.len() {
             return Err("the solver found nothing within its limits".to_string());
         }
-        // HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not have.
         let of_variables: HashMap<Variable, f64> =
-            self.columns.into_iter().zip(values.iter().copied()).collect();
+            self.columns.iter().copied().zip(values.iter().copied()).collect();
         let (found, says) = (cost.eval_with(&of_variables), solved.objective_value());
-        match (found - says).abs() <= TOLERANCE * (1.0 + says.abs()) {
+        Ok(match (found - says).abs() <= TOLERANCE * (1.0 + says.abs()) {
             true => Ok(Solution { values, bound }),
             false => Err(format!("the solver says {says} of a solution that costs {found}")),
-        }
+        })
     }
 }
 
