@@ -115,6 +115,13 @@ pub struct Program {
     pub flops: u64,
 }
 
+impl Value {
+    /// Bytes of its elements, halo included.
+    pub fn bytes(&self) -> u64 {
+        (self.layout.strides(&self.extents).elements * self.dtype.bytes()) as u64
+    }
+}
+
 impl Program {
     /// A value.
     pub fn value(&self, id: ValueId) -> &Value {

@@ -86,8 +86,7 @@ pub fn bytes_of_devices(program: &Program) -> Vec<u64> {
     for (v, value) in program.values.iter().enumerate() {
         let own = value.place == Place::Own && value.role != Role::Temporary;
         if own && program.owner(ValueId(v)) == ValueId(v) {
-            let elements = value.layout.strides(&value.extents).elements;
-            bytes[value.device.0] += (elements * value.dtype.bytes()) as u64;
+            bytes[value.device.0] += value.bytes();
         }
     }
     bytes
@@ -161,13 +160,17 @@ pub fn liveness(program: &Program) -> Vec<Live> {
 }
 
 fn lower_bound(live: &[Live]) -> u64 {
-    let alive_at = |k| {
-        live.iter()
-            .filter(|l| l.first <= k && k <= l.last)
-            .map(|l| l.bytes)
-            .sum()
+    fullest(live).map_or(0, |(_, bytes)| bytes)
+}
+
+/// The kernel during which the most bytes are alive, the first of several, and how many.
+pub fn fullest(live: &[Live]) -> Option<(usize, u64)> {
+    let at = |k: usize| -> u64 {
+        let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
+        alive.map(|l| l.bytes).sum()
     };
-    live.iter().map(|l| alive_at(l.first)).max().unwrap_or(0)
+    let moments = live.iter().map(|l| (l.first, at(l.first)));
+    moments.max_by_key(|&(k, bytes)| (bytes, std::cmp::Reverse(k)))
 }
 
 /// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all. `end` as

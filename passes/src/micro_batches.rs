@@ -50,7 +50,7 @@ fn life(program: &Program, id: ValueId, turn_bytes: u64) -> Option<RangeInclusiv
     let value = program.value(id);
     if value.role != Role::Temporary
         || value.alias.is_some()
-        || (bytes(program, id) as f64) < LARGE * turn_bytes as f64
+        || (value.bytes() as f64) < LARGE * turn_bytes as f64
     {
         return None;
     }
@@ -63,11 +63,6 @@ fn life(program: &Program, id: ValueId, turn_bytes: u64) -> Option<RangeInclusiv
     let first = program.kernels.iter().position(uses)?;
     let last = program.kernels.iter().rposition(uses)?;
     (first < last).then_some(first..=last)
-}
-
-fn bytes(program: &Program, id: ValueId) -> u64 {
-    let value = program.value(id);
-    (value.layout.strides(&value.extents).elements * value.dtype.bytes()) as u64
 }
 
 /// The kernels from `first` on that hand each other large values and can take turns together.
@@ -112,7 +107,7 @@ fn cut_run(program: &mut Program, run: RangeInclusive<usize>, turn_bytes: u64) {
     walked.sort_unstable();
     walked.dedup();
     let own: Vec<ValueId> = walked.iter().copied().filter(|&id| inner(id)).collect();
-    let all = walked.iter().map(|&id| bytes(program, id)).sum();
+    let all = walked.iter().map(|&id| program.value(id).bytes()).sum();
     let turns = turns::count(count, all, turn_bytes, |samples| {
         turns::are_aligned(program, &walked, samples)
     });

@@ -29,7 +29,9 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         let mut turned = trial.clone();
         micro_batches::cut(&mut turned, turn_bytes);
         let live = memory::liveness(&turned);
-        let Some((k, bytes)) = fullest(&live) else { break };
+        let Some((k, bytes)) = memory::fullest(&live) else {
+            break;
+        };
         // One moment may give way to another that is as full: only the sum of all steps counts.
         if bytes < least {
             least = bytes;
@@ -48,16 +50,6 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         };
         repeat(&mut trial, &again);
     }
-}
-
-/// The kernel during which the most bytes of the arena are alive, and how many.
-fn fullest(live: &[Live]) -> Option<(usize, u64)> {
-    let at = |k: usize| -> u64 {
-        let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
-        alive.map(|l| l.bytes).sum()
-    };
-    let moments = live.iter().map(|l| (l.first, at(l.first)));
-    moments.max_by_key(|&(k, bytes)| (bytes, std::cmp::Reverse(k)))
 }
 
 /// A value to compute again.
@@ -147,10 +139,7 @@ impl Moment<'_> {
         if !again.operands.iter().all(is_there) {
             return None;
         }
-        let bytes = |v: &ValueId| {
-            let value = program.value(*v);
-            (value.layout.strides(&value.extents).elements * value.dtype.bytes()) as f64
-        };
+        let bytes = |v: &ValueId| program.value(*v).bytes() as f64;
         let moved: f64 = again.operands.iter().chain([&id]).map(bytes).sum();
         let again = Again {
             value: id,

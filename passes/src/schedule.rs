@@ -72,8 +72,7 @@ pub fn arena_bytes_of(value: &Value) -> u64 {
     if !matches!(value.role, ir::plan::Role::Temporary) || value.alias.is_some() {
         return 0;
     }
-    let bytes = value.layout.strides(&value.extents).elements as u64 * value.dtype.bytes() as u64;
-    bytes.next_multiple_of(64)
+    value.bytes().next_multiple_of(64)
 }
 
 /// Orders the kernels. Panics if they depend on each other in a circle, which `fuse` never makes.

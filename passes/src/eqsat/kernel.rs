@@ -83,6 +83,14 @@ pub fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
     node.expect("a class of kernels has a kernel")
 }
 
+/// Whether a class is one of kernels.
+pub fn is_kernel(egraph: &Tensors, class: Id) -> bool {
+    egraph[class]
+        .nodes
+        .iter()
+        .any(|node| matches!(node, Node::Kernel(..)))
+}
+
 /// How a class of kernels can be computed.
 pub fn algorithms(egraph: &Tensors, kernel: Id) -> BTreeSet<Algorithm> {
     let nodes = egraph[kernel].nodes.iter();

@@ -22,8 +22,7 @@ impl Searcher<Node, Facts> for Convolutions {
         class: Id,
         _: usize,
     ) -> Option<SearchMatches<'_, Node>> {
-        let is_kernel = |node: &Node| matches!(node, Node::Kernel(..));
-        let found = egraph[class].nodes.iter().any(is_kernel)
+        let found = kernel::is_kernel(egraph, class)
             && !winograd::candidates(kernel::nest_of(egraph, class).0).is_empty();
         found.then(|| matches(class, vec![Subst::default()]))
     }

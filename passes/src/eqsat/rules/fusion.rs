@@ -5,7 +5,7 @@
 //! store between a producer and its consumer* needs no rule of its own.
 
 use super::matches;
-use crate::eqsat::kernel::{EPILOGUE, Kernel, RECOMPUTED, SIBLING, admit, can_recompute, makers};
+use crate::eqsat::kernel::{EPILOGUE, Kernel, RECOMPUTED, SIBLING, admit, can_recompute, is_kernel, makers};
 use crate::eqsat::language::{Facts, Node, Tensors, value_type};
 use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
 use ir::nest::Combine;
@@ -51,11 +51,7 @@ impl Searcher<Node, Facts> for Hosts {
         class: Id,
         _: usize,
     ) -> Option<SearchMatches<'_, Node>> {
-        if !egraph[class]
-            .nodes
-            .iter()
-            .any(|node| matches!(node, Node::Kernel(..)))
-        {
+        if !is_kernel(egraph, class) {
             return None;
         }
         let mut hosts = (self.find)(egraph, &Kernel::of(egraph, class));
@@ -131,12 +127,7 @@ fn readers(egraph: &Tensors, map: &Kernel) -> Vec<Id> {
     let mut found = vec![];
     for node in map.results.iter().flat_map(|&r| egraph[r].parents()) {
         let reader = egraph.find(node);
-        if !egraph[reader]
-            .nodes
-            .iter()
-            .any(|node| matches!(node, Node::Kernel(..)))
-            || !can_recompute(egraph, &Kernel::of(egraph, reader), map)
-        {
+        if !is_kernel(egraph, reader) || !can_recompute(egraph, &Kernel::of(egraph, reader), map) {
             continue;
         }
         found.push(reader);
@@ -153,12 +144,7 @@ fn siblings(egraph: &Tensors, kernel: &Kernel) -> Vec<Id> {
     for &value in operands.iter().filter(large) {
         for parent in egraph[value].parents() {
             let other = egraph.find(parent);
-            if other < kernel.class
-                && egraph[other]
-                    .nodes
-                    .iter()
-                    .any(|node| matches!(node, Node::Kernel(..)))
-            {
+            if other < kernel.class && is_kernel(egraph, other) {
                 let other = Kernel::of(egraph, other);
                 let same = other.nest.parallel == kernel.nest.parallel
                     && other.nest.reduction == kernel.nest.reduction;
