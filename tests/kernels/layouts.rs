@@ -354,7 +354,7 @@ proptest! {
 }
 
 /// Updates of the weights of convolutions whose gradients are channels last: every access as few sectors as it can be,
-/// and no bank conflicts, unless rows are short in both orders.
+/// 16 bytes of a gradient where channels are vectors, and no bank conflicts, unless rows are short in both orders.
 #[test]
 fn weights_of_convolutions() {
     let shapes = [
@@ -374,17 +374,32 @@ fn weights_of_convolutions() {
             assert_eq!(counts.sectors, counts.least_sectors, "{what}");
             assert!(!wide || counts.conflicts == 0, "{what}");
             is_coalesced(&counts);
+            // Rows of weights are kernels of 9, 25 or 121 elements, never vectors.
+            let (points, lanes) = (extents.iter().product::<usize>(), if extents[1].is_multiple_of(4) { 4 } else { 1 });
+            let loads = 2 * points + parts * points / lanes;
+            assert_eq!(counts.executed("ld.global"), loads as u64, "{what}");
         }
     }
+}
+
+/// Rows that are shorter than a sector and come first in both orders.
+#[test]
+fn short_rows_that_all_orders_begin_with() {
+    let extents = [2, 63, 121];
+    let (operands, results) = updated(&extents, &[1, 2, 0], &[2, 1, 0], 4);
+    let counts = run(&update(&extents, 4), &operands, &results, 190);
+    assert!(counts.shared_cycles > 0, "{counts:?}");
+    is_coalesced(&counts);
 }
 
 /// Images, channels last, to rows as a classifier's weights have them; and matrices whose rows begin amid sectors.
 #[test]
 fn images_and_matrices() {
-    for (extents, order) in [
-        (vec![4, 256, 6, 6], vec![0, 2, 3, 1]),
-        (vec![300, 64], vec![1, 0]),
-        (vec![199, 301], vec![1, 0]),
+    // Elements of a load and of a store: rows of 36 and of 64 are vectors, those of 300 begin amid sectors.
+    for (extents, order, loaded, stored) in [
+        (vec![4, 256, 6, 6], vec![0, 2, 3, 1], 4, 4),
+        (vec![300, 64], vec![1, 0], 1, 4),
+        (vec![199, 301], vec![1, 0], 1, 1),
     ] {
         let nest = Nest::copy(DType::F32, &extents);
         let rows: Vec<usize> = (0..extents.len()).collect();
@@ -401,5 +416,8 @@ fn images_and_matrices() {
             (0, counts.least_sectors),
             "{what}"
         );
+        let points: usize = extents.iter().product();
+        let accesses = (counts.executed("ld.global"), counts.executed("st.global"));
+        assert_eq!(accesses, ((points / loaded) as u64, (points / stored) as u64), "{what}");
     }
 }

@@ -5,6 +5,7 @@
 
 use super::thread::{Grid, below, frame};
 use super::{Call, Partial};
+use crate::access::Access;
 use crate::emit::Point;
 use crate::kernel::{KernelText, Resolved, decode};
 use crate::loops::write_point;
@@ -64,8 +65,13 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
 
 /// Whether all that a nest reads and writes is, along a loop, the same or whole vectors.
 pub fn is_vector(nest: &Resolved, l: Loop) -> bool {
-    let fits = |access: &crate::access::Access| !access.depends_on(l) || access.is_aligned(l, VECTOR);
     let outputs = nest.outputs.iter().all(|o| o.0.is_aligned(l, VECTOR));
     let mut reads = nest.reads.iter().zip(nest.used_reads());
-    outputs && nest.extent(l).is_multiple_of(VECTOR) && reads.all(|read| !read.1 || fits(read.0))
+    let fits = |(access, used): (&Access, bool)| !used || is_same_or_vector(access, l);
+    outputs && nest.extent(l).is_multiple_of(VECTOR) && reads.all(fits)
+}
+
+/// Whether a read is, along a loop, the same element or whole vectors.
+pub fn is_same_or_vector(access: &Access, l: Loop) -> bool {
+    !access.depends_on(l) || access.is_aligned(l, VECTOR)
 }

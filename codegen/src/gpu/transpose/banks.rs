@@ -1,6 +1,7 @@
 //! Where the points of a tile lie in shared memory.
 
 use super::order::{Order, WARP};
+use crate::gpu::points::VECTOR;
 use ir::nest::Loop;
 
 /// An arrangement of points: at `at + at / every · skew`, for `at = Σ step · place`.
@@ -12,7 +13,7 @@ pub struct Banks {
     pub every: usize,
     /// Words left free.
     pub skew: usize,
-    /// Words of all points.
+    /// Words of all points, and up to a whole vector.
     pub words: usize,
 }
 
@@ -20,7 +21,9 @@ impl Banks {
     /// The arrangement of a tile's points whose warps, in both orders, wait the least for each other, and how often they
     /// do: the points of one order in lines of banks, with a skew from one group of lines to the next.
     pub fn choose(tile: &[usize], order: &Order, staged: &Order) -> (usize, Banks) {
-        let warps = [order.warps(tile), staged.warps(tile)].concat();
+        // Of each order, what lanes take at once: word by word, and as vectors.
+        let accesses =
+            [order, staged].map(|order| (order, [false, true].map(|whole| order.together(tile, whole))));
         let mut best: Option<(usize, Banks)> = None;
         for lines in [&order.loops, &staged.loops] {
             let loops: Vec<Loop> = lines
@@ -30,7 +33,9 @@ impl Banks {
                 .collect();
             for banks in arrangements(tile, &loops) {
                 let limit = best.as_ref().map_or(usize::MAX, |best| best.0);
-                let conflicts = banks.conflicts(&warps, limit);
+                let of = accesses.iter();
+                let accesses = of.flat_map(|(order, ways)| &ways[usize::from(banks.has_vectors(order))]);
+                let conflicts = banks.conflicts(accesses, limit);
                 if conflicts < limit {
                     best = Some((conflicts, banks));
                 }
@@ -51,11 +56,24 @@ impl Banks {
         at + at / self.every * self.skew
     }
 
-    /// Turns that warps wait because lanes want different words of a bank; those beyond the limit are not counted.
-    fn conflicts(&self, warps: &[Vec<Vec<usize>>], limit: usize) -> usize {
+    /// Whether the vectors that threads take in an order are vectors here as well.
+    pub fn has_vectors(&self, order: &Order) -> bool {
+        let Some(first) = order.loops.first().filter(|_| order.lanes > 1) else {
+            return false;
+        };
+        let whole = |words: usize| words.is_multiple_of(order.lanes);
+        let mut others = self.steps.iter().enumerate().filter(|&(l, _)| l != first.0);
+        self.steps[first.0] == 1
+            && whole(self.every)
+            && whole(self.skew)
+            && others.all(|other| whole(*other.1))
+    }
+
+    /// Turns that lanes wait because others want different words of a bank; those beyond the limit are not counted.
+    fn conflicts<'a>(&self, accesses: impl Iterator<Item = &'a Vec<Vec<usize>>>, limit: usize) -> usize {
         let mut conflicts = 0;
-        for warp in warps {
-            let mut words: Vec<usize> = warp.iter().map(|place| self.word(place)).collect();
+        for lanes in accesses {
+            let mut words: Vec<usize> = lanes.iter().map(|place| self.word(place)).collect();
             words.sort_unstable();
             words.dedup();
             let mut banks = [0; WARP];
@@ -83,7 +101,7 @@ fn arrangements(tile: &[usize], loops: &[Loop]) -> impl Iterator<Item = Banks> {
         steps: steps.clone(),
         every,
         skew,
-        words: step + (step - 1) / every * skew,
+        words: (step + (step - 1) / every * skew).next_multiple_of(VECTOR),
     };
     let pairs = groups
         .into_iter()

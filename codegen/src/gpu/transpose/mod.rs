@@ -8,13 +8,17 @@
 //! The tile grows until what it has of each memory are runs of a warp's width or more that begin where sectors do: of
 //! weights `[out, in, 3, 3]` whose copy is `[out, 3, 3, in]`, 32 inputs; of `[out, 3, 11, 11]`, where those are no whole
 //! sectors, eight outputs as a whole. Where no tile is aligned like that, warps are: they take a row of neighbours each,
-//! from the sector on that it begins in. [`Banks`] arranges shared memory so that the lanes of a warp, in either order,
-//! hit different banks.
+//! from the sector on that it begins in. Where rows are whole vectors in memory, a thread takes 16 bytes at once; rows of
+//! weights, of 9, 25 or 121 elements, never are, and there a warp still takes whole sectors, of which a thread has
+//! [`TOGETHER`] on their way: 32 KiB a multiprocessor, when the bandwidth (4.8 TB/s for 132 of them on an H200) times a
+//! latency of 600 ns is 22 KiB.
+//! [`Banks`] arranges shared memory so that the lanes of a warp, in either order, hit different banks.
 
 mod banks;
 mod order;
 
-use super::thread::{Grid, barrier, below, both, frame, load_shared, store_shared};
+use super::points::{VECTOR, is_same_or_vector};
+use super::thread::{Grid, barrier, below, both, frame, lanes_type, load_shared, store_shared};
 use super::{Call, Partial};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
@@ -102,25 +106,31 @@ impl<'a> Schedule<'a> {
     fn new(nest: &'a Resolved) -> Option<Schedule<'a>> {
         let order = Order::new(&nest.outputs[0].0, nest.parallel_loops());
         let fastest = *order.loops.first()?;
-        let sources = sources(nest, fastest);
+        let sources = sources(nest, &order);
         if sources.is_empty() || order.access.step(fastest) != Some(1) {
             return None;
         }
-        let orders: Vec<Order> = sources
+        let orders: Vec<(Order, bool)> = sources
             .iter()
             .map(|&source| {
                 let (access, mut loops) = (access(nest, source), nest.parallel_loops());
                 if let Source::Read(_) = source {
                     loops.retain(|&l| access.depends_on(l));
                 }
-                Order::new(access, loops)
+                let order = Order::new(access, loops);
+                let vectors = order.loops.first().is_some_and(|&l| has_vectors(nest, source, l));
+                (order, vectors)
             })
             .collect();
-        let tile = order::tile(nest, &[std::slice::from_ref(&order), &orders[..]].concat());
+        let all: Vec<Order> = std::iter::once(&order)
+            .chain(orders.iter().map(|order| &order.0))
+            .cloned()
+            .collect();
+        let tile = order::tile(nest, &all);
         // Each stage as it is arranged best, if the output is taken like this: conflicts, order, banks.
         let arrange = |order: &Order| -> Vec<(usize, Order, Banks)> {
-            let best = |staged: &Order| {
-                let ways = staged.ways(nest, &tile).into_iter().map(|staged| {
+            let best = |(staged, vectors): &(Order, bool)| {
+                let ways = staged.ways(nest, &tile, *vectors).into_iter().map(|staged| {
                     let (conflicts, banks) = Banks::choose(&tile, order, &staged);
                     (conflicts, staged, banks)
                 });
@@ -128,7 +138,9 @@ impl<'a> Schedule<'a> {
             };
             orders.iter().map(best).collect()
         };
-        let ways = order.ways(nest, &tile).into_iter();
+        let ways = order
+            .ways(nest, &tile, finishes_vectors(nest, &sources, fastest))
+            .into_iter();
         let (arranged, order) = ways
             .map(|order| (arrange(&order), order))
             .min_by_key(|(stages, _)| stages.iter().map(|stage| stage.0).sum::<usize>())
@@ -191,8 +203,7 @@ impl<'a> Schedule<'a> {
                 &take,
                 &|math, place, values| {
                     for (i, &value) in values.iter().enumerate() {
-                        let word = stage.word(math.body, place, i);
-                        store_shared(math.body, word, value, 1);
+                        stage.store(math, &stage.order, place, i, value);
                     }
                 },
             );
@@ -207,10 +218,7 @@ impl<'a> Schedule<'a> {
             let mut scope = Scope::of_reads(&nest.reads);
             let (mut reduced, mut winner) = (None, None);
             for stage in &self.stages {
-                let mut value = |i: usize| {
-                    let word = stage.word(math.body, place, i);
-                    load_shared(math.body, word, 1)
-                };
+                let mut value = |i: usize| stage.load(math, &self.order, place, i);
                 match stage.source {
                     Source::Reduction => {
                         reduced = Some(value(0));
@@ -242,10 +250,7 @@ impl<'a> Schedule<'a> {
                 for (i, ((access, _), &value)) in nest.outputs.iter().zip(values).enumerate() {
                     match stage_of(i) {
                         None => place.point.store(math, access, value),
-                        Some(stage) => {
-                            let word = stage.word(math.body, place, 0);
-                            store_shared(math.body, word, value, 1);
-                        }
+                        Some(stage) => stage.store(math, &self.order, place, 0, value),
                     }
                 }
             },
@@ -255,10 +260,7 @@ impl<'a> Schedule<'a> {
             if i == 0 {
                 barrier(body);
             }
-            let take = |math: &mut Math, place: &Place| {
-                let word = stage.word(math.body, place, 0);
-                vec![load_shared(math.body, word, 1)]
-            };
+            let take = |math: &mut Math, place: &Place| vec![stage.load(math, &stage.order, place, 0)];
             self.walk(
                 body,
                 &first,
@@ -273,8 +275,8 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Visits the points of the tile in an order, neighbouring threads neighbouring ones: `take` gives so many values
-    /// of a point, for several of a thread's points before `put` is given those of each.
+    /// Visits the points of the tile in an order, neighbouring threads neighbouring ones (or vectors of them): `take` gives
+    /// so many values of a point, for several of a thread's points before `put` is given those of each.
     #[allow(clippy::too_many_arguments)]
     fn walk(
         &self,
@@ -291,7 +293,11 @@ impl<'a> Schedule<'a> {
         let rounds = passes.div_ceil(TOGETHER);
         let together = passes.div_ceil(rounds);
         let all = rounds * together * THREADS;
-        let types = vec!["f32".to_string(); values];
+        let lanes = Lanes {
+            width: order.lanes,
+            mask: None,
+        };
+        let types = vec![lanes_type(order.lanes); values];
         body.for_extent(rounds, |body, round| {
             let taken: Vec<(Place, Vec<Value>)> = (0..together)
                 .map(|pass| {
@@ -299,12 +305,12 @@ impl<'a> Schedule<'a> {
                     let number = body.sum((pass * THREADS) as i64, &terms);
                     let place = self.place(body, first, order, number, (points < all).then_some(points));
                     let values = match place.exists {
-                        None => take(&mut scalar(body), &place),
+                        None => take(&mut Math { body, lanes }, &place),
                         Some(exists) => body.if_else(
                             exists,
                             &types,
-                            |body| take(&mut scalar(body), &place),
-                            |body| vec![scalar(body).constant(0.0); values],
+                            |body| take(&mut Math { body, lanes }, &place),
+                            |body| vec![Math { body, lanes }.constant(0.0); values],
                         ),
                     };
                     (place, values)
@@ -312,14 +318,16 @@ impl<'a> Schedule<'a> {
                 .collect();
             for (place, values) in taken {
                 match place.exists {
-                    None => put(&mut scalar(body), &place, &values),
-                    Some(exists) => body.if_true(exists, |body| put(&mut scalar(body), &place, &values)),
+                    None => put(&mut Math { body, lanes }, &place, &values),
+                    Some(exists) => {
+                        body.if_true(exists, |body| put(&mut Math { body, lanes }, &place, &values));
+                    }
                 }
             }
         });
     }
 
-    /// The point of a number in an order, of which there are so many, if not all numbers are points.
+    /// The point of a number in an order (the first of a vector), of which there are so many, if not all numbers are points.
     fn place(
         &self,
         body: &mut Body,
@@ -339,7 +347,11 @@ impl<'a> Schedule<'a> {
             });
         };
         for (i, (&l, mut value)) in order.loops.iter().rev().zip(numbers).enumerate() {
-            if order.by_row && i + 1 == order.loops.len() {
+            let is_first = i + 1 == order.loops.len();
+            if is_first {
+                value = body.sum(0, &[(value, order.lanes as i64)]);
+            }
+            if is_first && order.by_row {
                 // All other loops are set, so this is where the row begins.
                 let point = Point {
                     loops: loops.clone(),
@@ -358,7 +370,8 @@ impl<'a> Schedule<'a> {
                 also(body, &mut exists, inside);
             }
         }
-        let point = Point { loops, vector: None };
+        let vector = order.loops.first().copied().filter(|_| order.lanes > 1);
+        let point = Point { loops, vector };
         Place {
             point,
             within,
@@ -375,23 +388,63 @@ impl Stage {
         }
     }
 
-    /// The word of shared memory of a point's `i`th value.
-    fn word(&self, body: &mut Body, place: &Place, i: usize) -> Value {
+    /// The `i`th value of a point, or of a vector of points, that a thread takes in an order.
+    fn load(&self, math: &mut Math, order: &Order, place: &Place, i: usize) -> Value {
+        let body = &mut *math.body;
+        if order.lanes == 1 || self.banks.has_vectors(order) {
+            let word = self.word(body, place, 0, i);
+            return load_shared(body, word, order.lanes);
+        }
+        let lanes = (0..order.lanes).map(|lane| {
+            let word = self.word(body, place, lane, i);
+            load_shared(body, word, 1).to_string()
+        });
+        let (lanes, ty) = (lanes.collect::<Vec<_>>().join(", "), lanes_type(order.lanes));
+        body.op(format_args!("vector.from_elements {lanes} : {ty}"))
+    }
+
+    /// Puts it there.
+    fn store(&self, math: &mut Math, order: &Order, place: &Place, i: usize, value: Value) {
+        let body = &mut *math.body;
+        if order.lanes == 1 || self.banks.has_vectors(order) {
+            let word = self.word(body, place, 0, i);
+            return store_shared(body, word, value, order.lanes);
+        }
+        let ty = lanes_type(order.lanes);
+        for lane in 0..order.lanes {
+            let word = self.word(body, place, lane, i);
+            let one = body.op(format_args!("vector.extract {value}[{lane}] : f32 from {ty}"));
+            store_shared(body, word, one, 1);
+        }
+    }
+
+    /// The word of shared memory of a point's `i`th value, of a lane of a vector of points.
+    fn word(&self, body: &mut Body, place: &Place, lane: usize, i: usize) -> Value {
         let banks = &self.banks;
         let terms = banks.steps.iter().zip(&place.within);
         let terms: Vec<(Value, i64)> = terms.map(|(&step, &within)| (within, step as i64)).collect();
-        let at = body.sum(0, &terms);
+        let along = place.point.vector.map_or(0, |l| banks.steps[l.0]);
+        let at = body.sum((lane * along) as i64, &terms);
         let turns = body.index_op("divui", at, banks.every as i64);
         let start = (self.start + i * banks.words) as i64;
         body.sum(start, &[(at, 1), (turns, banks.skew as i64)])
     }
 }
 
-/// What does not run along the loop along which the first output does.
-fn sources(nest: &Resolved, fastest: Loop) -> Vec<Source> {
+/// What is in another order in memory than the first output, unless the first loops are the same and have whole sectors.
+fn sources(nest: &Resolved, order: &Order) -> Vec<Source> {
     let runs_elsewhere = |access: &Access| {
-        let elsewhere = |l: Loop| l != fastest && access.step(l) == Some(1);
-        !matches!(access.step(fastest), Some(0 | 1)) && nest.parallel_loops().into_iter().any(elsewhere)
+        let mut length = 1;
+        for &l in &order.loops {
+            let steps = (access.step(l), order.access.step(l));
+            if steps != (Some(length), Some(length)) {
+                break;
+            }
+            length *= nest.extent(l) as i64;
+        }
+        let goes_on = |l: Loop| access.step(l) == Some(length) && order.access.step(l) != Some(length);
+        let is_same = access.step(order.loops[0]) == Some(0) || length >= SECTOR as i64;
+        !is_same && nest.parallel_loops().into_iter().any(goes_on)
     };
     let mut sources = vec![];
     if nest.combine != Combine::None && runs_elsewhere(access(nest, Source::Reduction)) {
@@ -431,7 +484,39 @@ fn access(nest: &Resolved, source: Source) -> &Access {
     }
 }
 
-fn scalar(body: &mut Body) -> Math<'_> {
-    let lanes = Lanes::scalar();
-    Math { body, lanes }
+/// Whether all that is touched of a source outside shared memory is, along the first loop of its order, vectors.
+fn has_vectors(nest: &Resolved, source: Source, l: Loop) -> bool {
+    nest.extent(l).is_multiple_of(VECTOR)
+        && match source {
+            Source::Read(read) => nest.reads[read].is_aligned(l, VECTOR),
+            Source::Output(output) => nest.outputs[output].0.is_aligned(l, VECTOR),
+            Source::Reduction => {
+                let mut all = true;
+                nest.body.walk(&mut |e| {
+                    if let Expr::Read(read) | Expr::Inside(read) = e {
+                        all &= is_same_or_vector(&nest.reads[*read], l);
+                    }
+                });
+                all
+            }
+        }
+}
+
+/// Whether all that the last walk touches outside shared memory is vectors along the first output's first loop.
+fn finishes_vectors(nest: &Resolved, sources: &[Source], l: Loop) -> bool {
+    let outputs = nest.outputs.iter().enumerate();
+    let mut stored = outputs.filter(|(i, _)| !sources.contains(&Source::Output(*i)));
+    let reduces = nest.combine != Combine::None && !sources.contains(&Source::Reduction);
+    let mut vectors = !reduces || has_vectors(nest, Source::Reduction, l);
+    for (_, value) in &nest.outputs {
+        value.walk(&mut |e| {
+            let staged = matches!(e, Expr::Read(read) if sources.contains(&Source::Read(*read)));
+            if let Expr::Read(read) | Expr::Inside(read) = e {
+                vectors &= staged || is_same_or_vector(&nest.reads[*read], l);
+            }
+        });
+    }
+    vectors
+        && nest.extent(l).is_multiple_of(VECTOR)
+        && stored.all(|(_, (access, _))| access.is_aligned(l, VECTOR))
 }

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::gpu::PROCESSORS;
+use crate::gpu::points::VECTOR;
 use crate::kernel::Resolved;
 use ir::nest::Loop;
 
@@ -24,6 +25,8 @@ pub struct Order {
     /// Whether a warp takes points of one row of the first loop, from a sector's begin on; else points are counted
     /// through, and a warp may go on in the next row.
     pub by_row: bool,
+    /// Neighbours along the first loop that a thread takes as one: a vector, or 1.
+    pub lanes: usize,
 }
 
 impl Order {
@@ -36,33 +39,44 @@ impl Order {
             access: access.clone(),
             loops,
             by_row: false,
+            lanes: 1,
         }
     }
 
     /// Extents of what numbers count, the last fastest: of a row, also the lanes that its begin may leave idle.
     pub fn extents(&self, tile: &[usize]) -> Vec<usize> {
         let mut extents: Vec<usize> = self.loops.iter().rev().map(|l| tile[l.0]).collect();
-        if let (true, Some(row)) = (self.by_row, extents.last_mut()) {
-            *row = (*row + SECTOR - 1).next_multiple_of(WARP);
+        if let Some(row) = extents.last_mut() {
+            *row = match self.by_row {
+                true => (*row + SECTOR - 1).next_multiple_of(WARP),
+                false => *row / self.lanes,
+            };
         }
         extents
     }
 
-    /// The ways to take the points of a tile, the simplest first: rows have to be as wide as a warp, and are better
-    /// where counting through would begin amid sectors.
-    pub fn ways(&self, nest: &Resolved, tile: &[usize]) -> Vec<Order> {
-        let wide = self.loops.first().is_some_and(|l| tile[l.0] >= WARP);
+    /// The ways to take the points of a tile, the best first: vectors, if all that is touched in this order has them; rows
+    /// have to be as wide as a warp, and are better where counting through would begin amid sectors.
+    pub fn ways(&self, nest: &Resolved, tile: &[usize], vectors: bool) -> Vec<Order> {
+        let row = self.loops.first().map_or(1, |l| tile[l.0]);
+        let wide = row >= WARP;
         let whole = Run::of(nest, self, tile).is_whole;
-        let ways = [false, true].map(|by_row| Order {
+        let ways = [(VECTOR, false), (1, false), (1, true)].map(|(lanes, by_row)| Order {
             by_row,
+            lanes,
             ..self.clone()
         });
-        let fits = |way: &Order| if way.by_row { wide } else { whole || !wide };
+        let fits = |way: &Order| match (way.lanes, way.by_row) {
+            (_, true) => wide,
+            (1, false) => whole || !wide,
+            (lanes, false) => vectors && row.is_multiple_of(lanes) && (whole || !wide),
+        };
         ways.into_iter().filter(fits).collect()
     }
 
-    /// The places of a tile, of each loop of the nest, that warps take at once. Of rows, for every begin in a sector.
-    pub fn warps(&self, tile: &[usize]) -> Vec<Vec<Vec<usize>>> {
+    /// The places of a tile, of each loop of the nest, that lanes take at once: warps, or, of vectors that are each one
+    /// access to shared memory, quarters of warps. Of rows, for every begin in a sector.
+    pub fn together(&self, tile: &[usize], whole_vectors: bool) -> Vec<Vec<Vec<usize>>> {
         let points: usize = self.loops.iter().map(|l| tile[l.0]).product();
         let place = |mut number: usize| {
             let mut place = vec![0; tile.len()];
@@ -74,7 +88,12 @@ impl Order {
         };
         let places: Vec<Vec<usize>> = (0..points).map(place).collect();
         if !self.by_row {
-            return places.chunks(WARP).map(<[_]>::to_vec).collect();
+            let apart = if whole_vectors { 1 } else { self.lanes };
+            let lane = |warp: &[Vec<usize>], lane| warp.iter().skip(lane).step_by(apart).cloned().collect();
+            return places
+                .chunks(WARP * apart)
+                .flat_map(|warp| (0..apart).map(move |i| lane(warp, i)))
+                .collect();
         }
         let mut warps = vec![];
         for row in places.chunks(tile[self.loops[0].0]) {
