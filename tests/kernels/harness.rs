@@ -81,6 +81,7 @@ fn ways() -> Vec<(u8, Target)> {
         (2, gpu("sm_90", Precision::Tf32)),
         (2, gpu("sm_90", Precision::Bf16)),
         (2, gpu("sm_90a", Precision::Tf32)),
+        (2, gpu("sm_90a", Precision::Bf16)),
     ]
 }
 

@@ -375,7 +375,10 @@ fn weights_of_convolutions() {
             assert!(!wide || counts.conflicts == 0, "{what}");
             is_coalesced(&counts);
             // Rows of weights are kernels of 9, 25 or 121 elements, never vectors.
-            let (points, lanes) = (extents.iter().product::<usize>(), if extents[1].is_multiple_of(4) { 4 } else { 1 });
+            let (points, lanes) = (
+                extents.iter().product::<usize>(),
+                if extents[1].is_multiple_of(4) { 4 } else { 1 },
+            );
             let loads = 2 * points + parts * points / lanes;
             assert_eq!(counts.executed("ld.global"), loads as u64, "{what}");
         }
@@ -418,6 +421,10 @@ fn images_and_matrices() {
         );
         let points: usize = extents.iter().product();
         let accesses = (counts.executed("ld.global"), counts.executed("st.global"));
-        assert_eq!(accesses, ((points / loaded) as u64, (points / stored) as u64), "{what}");
+        assert_eq!(
+            accesses,
+            ((points / loaded) as u64, (points / stored) as u64),
+            "{what}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! step in shared memory.
 
 use super::Precision;
-use super::contraction::warpgroup::{self, ALIGNMENT, DEEP, LINE};
+use super::contraction::warpgroup::{self, ALIGNMENT, STEP};
 use super::thread::{Grid, barrier, frame, store_shared};
 use crate::access::Operand;
 use crate::kernel::KernelText;
@@ -30,12 +30,13 @@ pub fn elements() -> usize {
 /// A kernel with one result of [`elements`], and its floating-point operations.
 /// `warpgroups` says that the architecture has `wgmma`.
 pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: u64) -> (KernelText, u64) {
-    let warpgroups = warpgroups && precision == Precision::Tf32;
+    let warpgroups = warpgroups && precision != Precision::F32;
+    let line = warpgroup::line(precision);
     let grid = Grid {
         blocks: BLOCKS,
         threads: THREADS,
         shared_bytes: if warpgroups {
-            (4 * LINE * (ROWS + COLUMNS)) as u32
+            (4 * line * (ROWS + COLUMNS)) as u32
         } else {
             0
         },
@@ -52,7 +53,7 @@ pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: 
             let start = body.op(format_args!("arith.sitofp {word} : i32 to f32"));
             let sum = match precision {
                 Precision::F32 => multiply_adds(body, start, rounds),
-                _ if warpgroups => warpgroup_products(body, start, thread, rounds),
+                _ if warpgroups => warpgroup_products(body, precision, start, thread, rounds),
                 _ => matrix_products(body, start, precision, rounds),
             };
             let address = body.global_address("%a0", "f32", number);
@@ -62,7 +63,7 @@ pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: 
     let threads = BLOCKS * u64::from(THREADS) * rounds;
     let flops = match precision {
         Precision::F32 => threads * SUMS as u64 * 2,
-        _ if warpgroups => threads / 128 * (LINE / DEEP) as u64 * 2 * 64 * (COLUMNS * DEEP) as u64,
+        _ if warpgroups => threads / 128 * 2 * 64 * (COLUMNS * STEP) as u64,
         Precision::Tf32 => threads / 32 * PRODUCTS as u64 * 2 * 16 * 8 * 8,
         Precision::Bf16 => threads / 32 * PRODUCTS as u64 * 2 * 16 * 8 * 16,
     };
@@ -122,8 +123,15 @@ fn matrix_products(body: &mut Body, start: Value, precision: Precision, rounds: 
     })
 }
 
-fn warpgroup_products(body: &mut Body, start: Value, thread: Value, rounds: u64) -> Value {
-    for word in 0..LINE * (ROWS + COLUMNS) / THREADS as usize {
+fn warpgroup_products(
+    body: &mut Body,
+    precision: Precision,
+    start: Value,
+    thread: Value,
+    rounds: u64,
+) -> Value {
+    let line = warpgroup::line(precision);
+    for word in 0..line * (ROWS + COLUMNS) / THREADS as usize {
         let word = body.sum((word * THREADS as usize) as i64, &[(thread, 1)]);
         store_shared(body, word, start, 1);
     }
@@ -131,9 +139,9 @@ fn warpgroup_products(body: &mut Body, start: Value, thread: Value, rounds: u64)
     barrier(body);
     let group = body.index_op("divui", thread, 128);
     let stage = body.index(0);
-    let pairs = warpgroup::descriptors(body, group, stage, LINE * ROWS);
+    let pairs = warpgroup::descriptors(body, precision, group, stage, line * ROWS);
     repeat(body, start, (COLUMNS / 2, rounds), |body, sums| {
-        let sums = warpgroup::begin(body, COLUMNS, &pairs, sums);
+        let sums = warpgroup::begin(body, precision, COLUMNS, &pairs, sums);
         warpgroup::wait(body, &sums)
     })
 }

@@ -1,7 +1,7 @@
 //! Sides, tile and parts of a contraction.
 
-use super::warpgroup::{ALIGNMENT, LINE};
-use super::{Along, Lines, Schedule, Side, Tile, Unit};
+use super::warpgroup::{self, ALIGNMENT};
+use super::{Along, Lines, Schedule, Side, Tile, Unit, convert};
 use crate::access::Access;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::Grid;
@@ -58,7 +58,14 @@ const fn warpgroups(rows: usize, columns: usize, reuse: f64) -> Tile {
     Tile {
         rows,
         columns,
-        ..square(0, LINE, 2 * rows, Unit::Warpgroup, (16, columns), reuse)
+        ..square(
+            0,
+            warpgroup::STEP,
+            2 * rows,
+            Unit::Warpgroup,
+            (16, columns),
+            reuse,
+        )
     }
 }
 
@@ -100,7 +107,7 @@ impl<'a> Schedule<'a> {
         let (terms, batches) = (count(&depth), count(&batch));
         let tiles: &[Tile] = match precision {
             Precision::F32 => &THREAD_TILES,
-            Precision::Tf32 if warpgroups => &WARPGROUP_TILES,
+            Precision::Tf32 | Precision::Bf16 if warpgroups => &WARPGROUP_TILES,
             Precision::Tf32 | Precision::Bf16 => &WARP_TILES,
         };
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
@@ -116,9 +123,12 @@ impl<'a> Schedule<'a> {
             waves * (tile.rows * tile.columns) as f64 / tile.reuse
         };
         let best = tiles.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let tile = *best.expect("there are tiles");
+        let mut tile = *best.expect("there are tiles");
+        if tile.unit == Unit::Warpgroup && precision == Precision::Bf16 {
+            tile.stages = convert::STAGES;
+        }
         let side = |read: usize, loops: Vec<Loop>, elements: usize| {
-            Side::new(nest, read, loops, &depth, elements, &tile)
+            Side::new(nest, read, loops, &depth, elements, &tile, precision)
         };
         Schedule {
             nest,
@@ -184,6 +194,7 @@ impl Side {
         depth: &[Loop],
         elements: usize,
         tile: &Tile,
+        precision: Precision,
     ) -> Side {
         let access = &nest.reads[read];
         let step = |l: Option<&Loop>| l.and_then(|&l| access.step(l)).map_or(i64::MAX, i64::abs);
@@ -212,7 +223,7 @@ impl Side {
         let (line, count, padding) = match lines {
             Lines::Depths => (elements, tile.depth, 4),
             Lines::Elements => (tile.depth, elements, 8),
-            Lines::Swizzled => (tile.depth, elements, 0),
+            Lines::Swizzled => (warpgroup::line(precision), elements, 0),
         };
         let extent = loops.iter().map(|&l| nest.extent(l)).product();
         Side {

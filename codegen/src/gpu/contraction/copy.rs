@@ -1,5 +1,6 @@
 //! Fetches the elements of a step from global to shared memory, without waiting for them.
 
+use super::warpgroup::swizzled;
 use super::{Along, Lines, Schedule, Side};
 use crate::access::Check;
 use crate::emit::argument_name;
@@ -27,6 +28,8 @@ struct Group {
     members: Vec<usize>,
 }
 
+/// Lanes side by side that make whole sectors, of single words, or lines of memory, of vectors.
+const EIGHT: usize = 8;
 /// Groups of a thread whose addresses are kept.
 const FEW: usize = 8;
 
@@ -39,14 +42,33 @@ fn beyond(body: &mut Body, exists: Value, value: Value) -> Value {
     body.op(format_args!("arith.select {exists}, {value}, {far} : index"))
 }
 
+/// An element of a side that a thread fetches, or as many neighbours as the side's vectors have.
+pub(super) struct Element {
+    /// Whether it is there; else it stands for zero.
+    pub inside: Value,
+    /// Its address, which has no meaning where it is not inside.
+    pub from: Value,
+    /// The place of its depth in the step.
+    pub depth: Value,
+    /// Its place in the tile, counted from the thread's first.
+    pub member: usize,
+}
+
 /// What a thread fetches of a side in every step, as far as it does not depend on the step.
 pub(super) struct Fetch<'s> {
-    side: &'s Side,
+    pub side: &'s Side,
     /// The place of its first element in the tile.
     place: Value,
     groups: Vec<Group>,
-    /// Places of its depths in a step.
-    depths: Vec<Value>,
+    /// Places of its depths in a step; those that share a word follow each other.
+    pub depths: Vec<Value>,
+}
+
+impl Fetch<'_> {
+    /// Places of its elements in the tile, counted from the thread's first, in the order of [`Schedule::each`].
+    pub fn members(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flat_map(|group| group.members.iter().copied())
+    }
 }
 
 impl Schedule<'_> {
@@ -60,41 +82,50 @@ impl Schedule<'_> {
         thread: Value,
     ) -> Fetch<'s> {
         let (threads, depth) = (self.tile.threads, self.tile.depth);
+        // Depths that a thread takes as one: a vector, or what fills a word.
+        let packed = if side.vector == 1 { self.packed() } else { 1 };
+        let steps = match side.along {
+            Along::Side => (side.vector, packed),
+            Along::Depth => (1, side.vector * packed),
+        };
         // Extents of the places that threads take at once, along the side and along the depth.
         let (wide, deep) = match (side.along, side.lines) {
-            // Lanes that are 8 × 4 are whole sectors of 4 depths, and hit different banks: see `warpgroup`.
-            (Along::Side, Lines::Swizzled) => (8, threads / 8),
+            (Along::Side, Lines::Swizzled) => {
+                let deep = (depth / packed).min(threads / EIGHT);
+                (threads / deep, deep)
+            }
             // Eight lanes of 16 bytes are a line of memory; as few different depths a thread as can be, since where each of
             // those lies is worked out anew in every step.
             (Along::Side, _) if side.vector > 1 => {
-                let wide = (threads / depth).max(8);
+                let wide = (threads / depth).max(EIGHT);
                 (wide, threads / wide)
             }
             (Along::Side, _) => (32, threads / 32),
             // Lines of shared memory are depths, and memory runs along the depth: 8 × 4 lanes are 8 words of 4
             // lines, in different banks and in whole sectors of 32 bytes.
-            (Along::Depth, Lines::Depths) => (threads / 8, 8),
+            (Along::Depth, Lines::Depths) => (threads / EIGHT, EIGHT),
             (Along::Depth, _) => {
-                let deep = depth / side.vector;
+                let deep = depth / steps.1;
                 (threads / deep, deep)
             }
         };
-        let (across, down) = match side.along {
-            Along::Side => (
-                body.index_op("remui", thread, wide as i64),
-                body.index_op("divui", thread, wide as i64),
-            ),
-            Along::Depth => (
-                body.index_op("divui", thread, deep as i64),
-                body.index_op("remui", thread, deep as i64),
-            ),
+        let mut part = |op: &str, value: Value, by: usize| body.index_op(op, value, by as i64);
+        let (across, down) = match (side.along, side.lines) {
+            // Lanes that are 8 × 4 are whole sectors of 4 depths, and hit different banks: see `warpgroup`.
+            (Along::Side, Lines::Swizzled) => {
+                let (lane, rest) = (part("remui", thread, EIGHT), part("divui", thread, EIGHT));
+                let (down, far) = (part("remui", rest, deep), part("divui", rest, deep));
+                (body.sum(0, &[(far, EIGHT as i64), (lane, 1)]), down)
+            }
+            (Along::Side, _) => (part("remui", thread, wide), part("divui", thread, wide)),
+            (Along::Depth, _) => (part("divui", thread, deep), part("remui", thread, deep)),
         };
-        let steps = match side.along {
-            Along::Side => (side.vector, 1),
-            Along::Depth => (1, side.vector),
-        };
-        let depths = (0..depth.div_ceil(steps.1 * deep))
-            .map(|pass| body.sum((pass * deep * steps.1) as i64, &[(down, steps.1 as i64)]))
+        let passes = depth.div_ceil(steps.1 * deep);
+        let depths = (0..passes * packed)
+            .map(|i| {
+                let first = i / packed * deep * steps.1 + i % packed;
+                body.sum(first as i64, &[(down, steps.1 as i64)])
+            })
             .collect();
         let place = body.sum(0, &[(across, steps.0 as i64)]);
         let apart = steps.0 * wide;
@@ -156,10 +187,35 @@ impl Schedule<'_> {
     /// Starts fetching one step into the stage of shared memory at `stage` (in words), whose depths are counted from
     /// `from` up to `end`.
     pub(super) fn start(&self, body: &mut Body, fetch: &Fetch, stage: Value, from: Value, end: Value) {
+        let bytes = 4 * fetch.side.vector;
+        let cache = if bytes == 16 { "cg" } else { "ca" };
+        self.each(body, fetch, (from, end), &mut |body, element| {
+            let Element { inside, from, depth, member } = element;
+            // Nothing is fetched from outside: no bytes, from wherever that would be.
+            let (all, none) = (
+                body.op(format_args!("arith.constant {bytes} : i32")),
+                body.op("arith.constant 0 : i32"),
+            );
+            let size = body.op(format_args!("arith.select {inside}, {all}, {none} : i32"));
+            let to = self.place_in_shared(body, fetch, stage, depth, member);
+            body.line(format_args!(
+                "llvm.call_intrinsic \"llvm.nvvm.cp.async.{cache}.shared.global.{bytes}.s\"({to}, {from}, {size}) : \
+                 (!llvm.ptr<3>, !llvm.ptr<1>, i32) -> ()"
+            ));
+        });
+    }
+
+    /// Visits a thread's elements of one step, whose depths are counted from one number up to another.
+    pub(super) fn each(
+        &self,
+        body: &mut Body,
+        fetch: &Fetch,
+        (from, end): (Value, Value),
+        visit: &mut dyn FnMut(&mut Body, Element),
+    ) {
         let side = fetch.side;
         let access = &self.nest.reads[side.read];
         let name = argument_name(access.argument);
-        let bytes = 4 * side.vector;
         let step = side.loops.last().and_then(|&l| access.step(l)).unwrap_or(0);
         for &place in &fetch.depths {
             let number = body.sum(0, &[(from, 1), (place, 1)]);
@@ -196,7 +252,6 @@ impl Schedule<'_> {
                     });
                 }
                 let inside = inside.expect("existence is a condition, if nothing else is");
-                // Nothing is fetched from outside: no bytes, from wherever that would be.
                 let from = match address {
                     Some(address) => {
                         let offset =
@@ -215,29 +270,29 @@ impl Schedule<'_> {
                         body.global_address(&name, "f32", offset)
                     }
                 };
-                let (all, none) = (
-                    body.op(format_args!("arith.constant {bytes} : i32")),
-                    body.op("arith.constant 0 : i32"),
-                );
-                let size = body.op(format_args!("arith.select {inside}, {all}, {none} : i32"));
                 for &member in members {
                     let far = (member - members[0]) as i64 * step;
                     let from = body.op(format_args!(
                         "llvm.getelementptr {from}[{far}] : (!llvm.ptr<1>) -> !llvm.ptr<1>, f32"
                     ));
-                    let to = self.place_in_shared(body, fetch, stage, place, member);
-                    let cache = if bytes == 16 { "cg" } else { "ca" };
-                    body.line(format_args!(
-                        "llvm.call_intrinsic \"llvm.nvvm.cp.async.{cache}.shared.global.{bytes}.s\"({to}, {from}, {size}) : \
-                         (!llvm.ptr<3>, !llvm.ptr<1>, i32) -> ()"
-                    ));
+                    let depth = place;
+                    visit(
+                        body,
+                        Element {
+                            inside,
+                            from,
+                            depth,
+                            member,
+                        },
+                    );
                 }
             }
         }
     }
 
-    /// The address of a thread's element in the stage at `stage`: `member` places after its first, at a depth.
-    fn place_in_shared(
+    /// The address of a thread's element in the stage at `stage`: `member` places after its first, at a depth, or at the
+    /// depths from there on that share a word.
+    pub(super) fn place_in_shared(
         &self,
         body: &mut Body,
         fetch: &Fetch,
@@ -258,9 +313,8 @@ impl Schedule<'_> {
             }
             Lines::Swizzled => {
                 let place = body.sum(member as i64, &[(fetch.place, 1)]);
-                let turn = body.index_op("andi", place, 7);
-                let turn = body.index_op("shli", turn, 2);
-                let turned = body.op(format_args!("arith.xori {depth}, {turn} : index"));
+                let word = body.index_op("divui", depth, self.packed() as i64);
+                let turned = swizzled(body, side.stride, place, word);
                 let terms = [(stage, 1), (fetch.place, stride), (turned, 1)];
                 (body.sum(0, &terms), member * side.stride)
             }

@@ -12,10 +12,11 @@
 //! the second 143 MB, 30 µs, for 16 GFLOP, 50 µs. So it pays in one layer of one model, and in inference only: the 2012
 //! network pools its first two layers after they are normalised across channels.
 //!
-//! `choose` decides, `copy` fetches, `multiply` has the arithmetic of threads (f32) and of warps (tensor cores),
+//! `choose` decides, `copy` fetches, `convert` fetches what becomes bf16, `multiply` has the arithmetic of threads (f32) and of warps (tensor cores),
 //! `warpgroup` that of four warps together, `write` puts them together and finishes the outputs.
 
 mod choose;
+mod convert;
 mod copy;
 mod multiply;
 pub mod warpgroup;

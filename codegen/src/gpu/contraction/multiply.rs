@@ -9,6 +9,7 @@
 //!   multiple of 32 they are one pair of words, `8g + 2t`, for half a warp at a time; in lines of elements with 4 more,
 //!   words `g + 8t` of two lines.
 
+use super::convert::pack;
 use super::{Lines, Schedule, Side, Unit};
 use crate::gpu::Precision;
 use crate::gpu::thread::load_shared;
@@ -195,10 +196,7 @@ impl Schedule<'_> {
         }
         [depth, depth + 8].map(|depth| {
             let [low, high] = pair(body, depth);
-            let packed = body.op(format_args!(
-                "llvm.call_intrinsic \"llvm.nvvm.ff2bf16x2.rn\"({high}, {low}) : (f32, f32) -> vector<2xbf16>"
-            ));
-            body.op(format_args!("llvm.bitcast {packed} : vector<2xbf16> to i32"))
+            pack(body, low, high)
         })
     }
 

@@ -1,40 +1,65 @@
 //! The arithmetic of one step by warpgroups: four warps multiply 64 rows by all columns of the tile with one instruction
 //! (`wgmma`, on sm_90a), which reads both sides from shared memory by itself while the threads fetch what comes next.
 //!
-//! A line of shared memory is 128 bytes: the depths of one element in a step, in eight parts of 16 bytes. Part `p` of line
-//! `r` lies where part `p ^ (r mod 8)` would (the 128-byte swizzle of the PTX ISA, asynchronous warpgroup-level matrix
-//! instructions), so that the same part of eight lines is in all 32 banks, as is a whole line. Both ways to fill it hit
-//! different banks then: whole parts along a line, where memory runs along the depth; and where memory runs along the side,
-//! single words by lanes of 8 lines × 4 depths, which transposes on the way.
+//! A line of shared memory is the depths of one element in a step, in parts of 16 bytes: eight of tf32, four of bf16. Part
+//! `p` of line `r` lies where part `p ^ (r mod 8)` would, or `p ^ (r/2 mod 4)` (the swizzles of 128 and 64 bytes of the PTX
+//! ISA, asynchronous warpgroup-level matrix instructions), so that the same part of eight lines is in all 32 banks, as are
+//! 128 bytes along lines. Both ways to fill it hit different banks then: whole parts along a line, where memory runs along
+//! the depth; and where memory runs along the side, single words by lanes of 8 lines × 4 words, which transposes on the way.
 //!
-//! The instruction ignores the low 13 bits of a factor: it is cut to tf32, not rounded. Nothing between global and shared
+//! Of tf32 the instruction ignores the low 13 bits of a factor: it is cut, not rounded. Nothing between global and shared
 //! memory could round it (`cp.async` only copies), and to round it there afterwards would cost as much as the products.
-//! What that means for results is said where tolerances are (`rounding` in tests/kernels/harness.rs).
-//!
-//! Products of bf16 stay with warps (`multiply`): the instruction wants 16-bit numbers in shared memory, and values are f32
-//! in global memory, so `cp.async` cannot bring them.
+//! What that means for results is said where tolerances are (`rounding` in tests/kernels/harness.rs). Factors of bf16 are
+//! rounded on their way: see `convert`.
 
 use super::Schedule;
+use crate::gpu::Precision;
 use crate::mlir::{Body, Value};
 
-/// Words of a line of shared memory, which is a step of the depth.
-pub const LINE: usize = 32;
-/// Bytes after which the order of parts repeats: 8 lines. Shared memory begins at a multiple of them.
+/// Depths of a step.
+pub const STEP: usize = 32;
+/// What shared memory begins at a multiple of, in bytes: the order of parts repeats after 8 lines.
 pub const ALIGNMENT: u32 = 1024;
-/// Depths of one instruction.
-pub const DEEP: usize = 8;
 /// Rows of one instruction.
 const ROWS: usize = 64;
+/// Words of a line that one instruction takes.
+const WORDS: usize = 8;
 
-/// A matrix descriptor (PTX ISA, matrix descriptor format of `wgmma`) but for the address: swizzled lines of 128 bytes,
-/// groups of 8 lines 1024 bytes apart. The offset of the other dimension has no meaning in this layout.
-const DESCRIPTOR: i64 = 1 << 62 | (ALIGNMENT as i64 >> 4) << 32 | 1 << 16;
+/// Words of a line of shared memory.
+pub fn line(precision: Precision) -> usize {
+    match precision {
+        Precision::Bf16 => STEP / 2,
+        _ => STEP,
+    }
+}
+
+/// Where word `word` of line `number` lies within its line.
+pub fn swizzled(body: &mut Body, line: usize, number: Value, word: Value) -> Value {
+    let turn = body.index_op("divui", number, (STEP / line) as i64);
+    let turn = body.index_op("andi", turn, line as i64 / 4 - 1);
+    let turn = body.index_op("shli", turn, 2);
+    body.op(format_args!("arith.xori {word}, {turn} : index"))
+}
+
+/// A matrix descriptor (PTX ISA, matrix descriptor format of `wgmma`) but for the address: swizzled lines of 128 or 64 bytes,
+/// in groups of 8. The offset of the other dimension has no meaning in this layout.
+fn descriptor(line: usize) -> i64 {
+    let swizzle: u64 = if line == STEP { 1 } else { 2 };
+    (swizzle << 62 | (8 * line as u64 / 4) << 32 | 1 << 16) as i64
+}
 
 /// The descriptors of a step's products, for warpgroup `group` of the block: the step's rows begin at word `stage` of shared
 /// memory, its columns `columns` words later; both are multiples of 4.
-pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) -> Vec<(Value, Value)> {
+pub fn descriptors(
+    body: &mut Body,
+    precision: Precision,
+    group: Value,
+    stage: Value,
+    columns: usize,
+) -> Vec<(Value, Value)> {
+    let line = line(precision);
     // In units of 16 bytes; rows of a group come after those of the groups before.
-    let rows = body.index_op("muli", group, (ROWS * LINE / 4) as i64);
+    let rows = body.index_op("muli", group, (ROWS * line / 4) as i64);
     let stage = body.index_op("divui", stage, 4);
     let base = body.op("llvm.mlir.addressof @KERNEL_shared : !llvm.ptr<3>");
     let base = body.op(format_args!("llvm.ptrtoint {base} : !llvm.ptr<3> to i64"));
@@ -44,9 +69,10 @@ pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) 
         let b = body.op(format_args!("arith.constant {b} : i64"));
         body.op(format_args!("arith.addi {a}, {b} : i64"))
     };
+    let descriptor = descriptor(line);
     let (left, right) = (
-        plus(base, DESCRIPTOR),
-        plus(base, DESCRIPTOR + columns as i64 / 4),
+        plus(base, descriptor),
+        plus(base, descriptor + columns as i64 / 4),
     );
     let mut further = |a: Value, units: Value| {
         let units = body.op(format_args!("arith.index_castui {units} : index to i64"));
@@ -54,11 +80,11 @@ pub fn descriptors(body: &mut Body, group: Value, stage: Value, columns: usize) 
     };
     let left = further(left, rows);
     let (left, right) = (further(left, stage), further(right, stage));
-    (0..LINE)
-        .step_by(DEEP)
-        .map(|depth| {
-            let depth = body.op(format_args!("arith.constant {} : i64", depth / 4));
-            let mut plus = |a: Value| body.op(format_args!("arith.addi {a}, {depth} : i64"));
+    (0..line)
+        .step_by(WORDS)
+        .map(|word| {
+            let word = body.op(format_args!("arith.constant {} : i64", word / 4));
+            let mut plus = |a: Value| body.op(format_args!("arith.addi {a}, {word} : i64"));
             (plus(left), plus(right))
         })
         .collect()
@@ -73,7 +99,18 @@ pub fn show_copies(body: &mut Body) {
 
 /// Begins the products of a warpgroup's 64 rows with `columns` columns at pairs of descriptors; [`wait`] ends them, and
 /// until then nothing else may touch the sums.
-pub fn begin(body: &mut Body, columns: usize, pairs: &[(Value, Value)], sums: &[Value]) -> Vec<Value> {
+pub fn begin(
+    body: &mut Body,
+    precision: Precision,
+    columns: usize,
+    pairs: &[(Value, Value)],
+    sums: &[Value],
+) -> Vec<Value> {
+    // Of bf16 it is also said that neither factor is transposed.
+    let (shape, signs) = match precision {
+        Precision::Bf16 => ("k16.f32.bf16.bf16", "1, 1, 1, 0, 0"),
+        _ => ("k8.f32.tf32.tf32", "1, 1, 1"),
+    };
     let count = sums.len();
     let names: Vec<String> = (0..count).map(|i| format!("${i}")).collect();
     let list = names.join(", ");
@@ -81,7 +118,7 @@ pub fn begin(body: &mut Body, columns: usize, pairs: &[(Value, Value)], sums: &[
     for i in 0..pairs.len() {
         let (a, b) = (count + 2 * i, count + 2 * i + 1);
         text += &format!(
-            "\\0A\\09wgmma.mma_async.sync.aligned.m64n{columns}k{DEEP}.f32.tf32.tf32 {{{list}}}, ${a}, ${b}, 1, 1, 1;"
+            "\\0A\\09wgmma.mma_async.sync.aligned.m64n{columns}{shape} {{{list}}}, ${a}, ${b}, {signs};"
         );
     }
     text += "\\0A\\09wgmma.commit_group.sync.aligned;";
@@ -127,7 +164,7 @@ impl Schedule<'_> {
         stage: Value,
         sums: &[Value],
     ) -> Vec<Value> {
-        let pairs = descriptors(body, group, stage, self.rows.words);
-        begin(body, self.tile.columns, &pairs, sums)
+        let pairs = descriptors(body, self.precision, group, stage, self.rows.words);
+        begin(body, self.precision, self.tile.columns, &pairs, sums)
     }
 }

@@ -55,6 +55,9 @@ impl Schedule<'_> {
             let next = body.sum(steps * depth, &[(from, 1)]);
             body.op(format_args!("arith.minui {next}, {all} : index"))
         };
+        if self.converts() {
+            return self.sum_converted(body, &fetches, (from, end), group);
+        }
         let start = |body: &mut Body, stage: Value, from: Value| {
             let after = body.sum(self.rows.words as i64, &[(stage, 1)]);
             self.start(body, &fetches[0], stage, from, end);
