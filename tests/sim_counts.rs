@@ -22,16 +22,21 @@ const SECTORS: f64 = 1.15;
 
 #[test]
 fn kernels_move_little_more_than_they_must() {
-    measure("sm_90", "mma.tf32");
+    measure("sm_90", Precision::Tf32, "mma.tf32");
 }
 
 #[test]
 fn kernels_of_warpgroups_move_little_more_than_they_must() {
-    measure("sm_90a", "wgmma.commit_group");
+    measure("sm_90a", Precision::Tf32, "wgmma.commit_group");
+}
+
+#[test]
+fn kernels_that_round_on_the_way_move_little_more_than_they_must() {
+    measure("sm_90a", Precision::Bf16, "wgmma.commit_group");
 }
 
 /// Compiles the step for an architecture, whose contractions have this instruction, and runs it once.
-fn measure(architecture: &str, product: &str) {
+fn measure(architecture: &str, precision: Precision, product: &str) {
     let batch = std::env::var("ALEXC_COUNTS_BATCH").map_or(2, |n| n.parse().expect("a number of images"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/alexnet.ir");
     let model = Model::read(&path, false).unwrap();
@@ -42,7 +47,7 @@ fn measure(architecture: &str, product: &str) {
         recipe: Default::default(),
         dropout: true,
         opt_level: 2,
-        targets: vec![Target::Gpu(gpu, Precision::Tf32)],
+        targets: vec![Target::Gpu(gpu, precision)],
         splits: Default::default(),
         with_cases: false,
         emit: vec![],
@@ -71,7 +76,7 @@ fn measure(architecture: &str, product: &str) {
             .label
     };
     let (mut traffic, mut time, mut products) = (0, 0.0, 0);
-    let rate = H200.peak(Precision::Tf32, H200.units) * 1e9;
+    let rate = H200.peak(precision, H200.units) * 1e9;
     for (symbol, counts) in counts {
         let label = label(symbol);
         let bytes = counts.distinct_read_bytes + counts.distinct_written_bytes;
@@ -79,7 +84,8 @@ fn measure(architecture: &str, product: &str) {
         let prediction = predict(counts, &H200);
         time += prediction.us * counts.launches as f64;
         let sectors = counts.sectors as f64 / counts.least_sectors.max(1) as f64;
-        let operations = tensor_operations(counts).0;
+        let (tf32, bf16) = tensor_operations(counts);
+        let operations = tf32 + bf16;
         let reached = operations / rate / (prediction.us * 1e-6) / counts.launches as f64;
         println!(
             "{symbol:4} {:9.1} us by {:13} {:9.3} MB, sectors {sectors:5.2}, conflicts {:8}, tensor cores {:3.0} %  {label}",
@@ -99,7 +105,8 @@ fn measure(architecture: &str, product: &str) {
     let least = least_traffic(&model, batch);
     let ratio = traffic as f64 / least as f64;
     println!(
-        "batch {batch} on {architecture}: {:.1} MB moved, {ratio:.3} of the least; {:.2} ms predicted for {}",
+        "batch {batch} on {architecture} in {}: {:.1} MB moved, {ratio:.3} of the least; {:.2} ms predicted for {}",
+        precision.name(),
         traffic as f64 / 1e6,
         time / 1e3,
         H200.name

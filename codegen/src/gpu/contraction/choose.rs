@@ -122,11 +122,9 @@ impl<'a> Schedule<'a> {
             let waves = (blocks * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
             waves * (tile.rows * tile.columns) as f64 / tile.reuse
         };
-        let best = tiles.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let mut tile = *best.expect("there are tiles");
-        if tile.unit == Unit::Warpgroup && precision == Precision::Bf16 {
-            tile.stages = convert::STAGES;
-        }
+        let tiles = tiles.iter().filter_map(|tile| convert::fitted(tile, precision));
+        let best = tiles.min_by(|a, b| cost(a).total_cmp(&cost(b)));
+        let tile = best.expect("there are tiles");
         let side = |read: usize, loops: Vec<Loop>, elements: usize| {
             Side::new(nest, read, loops, &depth, elements, &tile, precision)
         };

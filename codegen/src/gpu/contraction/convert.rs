@@ -6,7 +6,7 @@
 //! and stores two words; else it loads two depths one by one.
 
 use super::copy::{Element, Fetch};
-use super::{Schedule, Unit, warpgroup};
+use super::{Schedule, Tile, Unit, warpgroup};
 use crate::emit::argument_name;
 use crate::gpu::Precision;
 use crate::gpu::thread::{barrier, lanes_type};
@@ -14,11 +14,31 @@ use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 
 /// Steps that are in shared memory at once.
-pub(super) const STAGES: usize = 2;
+const STAGES: usize = 2;
+/// Elements that a thread loads in a step at the most: beside the sums, more do not fit into its registers (tried with ptxas
+/// 13.3 on every model: tests/ptx.rs).
+const MOST_LOADED: usize = 32;
+
+/// Whether a tile's factors become bf16 before they are in shared memory.
+fn converts(tile: &Tile, precision: Precision) -> bool {
+    tile.unit == Unit::Warpgroup && precision == Precision::Bf16
+}
+
+/// A tile as it is used for products of a precision, if it is.
+pub(super) fn fitted(tile: &Tile, precision: Precision) -> Option<Tile> {
+    if !converts(tile, precision) {
+        return Some(*tile);
+    }
+    let loaded = (tile.rows + tile.columns) * tile.depth / tile.threads;
+    (loaded <= MOST_LOADED).then_some(Tile {
+        stages: STAGES,
+        ..*tile
+    })
+}
 
 impl Schedule<'_> {
     pub(super) fn converts(&self) -> bool {
-        self.tile.unit == Unit::Warpgroup && self.precision == Precision::Bf16
+        converts(&self.tile, self.precision)
     }
 
     /// Depths that share a word of shared memory.
