@@ -90,6 +90,24 @@ pub struct Group {
 }
 
 impl KernelCall {
+    /// A kernel that runs in every step, about which nothing has been chosen yet.
+    pub fn new(
+        label: impl Into<String>,
+        nest: Nest,
+        operands: Vec<ValueId>,
+        results: Vec<ValueId>,
+    ) -> KernelCall {
+        KernelCall {
+            label: label.into(),
+            nest,
+            operands,
+            results,
+            prepare: false,
+            group: None,
+            algorithm: None,
+        }
+    }
+
     /// How often it runs in a step.
     pub fn turns(&self) -> usize {
         self.group.map_or(1, |group| group.turns)

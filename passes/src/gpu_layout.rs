@@ -60,13 +60,13 @@ fn add_copy(program: &mut Program, id: ValueId) -> ValueId {
         ..source.clone()
     });
     program.kernels.push(KernelCall {
-        label: format!("copy {}", source.name),
-        nest: Nest::copy(source.dtype, &source.extents),
-        operands: vec![id],
-        results: vec![copy],
         prepare: constant,
-        group: None,
-        algorithm: None,
+        ..KernelCall::new(
+            format!("copy {}", source.name),
+            Nest::copy(source.dtype, &source.extents),
+            vec![id],
+            vec![copy],
+        )
     });
     copy
 }

@@ -350,15 +350,12 @@ impl Pass {
                     place: Place::Own,
                     ..source.clone()
                 });
-                self.program.kernels.push(KernelCall {
-                    label: format!("copy {}", source.name),
-                    nest: Nest::copy(source.dtype, &source.extents),
-                    operands: vec![id],
-                    results: vec![copy],
-                    prepare: false,
-                    group: None,
-                    algorithm: None,
-                });
+                self.program.kernels.push(KernelCall::new(
+                    format!("copy {}", source.name),
+                    Nest::copy(source.dtype, &source.extents),
+                    vec![id],
+                    vec![copy],
+                ));
                 self.copies.insert((id, layout), copy);
                 copy
             }
@@ -441,13 +438,8 @@ impl Pass {
             part: None,
         });
         self.program.kernels.push(KernelCall {
-            label: format!("pack {}", source.name),
-            nest: packing,
-            operands: vec![id],
-            results: vec![packed],
             prepare: constant,
-            group: None,
-            algorithm: None,
+            ..KernelCall::new(format!("pack {}", source.name), packing, vec![id], vec![packed])
         });
         call.nest = nest;
         call.nest.reads[choice.panel].index = loops.into_iter().map(Index::of).collect();
@@ -505,15 +497,12 @@ impl Pass {
             place: Place::Own,
             ..source.clone()
         });
-        self.program.kernels.push(KernelCall {
-            label: format!("block {}", source.name),
-            nest: blocking,
-            operands: vec![id],
-            results: vec![blocked],
-            prepare: false,
-            group: None,
-            algorithm: None,
-        });
+        self.program.kernels.push(KernelCall::new(
+            format!("block {}", source.name),
+            blocking,
+            vec![id],
+            vec![blocked],
+        ));
         // Every other step is a multiple of a panel's lanes.
         let index = &mut nest.reads[choice.panel].index;
         let mut panel = index[d].map.clone().plus_loop(lane, -1);
@@ -557,15 +546,12 @@ impl Pass {
                     ..value.clone()
                 });
                 call.results[i] = temporary;
-                copies.push(KernelCall {
-                    label: format!("copy {}", value.name),
-                    nest: Nest::copy(dtype, &extents),
-                    operands: vec![temporary],
-                    results: vec![id],
-                    prepare: false,
-                    group: None,
-                    algorithm: None,
-                });
+                copies.push(KernelCall::new(
+                    format!("copy {}", value.name),
+                    Nest::copy(dtype, &extents),
+                    vec![temporary],
+                    vec![id],
+                ));
             }
         }
         self.program.kernels.push(call);

@@ -117,15 +117,12 @@ impl Lowering<'_> {
                     read.source = Source::Operand(operands.len() + s);
                 }
             }
-            self.program.kernels.push(KernelCall {
-                label: node.name.clone(),
+            self.program.kernels.push(KernelCall::new(
+                node.name.clone(),
                 nest,
-                operands: operands.iter().chain(&stages).copied().collect(),
-                results: vec![result],
-                prepare: false,
-                group: None,
-                algorithm: None,
-            });
+                operands.iter().chain(&stages).copied().collect(),
+                vec![result],
+            ));
             stages.push(result);
         }
         self.values.insert(id, stages[last]);
@@ -170,15 +167,7 @@ impl Lowering<'_> {
         let nest = Nest::copy(dtype, &extents);
         let result = self.value(name, dtype, extents, role);
         let label = name.to_string();
-        let call = KernelCall {
-            label,
-            nest,
-            operands: vec![from],
-            results: vec![result],
-            prepare: false,
-            group: None,
-            algorithm: None,
-        };
+        let call = KernelCall::new(label, nest, vec![from], vec![result]);
         self.program.kernels.push(call);
         result
     }

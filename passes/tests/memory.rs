@@ -25,15 +25,7 @@ fn value(elements: usize) -> Value {
 
 fn call(operands: Vec<ValueId>, results: Vec<ValueId>, elements: usize) -> KernelCall {
     let nest = Nest::copy(DType::F32, &[elements]);
-    KernelCall {
-        label: "k".into(),
-        nest,
-        operands,
-        results,
-        prepare: false,
-        group: None,
-        algorithm: None,
-    }
+    KernelCall::new("k", nest, operands, results)
 }
 
 fn program(values: Vec<Value>, kernels: Vec<KernelCall>) -> Program {

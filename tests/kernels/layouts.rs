@@ -91,15 +91,12 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         };
         values.push(value(format!("y{i}"), result, role, result.in_place));
     }
-    let call = KernelCall {
-        label: "nest".into(),
-        nest: nest.clone(),
-        operands: (0..operands.len()).map(ValueId).collect(),
-        results: (operands.len()..values.len()).map(ValueId).collect(),
-        prepare: false,
-        group: None,
-        algorithm: None,
-    };
+    let call = KernelCall::new(
+        "nest",
+        nest.clone(),
+        (0..operands.len()).map(ValueId).collect(),
+        (operands.len()..values.len()).map(ValueId).collect(),
+    );
     let program = Program {
         model: "layouts".into(),
         mode: Mode::Infer,

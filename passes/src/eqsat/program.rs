@@ -67,15 +67,12 @@ impl Making<'_> {
             let Value {
                 name, dtype, extents, ..
             } = program.value(value).clone();
-            program.kernels.push(KernelCall {
-                label: name,
-                nest: Nest::copy(dtype, &extents),
-                operands: vec![places[&class]],
-                results: vec![value],
-                prepare: false,
-                group: None,
-                algorithm: None,
-            });
+            program.kernels.push(KernelCall::new(
+                name,
+                Nest::copy(dtype, &extents),
+                vec![places[&class]],
+                vec![value],
+            ));
         }
         // The finishing copies read values of nodes, which may lie in the place of an equal one.
         let equal: HashMap<ValueId, ValueId> = self
@@ -122,15 +119,7 @@ impl Making<'_> {
             });
             read.source = Source::Operand(position);
         }
-        KernelCall {
-            label,
-            nest,
-            operands,
-            results,
-            prepare: false,
-            group: None,
-            algorithm: None,
-        }
+        KernelCall::new(label, nest, operands, results)
     }
 }
 

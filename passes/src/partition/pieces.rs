@@ -235,15 +235,9 @@ impl<'a> Pieces<'a> {
     }
 
     fn call(&mut self, label: String, nest: Nest, operands: Vec<ValueId>, result: ValueId) {
-        self.new.kernels.push(KernelCall {
-            label,
-            nest,
-            operands,
-            results: vec![result],
-            prepare: false,
-            group: None,
-            algorithm: None,
-        });
+        self.new
+            .kernels
+            .push(KernelCall::new(label, nest, operands, vec![result]));
     }
 
     /// A new value for a piece of an old one.

@@ -130,13 +130,8 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
     let taps = add(format!("{label}.taps"), kernel.extents());
     let products = add(format!("{label}.products"), result.extents());
     let kernel_call = |label: String, nest, operands, result| KernelCall {
-        label,
-        nest,
-        operands,
-        results: vec![result],
-        prepare: false,
-        group: None,
         algorithm,
+        ..KernelCall::new(label, nest, operands, vec![result])
     };
     let mut finish = KernelCall {
         nest: parts.finish(&result, call.operands.len()),
@@ -196,15 +191,7 @@ fn accumulate(program: &mut Program, products: &mut KernelCall) -> KernelCall {
     });
     own.outputs[0].value = Expr::Reduced + Expr::Read(own.reads.len() - 1);
     products.operands.push(zeros);
-    KernelCall {
-        label: format!("zeros for {}", products.label),
-        nest,
-        operands: vec![],
-        results: vec![zeros],
-        prepare: false,
-        group: None,
-        algorithm: None,
-    }
+    KernelCall::new(format!("zeros for {}", products.label), nest, vec![], vec![zeros])
 }
 
 fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceIx) -> ValueId {
