@@ -347,14 +347,9 @@ impl NodeExplanation {
                 match member.fused_by {
                     Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", member.node),
                     None => {
-                        _ = writeln!(text, "  {}, {}{made}", member.node, chosen.algorithm);
-                        for other in &chosen.algorithms {
-                            _ = writeln!(
-                                text,
-                                "    {}: {:+.3} ms of arithmetic",
-                                other.algorithm,
-                                other.more * 1e3
-                            );
+                        _ = writeln!(text, "  {}, {}{made}", member.node, chosen.way);
+                        for other in &chosen.ways {
+                            _ = writeln!(text, "    {}: {:+.3} ms", other.way, other.more * 1e3);
                         }
                     }
                 }

@@ -64,6 +64,18 @@ pub struct KernelCall {
     pub group: Option<Group>,
     /// How its sums are computed, once that is chosen.
     pub algorithm: Option<Algorithm>,
+    /// Of a contraction on a processor, what it reads in vectors, once that is chosen.
+    pub vectors: Option<Vectors>,
+}
+
+/// What a contraction reads in vectors: its layout has to let a dimension run fastest. The other factor's elements come
+/// one by one, each for a whole vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vectors {
+    /// Which of the two factors, as [`Nest::contraction`] gives them: 0 or 1.
+    pub factor: usize,
+    /// The dimension of its tensor that a vector lies along.
+    pub dimension: usize,
 }
 
 /// How a kernel computes its sums.
@@ -105,6 +117,7 @@ impl KernelCall {
             prepare: false,
             group: None,
             algorithm: None,
+            vectors: None,
         }
     }
 

@@ -185,6 +185,7 @@ impl Fusion<'_> {
             prepare: kernels[i].prepare,
             group: None,
             algorithm: kernels[i].algorithm.or(kernels[j].algorithm),
+            vectors: kernels[i].vectors.or(kernels[j].vectors),
         };
         kernels.remove(j);
         true

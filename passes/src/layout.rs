@@ -11,6 +11,7 @@
 
 use crate::Machine;
 use crate::gpu_layout;
+use crate::vectors::{self, Way, walks};
 use ir::layout::Layout;
 use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
 use ir::plan::{Mode, Place, Role};
@@ -80,7 +81,7 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
                 let count = pass.program.values.len();
                 pass.halos.resize_with(count, Vec::new);
             }
-            (Machine::Processor, Some((a, b))) => pass.contraction(call, a, b),
+            (Machine::Processor, Some(_)) => pass.contraction(call),
             (Machine::Processor, None) => pass.other(call),
         }
         if group.is_some() {
@@ -135,17 +136,6 @@ pub(crate) fn operand(call: &KernelCall, read: &Read) -> ValueId {
         unreachable!("Program::verify rejects kernels that read stages")
     };
     call.operands[i]
-}
-
-/// A way to vectorise a contraction.
-#[derive(Clone, Copy, Debug)]
-struct Choice {
-    vector: Loop,
-    /// Position in the nest's reads of the operand read in vectors, and the dimension the loop walks.
-    panel: usize,
-    dimension: usize,
-    scalar: usize,
-    cost: f64,
 }
 
 struct Pass {
@@ -229,86 +219,59 @@ impl Pass {
         self.program.kernels.push(call);
     }
 
-    fn contraction(&mut self, mut call: KernelCall, a: usize, b: usize) {
-        let Some(choice) = self.choose(&call, a, b) else {
+    fn contraction(&mut self, mut call: KernelCall) {
+        let Some(way) = self.choose(&call) else {
             return self.other(call);
         };
-        self.arrange_scalar(&mut call, choice.scalar);
-        let panel = operand(&call, &call.nest.reads[choice.panel]);
+        self.arrange_scalar(&mut call, way.scalar);
+        let panel = operand(&call, &call.nest.reads[way.panel]);
         let innermost = self.program.value(panel).layout.innermost();
-        if self.is_weight(panel) && (innermost != Some(choice.dimension) || self.program.mode == Mode::Infer)
+        if self.is_weight(panel)
+            && (innermost != Some(way.vectors.dimension) || self.program.mode == Mode::Infer)
         {
-            self.pack(&mut call, choice);
-        } else if innermost != Some(choice.dimension) {
+            self.pack(&mut call, way);
+        } else if innermost != Some(way.vectors.dimension) {
             let mut order = self.program.value(panel).layout.order.clone();
-            order.retain(|&d| d != choice.dimension);
-            order.push(choice.dimension);
-            self.redirect_read(&mut call, choice.panel, order);
-        } else if let Some(lanes) = self.worth_blocking(&call, choice) {
-            self.block(&mut call, choice, lanes);
+            order.retain(|&d| d != way.vectors.dimension);
+            order.push(way.vectors.dimension);
+            self.redirect_read(&mut call, way.panel, order);
+        } else if let Some(lanes) = self.worth_blocking(&call, way) {
+            self.block(&mut call, way, lanes);
         } else {
-            self.give_halo(&mut call, choice.panel);
+            self.give_halo(&mut call, way.panel);
         }
-        self.arrange_results(call, choice.vector);
+        self.arrange_results(call, way.vector);
     }
 
-    /// The cheapest way to vectorise, or `None` if no loop walks one operand alone.
-    fn choose(&self, call: &KernelCall, a: usize, b: usize) -> Option<Choice> {
+    /// The way to vectorise that the search chose, or else the cheapest; `None` if no loop walks one operand alone.
+    fn choose(&self, call: &KernelCall) -> Option<Way> {
         let nest = &call.nest;
-        let simple = |read: &Read| read.guards.is_empty() && read.index.iter().all(|i| i.divisor == 1);
-        if !simple(&nest.reads[a]) || !simple(&nest.reads[b]) {
-            return None;
+        let mut ways = vectors::ways(nest);
+        let is_chosen = |way: &Way| call.vectors == Some(way.vectors);
+        if ways.iter().any(is_chosen) {
+            ways.retain(is_chosen);
         }
-        let mut best: Option<Choice> = None;
-        for (panel, scalar) in [(b, a), (a, b)] {
-            for l in (0..nest.parallel.len())
-                .map(Loop)
-                .filter(|l| nest.parallel[l.0] > 1)
-            {
-                let maps = |read: usize| nest.reads[read].index.iter().map(|i| &i.map);
-                let Some(dimension) = walks(maps(panel), l) else {
-                    continue;
-                };
-                if maps(scalar).any(|m| m.coefficient(l) != 0) {
-                    continue;
-                }
-                let id = operand(call, &nest.reads[panel]);
-                let in_place = self.program.value(id).layout.innermost() == Some(dimension);
-                let mut cost = match (in_place, self.is_weight(id), self.program.mode) {
-                    (true, ..) | (_, true, Mode::Infer) => 0.0,
-                    (_, true, _) => self.bytes(id),
-                    _ => 2.0 * self.bytes(id),
-                };
-                let mut stored = true;
-                for (&result, output) in call.results.iter().zip(&nest.outputs) {
-                    match walks(output.index.iter(), l) {
-                        None => stored = false,
-                        Some(d) if self.is_free(result) || self.innermost(result) == Some(d) => {}
-                        Some(_) => cost += 2.0 * self.bytes(result),
-                    }
-                }
-                if !stored {
-                    continue;
-                }
-                let extent = nest.parallel[l.0];
-                let filled = extent as f64 / extent.next_multiple_of(LANES) as f64;
-                cost += nest.points() as f64 * BYTES_PER_MULTIPLY_ADD * (1.0 / filled - 1.0);
-                let longer = |other: &Choice| nest.parallel[other.vector.0].min(64) < extent.min(64);
-                if best
-                    .as_ref()
-                    .is_none_or(|o| cost < o.cost || (cost == o.cost && longer(o)))
-                {
-                    best = Some(Choice {
-                        vector: l,
-                        panel,
-                        dimension,
-                        scalar,
-                        cost,
-                    });
+        let cost = |way: &Way| {
+            let id = operand(call, &nest.reads[way.panel]);
+            let in_place = self.innermost(id) == Some(way.vectors.dimension);
+            let mut cost = match (in_place, self.is_weight(id), self.program.mode) {
+                (true, ..) | (_, true, Mode::Infer) => 0.0,
+                (_, true, _) => self.bytes(id),
+                _ => 2.0 * self.bytes(id),
+            };
+            for (&result, output) in call.results.iter().zip(&nest.outputs) {
+                let along = walks(output.index.iter(), way.vector);
+                if !self.is_free(result) && self.innermost(result) != along {
+                    cost += 2.0 * self.bytes(result);
                 }
             }
-        }
-        best
+            cost + nest.points() as f64 * BYTES_PER_MULTIPLY_ADD * (1.0 / way.fill(nest, LANES) - 1.0)
+        };
+        let costs = ways.iter().map(|way| (cost(way), way));
+        let cheaper = |a: &(f64, &Way), b: &(f64, &Way)| {
+            a.0.total_cmp(&b.0).then(b.1.length(nest).cmp(&a.1.length(nest)))
+        };
+        costs.min_by(cheaper).map(|(_, way)| *way)
     }
 
     fn innermost(&self, id: ValueId) -> Option<usize> {
@@ -370,19 +333,19 @@ impl Pass {
     }
 
     /// Packs a weight into panels of the vector loop: `[groups.., panels, reduction.., lanes]`.
-    fn pack(&mut self, call: &mut KernelCall, choice: Choice) {
-        let extent = call.nest.parallel[choice.vector.0];
+    fn pack(&mut self, call: &mut KernelCall, way: Way) {
+        let extent = call.nest.parallel[way.vector.0];
         let lanes = panel_width(extent);
-        let (nest, lane) = call.nest.split_parallel(choice.vector, lanes);
-        let (weight, scalar) = (&nest.reads[choice.panel], &nest.reads[choice.scalar]);
+        let (nest, lane) = call.nest.split_parallel(way.vector, lanes);
+        let (weight, scalar) = (&nest.reads[way.panel], &nest.reads[way.scalar]);
         let id = operand(call, weight);
 
         // The loops that walk the weight, in the order of the packed tensor.
         let walks = |l: &Loop| weight.index.iter().any(|i| i.map.coefficient(*l) != 0);
         let parallel = (0..nest.parallel.len())
             .map(Loop)
-            .filter(|l| walks(l) && *l != lane && *l != choice.vector);
-        let mut loops: Vec<Loop> = parallel.chain([choice.vector]).collect();
+            .filter(|l| walks(l) && *l != lane && *l != way.vector);
+        let mut loops: Vec<Loop> = parallel.chain([way.vector]).collect();
         let from = self.program.value(operand(call, scalar));
         let strides = from.layout.strides(&from.extents).dims;
         let step = |l: &Loop| {
@@ -442,20 +405,20 @@ impl Pass {
             ..KernelCall::new(format!("pack {}", source.name), packing, vec![id], vec![packed])
         });
         call.nest = nest;
-        call.nest.reads[choice.panel].index = loops.into_iter().map(Index::of).collect();
-        read_from(call, choice.panel, packed);
+        call.nest.reads[way.panel].index = loops.into_iter().map(Index::of).collect();
+        read_from(call, way.panel, packed);
     }
 
     /// The lanes of a panel of an activation, if copying it into panels pays: rows of a panel would lie a whole
     /// pixel's channels apart, which wastes cache sets, and each is read many times. Panels must hold the whole
     /// dimension, and all else that walks it must go from panel to panel.
-    fn worth_blocking(&self, call: &KernelCall, choice: Choice) -> Option<usize> {
-        let read = &call.nest.reads[choice.panel];
+    fn worth_blocking(&self, call: &KernelCall, way: Way) -> Option<usize> {
+        let read = &call.nest.reads[way.panel];
         let id = operand(call, read);
-        let (value, d) = (self.program.value(id), choice.dimension);
-        let lanes = panel_width(call.nest.parallel[choice.vector.0]);
+        let (value, d) = (self.program.value(id), way.vectors.dimension);
+        let lanes = panel_width(call.nest.parallel[way.vector.0]);
         let map = &read.index[d].map;
-        let others = map.terms.iter().filter(|(l, _)| *l != choice.vector);
+        let others = map.terms.iter().filter(|(l, _)| *l != way.vector);
         let mut steps = others.map(|&(_, step)| step).chain([map.constant]);
         let whole = value.extents[d].is_multiple_of(lanes) && self.halos[id.0][d] == (0, 0);
         if !whole || steps.any(|step| step % lanes as i64 != 0) {
@@ -467,10 +430,10 @@ impl Pass {
     }
 
     /// Copies an activation into panels of channels: `[n, c/lanes, h, w, lanes]`, with its halo.
-    fn block(&mut self, call: &mut KernelCall, choice: Choice, lanes: usize) {
-        let (mut nest, lane) = call.nest.split_parallel(choice.vector, lanes);
-        let id = operand(call, &nest.reads[choice.panel]);
-        let d = choice.dimension;
+    fn block(&mut self, call: &mut KernelCall, way: Way, lanes: usize) {
+        let (mut nest, lane) = call.nest.split_parallel(way.vector, lanes);
+        let id = operand(call, &nest.reads[way.panel]);
+        let d = way.vectors.dimension;
         let source = self.program.value(id).clone();
         let mut extents = source.extents.clone();
         extents[d] /= lanes;
@@ -504,7 +467,7 @@ impl Pass {
             vec![blocked],
         ));
         // Every other step is a multiple of a panel's lanes.
-        let index = &mut nest.reads[choice.panel].index;
+        let index = &mut nest.reads[way.panel].index;
         let mut panel = index[d].map.clone().plus_loop(lane, -1);
         panel
             .terms
@@ -513,7 +476,7 @@ impl Pass {
         index[d].map = panel;
         index.push(Index::of(lane));
         call.nest = nest;
-        read_from(call, choice.panel, blocked);
+        read_from(call, way.panel, blocked);
     }
 
     /// Stores results with the vector loop innermost; large interface results by way of a copy.
@@ -577,15 +540,6 @@ pub(crate) fn order_like_operands(program: &Program, call: &KernelCall) -> Vec<(
         }
     };
     results.map(order).collect()
-}
-
-/// The dimension that a loop walks element by element, if it walks exactly one.
-fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
-    let mut found = maps.enumerate().filter(|(_, map)| map.coefficient(l) != 0);
-    match (found.next(), found.next()) {
-        (Some((d, map)), None) if map.coefficient(l) == 1 => Some(d),
-        _ => None,
-    }
 }
 
 /// How many lanes of a vector loop one panel holds: a divisor of the extent that fills vectors well.

@@ -11,7 +11,7 @@
 //! | [`schedule`] | the order of kernels |
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
 //! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
-//! | [`layout`], [`gpu_layout`] | where the elements of stored values lie |
+//! | [`layout`], [`gpu_layout`] | where the elements of stored values lie; [`vectors`]: what contractions want |
 //! | [`rematerialize`] | which values are computed again rather than kept |
 //! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`turns`] |
 //! | [`memory`] | which values share bytes |
@@ -38,6 +38,7 @@ pub mod solver;
 pub mod substitute;
 pub mod training;
 pub mod turns;
+pub mod vectors;
 pub mod winograd;
 
 pub use error::PassError;
@@ -175,10 +176,10 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     }
     if let Some(costs) = costs {
         let limits = eqsat::Limits::default();
-        let algorithms = machines(options)
+        let processors = machines(options)
             .iter()
             .all(|machine| *machine == Machine::Processor);
-        let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], algorithms, &limits);
+        let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], processors, &limits);
         passes.push(Pass::Search("search", Box::new(search)));
     } else {
         let lower = move |g: &Graph| lower::lower(g, mode, batch);

@@ -99,7 +99,7 @@ impl Built {
                 let all: Option<Vec<u64>> = children.iter().map(of).collect();
                 Some(all?.iter().fold(1, |sum: u64, &n| sum.saturating_add(n)))
             }
-            Node::Kernel(..) | Node::Result(..) | Node::Inside(_) => None,
+            _ => None,
         }
     }
 }

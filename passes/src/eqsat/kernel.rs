@@ -8,13 +8,14 @@
 //! | [`RECOMPUTED`] | a map that the host, or another guest, would read | by whoever reads it, wherever it is read |
 //! | [`EPILOGUE`] | a map of what the host, a sibling or an epilogue makes, element by element | what those make |
 
+use super::interner::NestId;
 use super::language::{Fact, Node, Tensors, value_type};
 use crate::compose;
 use crate::fuse::{is_cheap, is_contracted, parts};
 use crate::substitute::normalize;
 use egg::Id;
 use ir::nest::{Combine, Nest, Source};
-use ir::program::Algorithm;
+use ir::program::{Algorithm, Vectors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most parts of a stored value's expression: beyond it a kernel would spill registers.
@@ -76,8 +77,14 @@ impl Kernel {
 
 /// The nest of a class of kernels, and its operands.
 pub fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
+    let (nest, operands) = number_of(egraph, kernel);
+    (&egraph.analysis.nests[nest], operands)
+}
+
+/// The same, the nest by its number.
+pub fn number_of(egraph: &Tensors, kernel: Id) -> (NestId, &[Id]) {
     let node = egraph[kernel].nodes.iter().find_map(|node| match node {
-        Node::Kernel(nest, _, operands) => Some((&egraph.analysis.nests[*nest], &operands[..])),
+        Node::Kernel(nest, _, operands) => Some((*nest, &operands[..])),
         _ => None,
     });
     node.expect("a class of kernels has a kernel")
@@ -91,18 +98,19 @@ pub fn is_kernel(egraph: &Tensors, class: Id) -> bool {
         .any(|node| matches!(node, Node::Kernel(..)))
 }
 
-/// How a class of kernels can be computed.
-pub fn algorithms(egraph: &Tensors, kernel: Id) -> BTreeSet<Algorithm> {
+/// How a class of kernels can be computed: by which algorithm, and directly also with what in vectors, of which operands.
+pub fn ways(egraph: &Tensors, kernel: Id) -> BTreeSet<(Algorithm, Option<(Vectors, &[Id])>)> {
     let nodes = egraph[kernel].nodes.iter();
-    let algorithms = nodes.filter_map(|node| match node {
-        Node::Kernel(_, algorithm, _) => Some(*algorithm),
+    let ways = nodes.filter_map(|node| match node {
+        Node::Kernel(_, algorithm, _) => Some((*algorithm, None)),
+        Node::Vectors(_, vectors, operands) => Some((Algorithm::Direct, Some((*vectors, &operands[..])))),
         _ => None,
     });
-    algorithms.collect()
+    ways.collect()
 }
 
 /// The classes of a kernel's outputs.
-fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
+pub fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
     let outputs = nest_of(egraph, kernel).0.outputs.len() as u32;
     let result = |i| egraph.lookup(Node::Result(i, [kernel]));
     (0..outputs)

@@ -4,12 +4,15 @@
 //! (conv2d ?attributes ?x ?w)    an operation: its attributes are a leaf, so that patterns bind and rules read them
 //! (kernel#12 ?x ?w ?b)          a nest over stored values; what it makes is a tuple
 //! (kernel#12:winograd6 …)       the same by another algorithm: equal to it
+//! (fastest#0 ?w)                a tensor rearranged, so that dimension 0 runs fastest in memory: a class of its own
+//! (kernel#12:vectors1.0 …)      the same, reading its second factor in vectors along dimension 0: equal to it
 //! (result#0 ?kernel)            one value of a tuple: equal to the operation that means the same
 //! (inside ?host ?guest)         the guest's tuple, computed where the host runs: equal to the guest
 //! conv1.weight                  an input or a parameter
 //! ```
 //!
-//! A class of values is one tensor, however it is computed. Whether a value is *stored* is not in the e-graph: a kernel
+//! A class of values is one tensor in one order, however it is computed: that of the interface for leaves, channels last for
+//! images, row-major for all else. Whether a value is *stored* is not in the e-graph: a kernel
 //! offers every value it comes by, and the extraction pays for those that it writes to memory (see `extract`). So is a fused
 //! kernel never a node of its own: it is a host with those of its possible guests that the extraction lets in. Their number
 //! grows with the pairs, where that of fused kernels would grow with the subsets.
@@ -17,9 +20,10 @@
 use super::interner::{Interner, NestId, OpId};
 use super::kernel::Hosts;
 use egg::{DidMerge, EGraph, FromOp, Id, Language};
+use ir::layout::Layout;
 use ir::nest::Nest;
 use ir::ops::{MNEMONICS, Op};
-use ir::program::Algorithm;
+use ir::program::{Algorithm, Vectors};
 use ir::types::{Dim, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -35,6 +39,10 @@ pub enum Node {
     Apply(&'static str, Box<[Id]>),
     /// A nest over values, computed by an algorithm: `Source::Operand(i)` is child `i`.
     Kernel(NestId, Algorithm, Box<[Id]>),
+    /// A contraction over values, one factor of which is read in vectors. That child runs fastest along these.
+    Vectors(NestId, Vectors, Box<[Id]>),
+    /// A value with another dimension fastest.
+    Fastest(u32, [Id; 1]),
     /// One output of a kernel.
     Result(u32, [Id; 1]),
     /// What the second kernel makes, computed where the first runs.
@@ -52,6 +60,10 @@ pub enum Kind {
     Apply(&'static str),
     /// A kernel.
     Kernel(NestId, Algorithm),
+    /// A kernel with a factor in vectors.
+    Vectors(NestId, Vectors),
+    /// A value in another order.
+    Fastest(u32),
     /// An output.
     Result(u32),
     /// A kernel inside of another.
@@ -67,6 +79,8 @@ impl Language for Node {
             Node::Attributes(op) => Kind::Attributes(*op),
             Node::Apply(mnemonic, _) => Kind::Apply(mnemonic),
             Node::Kernel(nest, algorithm, _) => Kind::Kernel(*nest, *algorithm),
+            Node::Vectors(nest, vectors, _) => Kind::Vectors(*nest, *vectors),
+            Node::Fastest(dimension, _) => Kind::Fastest(*dimension),
             Node::Result(i, _) => Kind::Result(*i),
             Node::Inside(_) => Kind::Inside,
         }
@@ -79,8 +93,10 @@ impl Language for Node {
     fn children(&self) -> &[Id] {
         match self {
             Node::Leaf(_) | Node::Attributes(_) => &[],
-            Node::Apply(_, children) | Node::Kernel(_, _, children) => children,
-            Node::Result(_, kernel) => kernel,
+            Node::Apply(_, children) | Node::Kernel(_, _, children) | Node::Vectors(_, _, children) => {
+                children
+            }
+            Node::Result(_, one) | Node::Fastest(_, one) => one,
             Node::Inside(pair) => pair,
         }
     }
@@ -88,8 +104,10 @@ impl Language for Node {
     fn children_mut(&mut self) -> &mut [Id] {
         match self {
             Node::Leaf(_) | Node::Attributes(_) => &mut [],
-            Node::Apply(_, children) | Node::Kernel(_, _, children) => children,
-            Node::Result(_, kernel) => kernel,
+            Node::Apply(_, children) | Node::Kernel(_, _, children) | Node::Vectors(_, _, children) => {
+                children
+            }
+            Node::Result(_, one) | Node::Fastest(_, one) => one,
             Node::Inside(pair) => pair,
         }
     }
@@ -105,6 +123,10 @@ impl fmt::Display for Node {
             Node::Kernel(nest, Algorithm::Winograd(products), _) => {
                 write!(f, "kernel#{}:winograd{products}", nest.0)
             }
+            Node::Vectors(nest, Vectors { factor, dimension }, _) => {
+                write!(f, "kernel#{}:vectors{factor}.{dimension}", nest.0)
+            }
+            Node::Fastest(dimension, _) => write!(f, "fastest#{dimension}"),
             Node::Result(i, _) => write!(f, "result#{i}"),
             Node::Inside(_) => f.write_str("inside"),
         }
@@ -129,8 +151,10 @@ pub type Tensors = EGraph<Node, Facts>;
 /// What is known of a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A tensor of this type; the name is that of a node of the graph, if one stands for it.
+    /// A tensor of this type in its natural order; the name is that of a node of the graph, if one stands for it.
     Value(Type, Option<String>),
+    /// A tensor of this type of which another dimension runs fastest.
+    Rearranged(Type, u32),
     /// The outputs of a kernel, and the node of the graph that it computes.
     Kernel(Vec<Type>, String),
     /// Attributes.
@@ -174,7 +198,8 @@ impl egg::Analysis<Node> for Facts {
                     .unwrap_or_else(|error| panic!("a rule made an ill-typed {mnemonic}: {error}"));
                 Fact::Value(ty, None)
             }
-            Node::Kernel(nest, ..) => {
+            Node::Fastest(dimension, [id]) => Fact::Rearranged(value(*id).clone(), *dimension),
+            Node::Kernel(nest, ..) | Node::Vectors(nest, ..) => {
                 let outputs = &egraph.analysis.nests[*nest].outputs;
                 Fact::Kernel(outputs.iter().map(output_type).collect(), String::new())
             }
@@ -207,6 +232,10 @@ impl egg::Analysis<Node> for Facts {
                 }
                 DidMerge(took, differs && !took)
             }
+            (Fact::Rearranged(ty, d), Fact::Rearranged(other, second)) => {
+                assert_eq!((&*ty, *d), (&other, second), "equal values lie in the same order");
+                DidMerge(false, false)
+            }
             (Fact::Attributes(a), Fact::Attributes(b)) => {
                 assert_eq!(*a, b, "attributes are equal to none but themselves");
                 DidMerge(false, false)
@@ -232,9 +261,24 @@ pub fn attributes(egraph: &Tensors, id: Id) -> &Op {
 /// The type of a class of values.
 pub fn value_type(egraph: &Tensors, id: Id) -> &Type {
     match &egraph[id].data {
-        Fact::Value(ty, _) => ty,
+        Fact::Value(ty, _) | Fact::Rearranged(ty, _) => ty,
         other => panic!("this class is a value: {other:?}"),
     }
+}
+
+/// The dimension of a class of values that runs fastest in memory; none of a scalar.
+pub fn fastest(egraph: &Tensors, id: Id) -> Option<usize> {
+    let rank = match &egraph[id].data {
+        Fact::Rearranged(_, dimension) => return Some(*dimension as usize),
+        Fact::Value(ty, _) => ty.rank(),
+        other => panic!("this class is a value: {other:?}"),
+    };
+    let is_leaf = |node: &Node| matches!(node, Node::Leaf(_));
+    match egraph[id].nodes.iter().any(is_leaf) {
+        true => Layout::row_major(rank),
+        false => Layout::channels_last(rank),
+    }
+    .innermost()
 }
 
 /// The name of a class of values, if a node of the graph stands for it.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! graph ──build──▶ e-graph ──rules──▶ more ways to make the same values ──extract──▶ kernels ──program──▶ program
-//!                              algebra, lowering, fusion                  integer program over the costs of a machine
+//!                         algebra, lowering, fusion,                       integer program over the costs of a machine
+//!                         algorithm, layout
 //! ```
 //!
 //! | module | what it holds |
@@ -15,8 +16,8 @@
 //! | [`report`] | what was found, and why |
 //!
 //! Rules run in phases, each to its end or its limits: algebra on operations, then every operation becomes kernels, then
-//! kernels learn what may be computed inside of them, and by which algorithms. A run that meets a limit says so and extracts from what is there: fewer alternatives, never a
-//! different result.
+//! kernels learn what may be computed inside of them, by which algorithms, and in which layouts. A run that meets a limit
+//! says so and extracts from what is there: fewer alternatives, never a different result.
 
 pub mod build;
 pub mod extract;
@@ -69,25 +70,30 @@ impl Default for Limits {
     }
 }
 
-/// The cheapest program of a bound graph on a machine, as far as the limits let it be found; `algorithms` says whether there
-/// are kernels for others than the direct ones.
+/// The cheapest program of a bound graph on a machine, as far as the limits let it be found; `processors` says that all
+/// devices are such: they have kernels by other algorithms than the direct ones, and read contractions in vectors.
 pub fn search(
     graph: &Graph,
     mode: Mode,
     batch: usize,
     costs: &Costs,
-    algorithms: bool,
+    processors: bool,
     limits: &Limits,
 ) -> Result<(Program, Report), PassError> {
     let Built { mut egraph, classes } = build::from_graph(graph);
     let mut report = Report::default();
-    let algorithm = algorithms.then(|| ("algorithm", rules::algorithm::rewrites(), 1));
+    let of_processors = [
+        ("algorithm", rules::algorithm::rewrites(), 1),
+        ("layout", rules::layout::rewrites(), 1),
+    ];
     let phases = [
         ("algebra", rules::algebra::rewrites(), limits.rounds),
         ("lower", rules::lowering::rewrites(), 1),
         ("fusion", rules::fusion::rewrites(), limits.rounds),
     ];
-    let phases = phases.into_iter().chain(algorithm);
+    let phases = phases
+        .into_iter()
+        .chain(of_processors.into_iter().filter(|_| processors));
     for (name, rules, rounds) in phases {
         let phase;
         (egraph, phase) = saturate(egraph, name, &rules, rounds, limits);
@@ -105,11 +111,7 @@ pub fn search(
         classes: &classes,
     };
     let labels = report.chosen.iter().map(|chosen| chosen.label.clone());
-    let chosen = kernels.into_iter().zip(labels).map(|(kernel, label)| {
-        let algorithm = extraction.algorithms[&kernel.class][0].0;
-        (kernel, label, algorithm)
-    });
-    let program = making.program(mode, batch, chosen.collect())?;
+    let program = making.program(mode, batch, kernels.into_iter().zip(labels).collect())?;
     Ok((program, report))
 }
 

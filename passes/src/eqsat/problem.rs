@@ -2,30 +2,55 @@
 
 use super::Limits;
 use super::extract::{Kernel as Host, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer};
-use super::kernel::{self, EPILOGUE, Kernel, RECOMPUTED, can_recompute};
-use super::language::{Tensors, value_type};
+use super::kernel::{self, EPILOGUE, Kernel, RECOMPUTED, can_recompute, class_of};
+use super::language::{Fact, Node, Tensors, fastest, value_type};
 use super::report::Report;
 use crate::cost::{Candidate, Costs, Stored};
 use crate::error::PassError;
-use crate::winograd;
+use crate::{vectors, winograd};
 use egg::Id;
+use ir::nest::Source;
+use ir::ops::Op;
 use ir::plan::Mode;
-use ir::program::Algorithm;
+use ir::program::{Algorithm, Vectors};
 use ir::{DType, Graph};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most outputs of a kernel, so that its pointers stay in registers.
 const OUTPUTS: usize = 6;
 
-/// A problem, and what its numbers stand for.
+/// A problem, and what its numbers stand for. Its kernels are hosts, each in one way to compute it; and, after all hosts, the
+/// kernels that rearrange a value.
 pub(super) struct Extraction {
     pub problem: Problem,
     /// Of each kernel the class of each member.
     pub members: Vec<Vec<Id>>,
+    /// Of each host the way.
+    pub hosts: Vec<Way>,
     /// The class of each value.
     pub values: Vec<Id>,
-    /// Of each class of kernels the seconds of arithmetic by each algorithm, the fastest first.
-    pub algorithms: BTreeMap<Id, Vec<(Algorithm, f64)>>,
+    /// Of each class of kernels the ways to compute it, the fastest first.
+    pub ways: BTreeMap<Id, Vec<Way>>,
+}
+
+/// A way to compute a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Way {
+    pub algorithm: Algorithm,
+    /// What is read in vectors, and which read that is.
+    pub vectors: Option<(Vectors, usize)>,
+    /// The value that has to be rearranged for it.
+    pub rearranged: Option<Id>,
+    /// Seconds of arithmetic.
+    pub compute: f64,
+    /// Seconds of rearranging what is read, if no other kernel wants the same, and what is made.
+    pub rearranging: f64,
+}
+
+impl Way {
+    pub fn seconds(&self) -> f64 {
+        self.compute + self.rearranging
+    }
 }
 
 #[derive(Default)]
@@ -63,40 +88,79 @@ impl Extraction {
                 .wanted
                 .insert(values.position(egraph.find(classes[id.index()])));
         }
-        let mut kernels = Kernels::new(egraph, mode, costs);
-        let mut members = vec![];
+        let parameters = graph
+            .ids()
+            .filter(|&id| matches!(graph.node(id).op, Op::Parameter { .. }));
+        let constant: BTreeSet<Id> = match mode {
+            Mode::Infer => parameters.map(|id| egraph.find(classes[id.index()])).collect(),
+            _ => BTreeSet::new(),
+        };
+        let launch = costs.profile.launch_us * 1e-6;
+        let mut kernels = Kernels::new(egraph, |class| ways(egraph, class, mode, costs, &constant));
+        let kept: BTreeMap<Id, Vec<Way>> = kernels.worthwhile();
+        let (mut members, mut hosts) = (vec![], vec![]);
         for host in kernel::kernels(egraph) {
             let guests = Guest::all(egraph, host);
-            let made = kernels.host(&guests, costs.profile.launch_us * 1e-6, &mut values);
-            problem.kernels.push(made);
-            members.push(guests.into_iter().map(|guest| guest.class).collect());
+            for &way in &kept[&host] {
+                problem
+                    .kernels
+                    .push(kernels.host(&guests, way, launch, &mut values));
+                members.push(guests.iter().map(|guest| guest.class).collect());
+                hosts.push(way);
+            }
+        }
+        let rearranged: BTreeSet<Id> = hosts.iter().filter_map(|way| way.rearranged).collect();
+        for class in rearranged {
+            let (made, from) = (values.position(class), original(egraph, class));
+            // What never changes is rearranged once, not in every step.
+            if constant.contains(&from) {
+                problem.given.insert(made);
+                continue;
+            }
+            let need = Need {
+                value: values.position(from),
+                inside: vec![],
+            };
+            let copy = Member {
+                makes: vec![made],
+                is_stored: true,
+                needs: vec![need],
+                compute: 0.0,
+            };
+            problem.kernels.push(Host {
+                members: vec![copy],
+                launch,
+            });
+            members.push(vec![class]);
         }
         problem.traffic = values
             .classes
             .iter()
-            .map(|&class| {
-                let ty = value_type(egraph, class);
-                costs.traffic_us((ty.elements() * ty.dtype.bytes()) as f64) * 1e-6
-            })
+            .map(|&class| traffic(egraph, class, costs))
             .collect();
         Extraction {
             problem,
             members,
+            hosts,
             values: values.classes,
-            algorithms: kernels.algorithms,
+            ways: kernels.ways,
         }
     }
-}
 
-impl Extraction {
-    /// The cheapest kernels in the order they run. Members that turn out not to fit together are forbidden, and the search
+    /// The kernels of a selection that compute: what others rearrange is the business of those that read it.
+    pub fn computing<'s>(&self, selection: &'s Selection) -> impl Iterator<Item = &'s Taken> {
+        let hosts = self.hosts.len();
+        selection.taken.iter().filter(move |taken| taken.kernel < hosts)
+    }
+
+    /// The cheapest kernels in the order they run, each with the way to compute it. Members that turn out not to fit together are forbidden, and the search
     /// goes on; where the solver finds nothing, the greedy selection is used and the report says so.
     pub fn kernels(
         &mut self,
         egraph: &Tensors,
         limits: &Limits,
         report: &mut Report,
-    ) -> Result<(Selection, Vec<Kernel>), PassError> {
+    ) -> Result<(Selection, Vec<(Kernel, Way)>), PassError> {
         report.kernels = self.problem.kernels.len();
         let mut search = integer::Search::default();
         loop {
@@ -115,19 +179,20 @@ impl Extraction {
                 (Err(error), Some(_)) => return Err(broken(error.to_string())),
             };
             self.problem.verify(&selection).map_err(broken)?;
-            let mut kernels = vec![];
-            for taken in &selection.taken {
+            let (mut kernels, mut impossible) = (vec![], vec![]);
+            for taken in self.computing(&selection) {
                 match self.assemble(egraph, taken) {
-                    Some(kernel) => kernels.push(kernel),
+                    Some(kernel) => kernels.push((kernel, self.hosts[taken.kernel])),
                     None => {
                         let members = taken.members.iter().copied().collect();
-                        self.problem.impossible.push((taken.kernel, members));
+                        impossible.push((taken.kernel, members));
                     }
                 }
             }
-            if kernels.len() == selection.taken.len() {
+            if impossible.is_empty() {
                 return Ok((selection, kernels));
             }
+            self.problem.impossible.extend(impossible);
         }
     }
 
@@ -175,28 +240,50 @@ struct Kernels<'a> {
     egraph: &'a Tensors,
     alone: HashMap<Id, Kernel>,
     recomputed: HashMap<(Id, Id), bool>,
-    algorithms: BTreeMap<Id, Vec<(Algorithm, f64)>>,
+    ways: BTreeMap<Id, Vec<Way>>,
 }
 
 impl Kernels<'_> {
-    fn new<'a>(egraph: &'a Tensors, mode: Mode, costs: &Costs) -> Kernels<'a> {
+    fn new(egraph: &Tensors, ways: impl Fn(Id) -> Vec<Way>) -> Kernels<'_> {
         let classes = kernel::kernels(egraph).into_iter();
         Kernels {
             egraph,
             recomputed: HashMap::new(),
-            algorithms: classes
-                .clone()
-                .map(|class| (class, algorithms(egraph, class, mode, costs)))
-                .collect(),
+            ways: classes.clone().map(|class| (class, ways(class))).collect(),
             alone: classes.map(|class| (class, Kernel::of(egraph, class))).collect(),
         }
     }
 
-    fn host(&mut self, guests: &[Guest], launch: f64, values: &mut Values) -> Host {
+    /// The ways that can be part of the cheapest selection. What a kernel is computed with is nobody else's matter, so that
+    /// is its fastest; but for those that would be faster if others pay for what they want rearranged.
+    fn worthwhile(&self) -> BTreeMap<Id, Vec<Way>> {
+        let mut wanted: BTreeMap<Id, usize> = BTreeMap::new();
+        for ways in self.ways.values() {
+            let classes: BTreeSet<Id> = ways.iter().filter_map(|way| way.rearranged).collect();
+            classes
+                .into_iter()
+                .for_each(|class| *wanted.entry(class).or_default() += 1);
+        }
+        let is_shared = |way: &Way| way.rearranged.is_some_and(|class| wanted[&class] > 1);
+        let keep = |ways: &Vec<Way>| {
+            let best = ways[0].seconds();
+            let others = ways[1..]
+                .iter()
+                .filter(|way| is_shared(way) && way.compute < best);
+            ways[..1].iter().chain(others).copied().collect()
+        };
+        self.ways
+            .iter()
+            .map(|(&class, ways)| (class, keep(ways)))
+            .collect()
+    }
+
+    fn host(&mut self, guests: &[Guest], way: Way, launch: f64, values: &mut Values) -> Host {
         let mut members: Vec<Member> = vec![];
         for (m, guest) in guests.iter().enumerate() {
+            let way = if m == 0 { way } else { self.ways[&guest.class][0] };
             let mut needs = vec![];
-            for value in self.alone[&guest.class].operands() {
+            for value in self.read(guest.class, way) {
                 let providers = (0..guests.len()).filter(|&p| p != m);
                 needs.push(Need {
                     value: values.position(value),
@@ -208,13 +295,11 @@ impl Kernels<'_> {
             let Kernel { results, .. } = &self.alone[&guest.class];
             let makes = results.iter().map(|&v| values.position(v)).collect();
             let is_stored = guest.rule != RECOMPUTED;
-            // What it is computed with is nobody else's matter: the fastest algorithm is always the best.
-            let compute = self.algorithms[&guest.class][0].1;
             members.push(Member {
                 makes,
                 is_stored,
                 needs,
-                compute,
+                compute: way.compute,
             });
         }
         // What is recomputed is computed at every point of its reader.
@@ -227,6 +312,16 @@ impl Kernels<'_> {
             members[m].compute *= times;
         }
         Host { members, launch }
+    }
+
+    /// The values that a kernel reads, each once, one of them rearranged if it wants that.
+    fn read(&self, class: Id, way: Way) -> BTreeSet<Id> {
+        let reads = self.alone[&class].nest.reads.iter().enumerate();
+        let value = |(i, read): (usize, &ir::nest::Read)| match way.vectors {
+            Some((_, panel)) if i == panel => way.rearranged.unwrap_or(class_of(read.source)),
+            _ => class_of(read.source),
+        };
+        reads.map(value).collect()
     }
 
     /// Whether `reader` can take a value from `guest` where both are in one kernel.
@@ -246,8 +341,8 @@ impl Kernels<'_> {
     }
 }
 
-/// Seconds of a kernel's arithmetic by each of its algorithms, the fastest first.
-fn algorithms(egraph: &Tensors, class: Id, mode: Mode, costs: &Costs) -> Vec<(Algorithm, f64)> {
+/// The ways to compute a kernel, the fastest first; `constant` are values that never change.
+fn ways(egraph: &Tensors, class: Id, mode: Mode, costs: &Costs, constant: &BTreeSet<Id>) -> Vec<Way> {
     let (nest, operands) = kernel::nest_of(egraph, class);
     let types: Vec<(DType, Vec<usize>)> = operands
         .iter()
@@ -259,11 +354,84 @@ fn algorithms(egraph: &Tensors, class: Id, mode: Mode, costs: &Costs) -> Vec<(Al
         extents,
         layout: None,
     };
-    let operands = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
-    let direct = costs.compute_us(&Candidate::free(nest, operands.collect())) * 1e-6;
-    let known = kernel::algorithms(egraph, class).into_iter();
-    let seconds = |algorithm| direct * winograd::share(nest, mode, Some(algorithm));
-    let mut all: Vec<(Algorithm, f64)> = known.map(|algorithm| (algorithm, seconds(algorithm))).collect();
-    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let of_types = types.iter().map(|(dtype, extents)| stored((*dtype, extents)));
+    // With the operands as suits it best.
+    let direct = costs.compute_us(&Candidate::free(nest, of_types.collect())) * 1e-6;
+    let results = kernel::results_of(egraph, class);
+    let vectorised = vectors::ways(nest);
+    let fill = |way: &vectors::Way| way.fill(nest, costs.profile.lanes as usize);
+    let fullest = vectorised.iter().map(fill).fold(0.0, f64::max);
+    let known = kernel::ways(egraph, class).into_iter();
+    let way = |(algorithm, in_vectors): (Algorithm, Option<(Vectors, &[Id])>)| {
+        let Some((vectors, operands)) = in_vectors else {
+            return Way {
+                algorithm,
+                vectors: None,
+                rearranged: None,
+                compute: direct * winograd::share(nest, mode, Some(algorithm)),
+                rearranging: 0.0,
+            };
+        };
+        let way = vectorised.iter().find(|way| way.vectors == vectors);
+        let way = way.expect("the rule takes ways of the nest");
+        let panel = operands[operand(nest, way.panel)];
+        let rearranged = matches!(egraph[panel].data, Fact::Rearranged(..)).then_some(panel);
+        let paid = rearranged.filter(|&class| !constant.contains(&original(egraph, class)));
+        // Vectors are stored along the same loop.
+        let outputs = nest.outputs.iter().zip(&results);
+        let across = outputs.filter(|(output, class)| {
+            vectors::walks(output.index.iter(), way.vector) != fastest(egraph, **class)
+        });
+        let all = paid.into_iter().chain(across.map(|(_, &class)| class));
+        let rearranging = |class: Id| 2.0 * traffic(egraph, class, costs) + costs.profile.launch_us * 1e-6;
+        Way {
+            algorithm,
+            vectors: Some((vectors, way.panel)),
+            rearranged,
+            compute: direct * fullest / fill(way),
+            rearranging: all.map(rearranging).sum(),
+        }
+    };
+    let mut all: Vec<Way> = known.map(way).collect();
+    // Directly is always in vectors, where that is known to be possible.
+    if all.iter().any(|way| way.vectors.is_some()) {
+        all.retain(|way| way.algorithm != Algorithm::Direct || way.vectors.is_some());
+    }
+    // Of equals the one with the longest loop, then the one that comes first.
+    let position = |way: &Way| {
+        vectorised
+            .iter()
+            .position(|other| way.vectors.is_some_and(|v| v.0 == other.vectors))
+    };
+    let length = |way: &Way| position(way).map_or(0, |i| vectorised[i].length(nest));
+    let preferred = |way: &Way| (std::cmp::Reverse(length(way)), position(way));
+    all.sort_by(|a, b| {
+        a.seconds()
+            .total_cmp(&b.seconds())
+            .then(preferred(a).cmp(&preferred(b)))
+    });
     all
+}
+
+fn operand(nest: &ir::nest::Nest, read: usize) -> usize {
+    match nest.reads[read].source {
+        Source::Operand(i) => i,
+        Source::Stage(_) => unreachable!("kernels read operands"),
+    }
+}
+
+/// The value that a class of rearranged values has in another order.
+fn original(egraph: &Tensors, class: Id) -> Id {
+    let mut nodes = egraph[class].nodes.iter();
+    let found = nodes.find_map(|node| match node {
+        Node::Fastest(_, [from]) => Some(egraph.find(*from)),
+        _ => None,
+    });
+    found.expect("a rearranged value is one of another order")
+}
+
+/// Seconds of reading or storing a value.
+fn traffic(egraph: &Tensors, class: Id, costs: &Costs) -> f64 {
+    let ty = value_type(egraph, class);
+    costs.traffic_us((ty.elements() * ty.dtype.bytes()) as f64) * 1e-6
 }

@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, class_of};
 use super::language::{Tensors, value_name, value_type};
+use super::problem::Way;
 use crate::error::PassError;
 use crate::fuse::fold_copies;
 use crate::lower::{Lowered, lowered};
@@ -10,7 +11,7 @@ use ir::Graph;
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
 use ir::plan::{Mode, Place, Role};
-use ir::program::{Algorithm, DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
 
 /// Kernels over the interface of the graph that the e-graph was made from.
@@ -22,12 +23,12 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// The program of kernels in the order they run, each with its label and its algorithm.
+    /// The program of kernels in the order they run, each with the way in which it is computed and its label.
     pub fn program(
         &self,
         mode: Mode,
         batch: usize,
-        kernels: Vec<(Kernel, String, Algorithm)>,
+        kernels: Vec<((Kernel, Way), String)>,
     ) -> Result<Program, PassError> {
         let Lowered {
             mut program,
@@ -56,10 +57,11 @@ impl Making<'_> {
                 places.insert(class, value);
             }
         }
-        for (kernel, label, algorithm) in kernels {
+        for ((kernel, way), label) in kernels {
             let call = self.call(&mut program, &mut places, kernel, label);
             program.kernels.push(KernelCall {
-                algorithm: Some(algorithm),
+                algorithm: Some(way.algorithm),
+                vectors: way.vectors.map(|(vectors, _)| vectors),
                 ..call
             });
         }

@@ -1,9 +1,9 @@
 //! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
 
 use super::extract::{Choice, Selection, integer};
-use super::kernel::nest_of;
-use super::language::{Tensors, label};
-use super::problem::Extraction;
+use super::kernel::{Kernel, class_of, nest_of};
+use super::language::{Tensors, label, value_name};
+use super::problem::{Extraction, Way};
 use crate::winograd;
 use egg::Id;
 use ir::program::Algorithm;
@@ -60,20 +60,20 @@ pub struct Chosen {
     pub seconds: f64,
     /// What bounds it: `compute`, `memory` or `launch`.
     pub bound: &'static str,
-    /// How its sums are computed: `direct`, or Winograd's F(outputs, taps).
-    pub algorithm: String,
-    /// By which algorithms they could have been.
-    pub algorithms: Vec<OtherAlgorithm>,
+    /// How its sums are computed: `direct`, with what is read in vectors and how that lies, or Winograd's F(outputs, taps).
+    pub way: String,
+    /// In which other ways they could have been.
+    pub ways: Vec<OtherWay>,
     /// What it computes: first what it is built around, then its guests.
     pub members: Vec<Member>,
 }
 
-/// An algorithm that was not taken.
+/// A way that was not taken.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OtherAlgorithm {
-    /// As [`Chosen::algorithm`].
-    pub algorithm: String,
-    /// Predicted seconds that the arithmetic would take more.
+pub struct OtherWay {
+    /// As [`Chosen::way`].
+    pub way: String,
+    /// Predicted seconds that the arithmetic and what it wants rearranged would take more.
     pub more: f64,
 }
 
@@ -104,13 +104,18 @@ pub struct Report {
 
 impl Report {
     pub(super) fn record(&mut self, egraph: &Tensors, extraction: &Extraction, selection: &Selection) {
-        let Extraction { problem, members, .. } = extraction;
+        let Extraction {
+            problem,
+            members,
+            hosts,
+            ..
+        } = extraction;
         self.seconds = selection.seconds;
         self.bound = selection.bound;
         self.gap = selection.gap();
         self.values = problem.traffic.len();
         let choice = selection.choice();
-        for taken in &selection.taken {
+        for taken in extraction.computing(selection) {
             let launch = problem.kernels[taken.kernel].launch;
             let (seconds, memory) = (problem.seconds(taken), problem.memory(taken));
             let classes = taken.members.iter().map(|&m| members[taken.kernel][m]);
@@ -129,15 +134,16 @@ impl Report {
                 }
             };
             let host = members[taken.kernel][0];
-            let by = &extraction.algorithms[&host];
-            let other = |(algorithm, seconds): &(Algorithm, f64)| OtherAlgorithm {
-                algorithm: name(egraph, host, *algorithm),
-                more: seconds - by[0].1,
+            let way = &hosts[taken.kernel];
+            let others = extraction.ways[&host].iter().filter(|other| *other != way);
+            let other = |other: &Way| OtherWay {
+                way: name(egraph, host, other),
+                more: other.seconds() - way.seconds(),
             };
             self.chosen.push(Chosen {
                 label: names.join("+"),
-                algorithm: name(egraph, host, by[0].0),
-                algorithms: by[1..].iter().map(other).collect(),
+                way: name(egraph, host, way),
+                ways: others.map(other).collect(),
                 members: taken.members.iter().map(describe).collect(),
                 seconds,
                 bound: match seconds - launch {
@@ -150,12 +156,25 @@ impl Report {
     }
 }
 
-fn name(egraph: &Tensors, kernel: Id, algorithm: Algorithm) -> String {
+fn name(egraph: &Tensors, kernel: Id, way: &Way) -> String {
     let forms = winograd::candidates(nest_of(egraph, kernel).0);
     let form = |products| forms.iter().find(|form| form.products() == products);
-    match algorithm {
-        Algorithm::Winograd(products) => form(products).map_or(String::new(), winograd::Form::name),
-        Algorithm::Direct => "direct".to_string(),
+    match (way.algorithm, way.vectors) {
+        (Algorithm::Winograd(products), _) => form(products).map_or(String::new(), winograd::Form::name),
+        (Algorithm::Direct, None) => "direct".to_string(),
+        (Algorithm::Direct, Some((vectors, panel))) => {
+            let class = class_of(Kernel::of(egraph, kernel).nest.reads[panel].source);
+            let panel = value_name(egraph, class).unwrap_or("a value");
+            let rearranged = if way.rearranged.is_some() {
+                ", rearranged"
+            } else {
+                ""
+            };
+            format!(
+                "direct, {panel} in vectors along dimension {}{rearranged}",
+                vectors.dimension
+            )
+        }
     }
 }
 

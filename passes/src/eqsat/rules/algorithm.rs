@@ -43,13 +43,8 @@ impl egg::Applier<Node, Facts> for Winograd {
         _: Option<&egg::PatternAst<Node>>,
         rule: egg::Symbol,
     ) -> Vec<Id> {
-        let direct = egraph[class].nodes.iter().find_map(|node| match node {
-            Node::Kernel(nest, Algorithm::Direct, operands) => Some((*nest, operands.clone())),
-            _ => None,
-        });
-        let Some((nest, operands)) = direct else {
-            return vec![];
-        };
+        let (nest, operands) = kernel::number_of(egraph, class);
+        let operands: Box<[Id]> = operands.into();
         let mut changed = vec![];
         for form in winograd::candidates(&egraph.analysis.nests[nest]) {
             let algorithm = Algorithm::Winograd(form.products());

@@ -5,6 +5,7 @@
 //! | [`algebra`] | operations into equal operations |
 //! | [`lowering`] | operations into kernels |
 //! | [`algorithm`] | kernels into the same by another algorithm |
+//! | [`layout`] | contractions into the same with a factor in vectors, and what that has to lie like |
 //! | [`fusion`] | kernels into fewer |
 //!
 //! To add a rule of algebra: a line in its table, with an example that a test runs and evaluates on random inputs. What is
@@ -13,6 +14,7 @@
 pub mod algebra;
 pub mod algorithm;
 pub mod fusion;
+pub mod layout;
 pub mod lowering;
 
 use super::language::Node;
