@@ -190,3 +190,36 @@ fn convolutions_have_algorithms_to_choose_from() {
         report.seconds
     );
 }
+
+/// What contractions read in vectors is an e-node beside the others, and what is rearranged for it a value with a cost: where
+/// classes are too few to fill vectors, images are rearranged instead of weights.
+#[test]
+fn contractions_have_layouts_to_choose_from() {
+    let way = |classes: usize| {
+        let text = format!(
+            "image = input() shape=[N, 64]\nfc.weight = parameter() shape=[{classes}, 64] init=normal std=0.1\n\
+             fc = fully_connected(image, fc.weight)\noutput logits = fc\n"
+        );
+        let graph = ir::text::parse(&text, "one.ir").unwrap_or_else(|errors| panic!("{errors:?}"));
+        let graph = training::gradients(&graph.bind(256).unwrap(), false).unwrap();
+        let limits = Limits::default();
+        let (found, report) =
+            search(&graph, Mode::Gradients, 256, &costs(&profile()), true, &limits).unwrap();
+        let chosen = report.chosen.iter().find(|chosen| chosen.label.starts_with("fc"));
+        let chosen = chosen.expect("the layer is computed").clone();
+        assert!(chosen.ways.iter().all(|other| other.more >= 0.0), "{chosen:?}");
+        let call = found.kernels.iter().find(|call| call.label == chosen.label);
+        assert!(call.expect("a kernel of the program").vectors.is_some());
+        chosen
+    };
+    let (few, many) = (way(17), way(1024));
+    assert_eq!(
+        few.way, "direct, image in vectors along dimension 0, rearranged",
+        "{few:?}"
+    );
+    assert_eq!(
+        many.way, "direct, fc.weight in vectors along dimension 0, rearranged",
+        "{many:?}"
+    );
+    assert!(few.ways.iter().any(|other| other.way == many.way), "{few:?}");
+}
