@@ -4,7 +4,7 @@ mod support;
 
 use runtime::checkpoint::{Checkpoint, KEPT};
 use runtime::console::Console;
-use runtime::feed::{EvaluationFeed, FeedBatch, TrainingFeed};
+use runtime::feed::FeedBatch;
 use runtime::interrupt::Interrupt;
 use runtime::recipe::Recipe;
 use runtime::schedule::Schedule;
@@ -13,80 +13,7 @@ use runtime::{DeviceSpec, Error, Tensor, TensorFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
-
-const BATCH: usize = 8;
-const SIDE: usize = 2;
-const CLASSES: usize = 3;
-const ELEMENTS: usize = 3 * SIDE * SIDE;
-const BATCHES: u64 = 5;
-
-/// Images whose class shows in one of their values, under noise; each depends on its number alone.
-fn images(numbers: impl Iterator<Item = u64>) -> FeedBatch {
-    let mut batch = FeedBatch::default();
-    for number in numbers {
-        let label = number % CLASSES as u64;
-        let noise = |i: usize| ((number * 7919 + i as u64 * 104_729) % 1009) as f32 / 1009.0 - 0.5;
-        batch
-            .images
-            .extend((0..ELEMENTS).map(|i| noise(i) + if i as u64 == label { 2.0 } else { 0.0 }));
-        batch.labels.push(label as i64);
-    }
-    batch
-}
-
-/// What a feed does at a batch, counted over its life.
-type Trap<'a> = Box<dyn FnMut(u64, &mut FeedBatch) + 'a>;
-
-struct Training<'a> {
-    place: u64,
-    trap: Trap<'a>,
-}
-
-impl TrainingFeed for Training<'_> {
-    fn batches_per_epoch(&self) -> u64 {
-        BATCHES
-    }
-
-    fn seek(&mut self, epoch: u64, batch: u64) -> Result<(), Error> {
-        assert!(batch < BATCHES);
-        self.place = epoch * BATCHES + batch;
-        Ok(())
-    }
-
-    fn next_batch(&mut self) -> Result<FeedBatch, Error> {
-        let first = self.place * 31;
-        let mut batch = images(first..first + BATCH as u64);
-        self.place += 1;
-        (self.trap)(self.place, &mut batch);
-        batch.waited = Duration::from_micros(1);
-        Ok(batch)
-    }
-}
-
-struct Evaluation<'a> {
-    left: u64,
-    trap: Box<dyn FnMut() + 'a>,
-}
-
-impl EvaluationFeed for Evaluation<'_> {
-    fn images(&self) -> u64 {
-        11
-    }
-
-    fn restart(&mut self) -> Result<(), Error> {
-        self.left = self.images();
-        Ok(())
-    }
-
-    fn next_images(&mut self) -> Result<Option<FeedBatch>, Error> {
-        (self.trap)();
-        let count = self.left.min(4);
-        let first = 1_000_000 + self.left;
-        self.left -= count;
-        Ok((count > 0).then(|| images(first..first + count)))
-    }
-}
+use support::feeds::{BATCH, CLASSES, ELEMENTS, Evaluation, SIDE, Training};
 
 fn job(run: &Path) -> TrainJob {
     let mut recipe = Recipe::default();

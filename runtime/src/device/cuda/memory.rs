@@ -26,6 +26,10 @@ impl Allocation {
         // SAFETY: the allocation has these bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
+        // Zeroing goes on when the call returns, and streams of ours do not wait for it.
+        // SAFETY: the null stream is always there.
+        unsafe { result::stream::synchronize(result::stream::null()) }
+            .map_err(|error| gpu.failed(doing("zeroing"), error))?;
         Ok(allocation)
     }
 }
