@@ -5,9 +5,15 @@ mod support;
 
 use ir::DType;
 use ir::plan::{Init, Mode, Place, Plan, Role};
+use runtime::console::Console;
 use runtime::device::{self, BufferId, Device, LaunchId};
+use runtime::interrupt::Interrupt;
+use runtime::recipe::Recipe;
+use runtime::train::{Feeds, TrainJob, train};
 use runtime::{DeviceSpec, Executor};
+use std::path::Path;
 use support::driver::{Driver, on_gpu};
+use support::feeds::{BATCH, CLASSES, Evaluation, SIDE, Training};
 use support::{buffer, input, kernel, launch, output, parameter, plan};
 
 /// When things are done that nothing orders.
@@ -266,4 +272,66 @@ fn a_fault_is_told_by_what_waits_and_the_process_ends_in_order() {
     let settings: Vec<&[(&str, &str)]> = settings.iter().map(|setting| &setting[..]).collect();
     let name = "a_fault_is_told_by_what_waits_and_the_process_ends_in_order";
     Driver::inside(name, &settings, faults, |_| ());
+}
+
+fn trained(run: &Path, device: DeviceSpec) -> (Vec<String>, Vec<u8>) {
+    let mut artifact = support::classifier(BATCH, 4, SIDE, CLASSES);
+    if device == DeviceSpec::Cuda(0) {
+        let programs = artifact.programs.into_iter();
+        artifact.programs = programs.map(|program| on_gpu(program.plan)).collect();
+    }
+    let mut recipe = Recipe::default();
+    (recipe.train.batch, recipe.train.epochs, recipe.train.seed) = (BATCH, 3, 5);
+    recipe.train.checkpoint_every = Some(2);
+    recipe.sgd.lr = 0.1;
+    let job = TrainJob {
+        artifact,
+        recipe,
+        run: run.to_path_buf(),
+        devices: vec![device],
+        weights: None,
+        steps: None,
+        resume: false,
+        preparation: None,
+    };
+    let (mut training, mut evaluation) = (Training::new(), Evaluation::new());
+    let feeds = Feeds {
+        training: &mut training,
+        evaluation: Some(&mut evaluation),
+    };
+    train(&job, feeds, &Console::silent(), &Interrupt::never()).unwrap();
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let metrics = metrics.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("images_per_s");
+        line.to_string()
+    });
+    (metrics.collect(), std::fs::read(run.join("last")).unwrap())
+}
+
+#[test]
+fn training_copies_the_next_batch_beside_a_step_and_learns_the_same() {
+    let body = || {
+        let folder = tempfile::tempdir().unwrap();
+        let gpu = trained(&folder.path().join("gpu"), DeviceSpec::Cuda(0));
+        let cpu = trained(
+            &folder.path().join("cpu"),
+            DeviceSpec::parse_list("cpu").unwrap().remove(0),
+        );
+        assert_eq!(gpu.0, cpu.0);
+        assert!(gpu.1 == cpu.1, "the checkpoints differ");
+    };
+    let look = |log: &str| {
+        // Images and labels, in every step but the first, which is by kernels, and the last of each of 3 epochs of 5 steps.
+        let step = "graph\nwrite\nwrite\nwait\nmove\nmove\nread\n";
+        assert_eq!(copies(log).matches(step).count(), 11, "{log}");
+    };
+    // No more memory than training and evaluating need: spares are gone while evaluating.
+    let programs = support::classifier(BATCH, 4, SIDE, CLASSES).programs;
+    let memory: u64 = programs.iter().map(|program| bytes(&program.plan)).sum();
+    let memory = memory.to_string();
+    let orders = [LATE, COPIES_FIRST, KERNELS_FIRST].map(|order| [order, ("FAKE_CUDA_FREE", &memory[..])]);
+    let orders = orders.each_ref().map(|order| &order[..]);
+    let name = "training_copies_the_next_batch_beside_a_step_and_learns_the_same";
+    Driver::inside(name, &orders, body, look);
 }

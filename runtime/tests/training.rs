@@ -140,14 +140,15 @@ fn interrupted_anywhere_and_resumed_equals_uninterrupted() {
         expected.iter().any(|line| line["lr"] == 0.05),
         "the schedule acts in this run"
     );
-    for stop in [1, 4, 5, 7, 10, 14] {
-        let mut parts = with_plateau(&format!("stopped-{stop}"));
+    // Asked while that batch is fetched: the first of an epoch in its own step, others in the step before.
+    for (asked, stop) in [(1, 1), (2, 1), (4, 3), (5, 4), (6, 6), (7, 6), (10, 9), (14, 13)] {
+        let mut parts = with_plateau(&format!("stopped-{asked}"));
         let interrupt = Interrupt::never();
         let error = go(
             &parts,
             &interrupt,
             |place, _| {
-                if place == stop {
+                if place == asked {
                     interrupt.ask()
                 }
             },
@@ -168,24 +169,26 @@ fn interrupted_anywhere_and_resumed_equals_uninterrupted() {
             "the checkpoints differ, stopped at {stop}"
         );
     }
-    // While evaluating.
-    let mut parts = with_plateau("stopped-evaluating");
-    let interrupt = Interrupt::never();
-    let mut calls = 0;
-    let trap = || {
-        calls += 1;
-        if calls == 6 {
-            interrupt.ask();
-        }
-    };
-    assert_eq!(
-        go(&parts, &interrupt, |_, _| (), trap).unwrap_err().exit_code(),
-        130
-    );
-    parts.resume = true;
-    plainly(&parts).unwrap();
-    assert_eq!(metrics(&parts.run), expected);
-    assert!(last(&parts.run) == last(&whole.run));
+    // While evaluating, at once and in the second epoch.
+    for asked in [1, 6] {
+        let mut parts = with_plateau(&format!("stopped-evaluating-{asked}"));
+        let interrupt = Interrupt::never();
+        let mut calls = 0;
+        let trap = || {
+            calls += 1;
+            if calls == asked {
+                interrupt.ask();
+            }
+        };
+        assert_eq!(
+            go(&parts, &interrupt, |_, _| (), trap).unwrap_err().exit_code(),
+            130
+        );
+        parts.resume = true;
+        plainly(&parts).unwrap();
+        assert_eq!(metrics(&parts.run), expected);
+        assert!(last(&parts.run) == last(&whole.run));
+    }
 }
 
 #[test]
@@ -201,12 +204,12 @@ fn a_crash_between_checkpoints_is_repeated_from_the_last_one() {
         ..job(&folder.path().join("crashed"))
     };
     crashed.recipe.train.checkpoint_every = Some(3);
-    // The process dies after step 7 (here: an error of the feed), with a torn line and a torn checkpoint.
+    // The process dies in step 8, where the batch of the next is fetched, with a torn line and a torn checkpoint.
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         go(
             &crashed,
             &Interrupt::never(),
-            |place, _| assert!(place < 8, "the process dies"),
+            |place, _| assert!(place < 9, "the process dies"),
             || (),
         )
     }));
@@ -348,6 +351,18 @@ fn labels_that_the_model_has_no_class_for_are_told() {
             "{error}"
         );
     }
+    // One that comes later ends the run at its own step, though it was fetched in the one before.
+    let job = job(&folder.path().join("later"));
+    let trap = |place: u64, batch: &mut FeedBatch| {
+        if place == 8 {
+            batch.labels[2] = -1;
+        }
+    };
+    assert!(go(&job, &Interrupt::never(), trap, || ()).is_err());
+    let steps = metrics(&job.run)
+        .into_iter()
+        .filter(|line| line.get("loss").is_some());
+    assert_eq!(steps.filter_map(|line| line["step"].as_u64()).max(), Some(7));
 }
 
 #[test]
