@@ -223,10 +223,6 @@ const WHY_LONG: &[(&str, &str)] = &[
         "passes/tests/compose.rs",
         "every producer with every consumer: two tables and one check",
     ),
-    (
-        "runtime/tests/training.rs",
-        "one feed, one job, and every way in which a run ends",
-    ),
 ];
 
 #[test]

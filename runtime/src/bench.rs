@@ -96,6 +96,7 @@ pub fn bench(
     for _ in 0..WARM_UP_RUNS {
         executor.run()?;
     }
+    executor.wait()?;
     let mut times = Vec::new();
     let begin = Instant::now();
     let enough = |done: usize| match options.iters {
@@ -105,6 +106,7 @@ pub fn bench(
     while !enough(times.len()) {
         let start = Instant::now();
         executor.run()?;
+        executor.wait()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);

@@ -9,7 +9,7 @@ use crate::{Error, parts, weights};
 use ir::DType;
 use ir::plan::{Buffer, Launch, Place, Plan, Role, Work};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
 pub const POISON_VARIABLE: &str = "ALEXC_POISON";
@@ -198,6 +198,9 @@ impl Executor {
     }
 
     /// One run of the plan; first what prepares changed parameters.
+    ///
+    /// On a GPU it may still be under way when this returns. Tensors that are read or set wait for it; only inputs can be
+    /// set meanwhile, for the next run. A fault of it is the error of whatever waits, as [`Executor::wait`] does.
     pub fn run(&mut self) -> Result<(), Error> {
         self.prepare()?;
         self.poison_temporaries()?;
@@ -206,6 +209,25 @@ impl Executor {
             1 => self.launch_all(prepare..prepare + self.plan.step.len()),
             _ => self.queues.run(&self.plan, prepare, &mut self.devices),
         }
+    }
+
+    /// Waits for the end of the run that is under way, if one is.
+    pub fn wait(&mut self) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(|device| device.complete())
+    }
+
+    /// How long the last run went on beside the host, by its device's clock; waits for it. Nothing where `run` itself
+    /// waited.
+    pub fn beside_host(&mut self) -> Result<Duration, Error> {
+        match &mut self.devices[..] {
+            [device] => Ok(Duration::from_nanos(device.elapsed_ns()?.unwrap_or(0))),
+            _ => Ok(Duration::ZERO),
+        }
+    }
+
+    /// Gives back memory of the devices that was taken only to be faster.
+    pub fn shrink(&mut self) -> Result<(), Error> {
+        self.devices.iter_mut().try_for_each(|device| device.shrink())
     }
 
     /// Packs parameters that were set since the last run; [`Executor::run`] does it by itself.
@@ -255,9 +277,10 @@ impl Executor {
         for _ in 0..rounds {
             let mut start = Instant::now();
             self.observe(|executor, position| {
+                let device = &mut executor.devices[executor.plan.step[position].device];
+                let own = device.elapsed_ns()?;
                 let host = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                let device = &executor.devices[executor.plan.step[position].device];
-                times[position].push(device.elapsed_ns().unwrap_or(host));
+                times[position].push(own.unwrap_or(host));
                 start = Instant::now();
                 Ok(true)
             })?;
@@ -375,15 +398,21 @@ impl Executor {
     fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
         let all: Vec<&Launch> = self.plan.prepare.iter().chain(&self.plan.step).collect();
         let used: BTreeSet<usize> = range.clone().map(|position| all[position].device).collect();
+        // One may read what another has.
+        let several = self.devices.len() > 1;
+        if several {
+            self.wait()?;
+        }
         used.iter().try_for_each(|&device| self.devices[device].begin())?;
         let launched = range.into_iter().try_for_each(|position| self.launch(position));
         // Also after a failure: devices must not stay in a run. The last to begin is the first to end, since each gives the
         // calling thread back as it got it.
         let mut ended = Ok(());
         for &device in used.iter().rev() {
-            ended = ended.and(self.devices[device].synchronise());
+            ended = ended.and(self.devices[device].end());
         }
-        launched.and(ended)
+        launched.and(ended)?;
+        if several { self.wait() } else { Ok(()) }
     }
 
     fn launch(&mut self, position: usize) -> Result<(), Error> {

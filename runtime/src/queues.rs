@@ -62,9 +62,11 @@ impl Queues {
         device.receive(BufferId(to), &*self.outlets[&from])
     }
 
-    /// Runs the step once. `first` is the number of its first launch among those of the plan. After a failure on one
-    /// device the others stop as soon as they look.
+    /// Runs the step once, to its end. `first` is the number of its first launch among those of the plan. After a failure
+    /// on one device the others stop as soon as they look.
     pub fn run(&self, plan: &Plan, first: usize, devices: &mut [Box<dyn Device>]) -> Result<(), Error> {
+        // A transfer that waits for no launch reads what was written before, as soon as threads start.
+        devices.iter_mut().try_for_each(|device| device.complete())?;
         let progress = Progress {
             done: self.queues.iter().map(|_| AtomicUsize::new(0)).collect(),
             failed: AtomicBool::new(false),
@@ -171,8 +173,9 @@ impl Walk<'_> {
     fn run(&self, device: &mut dyn Device) -> Result<(), Error> {
         let mut stop = StopOthers(self.progress, false);
         let walked = device.begin().and_then(|()| self.walk(device));
-        // Also after a failure: devices must not stay in a run.
-        let ended = walked.and(device.synchronise());
+        // Also after a failure: devices must not stay in a run. It is over here, since the next one's transfers read what
+        // it leaves.
+        let ended = walked.and(device.end()).and(device.complete());
         stop.1 = ended.is_ok();
         ended
     }

@@ -1,30 +1,18 @@
 //! The device `cuda` where there is no GPU: what is said without a driver, and what is asked of a driver that only pretends
 //! (`support/fake_cuda.c`): which calls in which order, and that every byte arrives.
 
+mod support;
+
 use ir::DType;
 use ir::plan::{self, Buffer, Kernel, Launch, Mode, Place, Plan, Role};
 use runtime::check::{CaseRules, case};
 use runtime::{Artifact, Compiled, Ptx, Tensor};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
+use support::driver::{Driver, text};
 
 const COUNT: usize = 64;
 /// More than what passes through one staging buffer, so that several take turns.
 const LARGE: usize = 5 << 20;
-
-/// A module that the parser takes; what its kernels do, the pretended driver knows.
-fn text(target: &str) -> String {
-    let entry = |name: &str| {
-        format!(
-            ".visible .entry {name}(\n.param .u64 .ptr .global {name}_x,\n.param .u64 .ptr .global {name}_y\n)\n{{\nret;\n}}\n"
-        )
-    };
-    format!(
-        ".version 8.0\n.target {target}\n.address_size 64\n{}{}",
-        entry("scale"),
-        entry("fault")
-    )
-}
 
 /// y = 2 x of `count` elements by `kernel`, with a case of three runs.
 fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
@@ -89,57 +77,10 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
                 .iter()
                 .map(|&target| Ptx {
                     target: target.into(),
-                    text: text(target),
+                    text: text(target, [("scale", 2), ("fault", 2)]),
                 })
                 .collect(),
         }],
-    }
-}
-
-/// A folder with the pretended driver and an artifact.
-struct Driver {
-    folder: tempfile::TempDir,
-}
-
-impl Driver {
-    fn new(artifact: &Artifact) -> Driver {
-        let folder = tempfile::tempdir().unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/fake_cuda.c");
-        let status = Command::new("cc")
-            .args(["-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o"])
-            .arg(folder.path().join("libcuda.so.1"))
-            .arg(source)
-            .status()
-            .expect("whoever builds Rust has cc");
-        assert!(status.success());
-        artifact.write(&folder.path().join("m.alx")).unwrap();
-        Driver { folder }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-
-    /// `alexrun check m.alx --devices DEVICE` with this driver, which is as these variables say.
-    fn check(&self, device: &str, settings: &[(&str, &str)]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alexrun"));
-        command
-            .args(["check", "m.alx", "--devices", device])
-            .current_dir(self.folder.path())
-            .env("LD_LIBRARY_PATH", self.folder.path())
-            .env("FAKE_CUDA_LOG", self.log());
-        command.envs(settings.iter().copied());
-        command.output().expect("alexrun runs")
-    }
-
-    /// The message of a check that fails.
-    fn refused(&self, code: i32, device: &str, settings: &[(&str, &str)], parts: &[&str]) {
-        let output = self.check(device, settings);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        for part in parts {
-            assert!(said.contains(part), "{part:?} is not in {said}");
-        }
     }
 }
 
@@ -168,7 +109,7 @@ fn without_a_driver_it_is_said_and_what_to_do() {
 
 #[test]
 fn a_sequence_runs_by_kernels_then_is_recorded_and_replayed() {
-    let place = Driver::new(&artifact("scale", COUNT, &["sm_80"]));
+    let place = Driver::with(&artifact("scale", COUNT, &["sm_80"]));
     let output = place.check("cuda:0", &[]);
     assert!(
         output.status.success(),
@@ -176,14 +117,14 @@ fn a_sequence_runs_by_kernels_then_is_recorded_and_replayed() {
         String::from_utf8_lossy(&output.stderr)
     );
     let log = std::fs::read_to_string(place.log()).unwrap();
-    let expected = "module sm_80\nattribute 100000\nallocate\nallocate\nwrite\nlaunch scale\ncapture scale\ngraph\ngraph\n\
-                    read\nfree\nfree\nrelease\n";
+    let expected = "module sm_80\nattribute 100000\nallocate\nallocate\nwrite\nlaunch scale\nwait\ncapture scale\ngraph\n\
+                    wait\ngraph\nwait\nread\nfree\nfree\nrelease\n";
     assert_eq!(log, expected);
 }
 
 #[test]
 fn every_byte_arrives_through_staging() {
-    let place = Driver::new(&artifact("scale", LARGE, &["sm_90"]));
+    let place = Driver::with(&artifact("scale", LARGE, &["sm_90"]));
     let output = place.check("cuda:0", &[]);
     assert!(
         output.status.success(),
@@ -197,7 +138,7 @@ fn every_byte_arrives_through_staging() {
 
 #[test]
 fn the_best_text_for_the_gpu_is_taken() {
-    let place = Driver::new(&artifact("scale", COUNT, &["sm_100", "sm_80", "sm_90"]));
+    let place = Driver::with(&artifact("scale", COUNT, &["sm_100", "sm_80", "sm_90"]));
     for (capability, loaded) in [
         ("80", "module sm_80"),
         ("89", "module sm_80"),
@@ -214,7 +155,7 @@ fn the_best_text_for_the_gpu_is_taken() {
         assert!(log.starts_with(loaded), "{capability}: {log}");
     }
     // Of two for 9.0, the one that is for it alone.
-    let both = Driver::new(&artifact("scale", COUNT, &["sm_90", "sm_90a", "sm_80"]));
+    let both = Driver::with(&artifact("scale", COUNT, &["sm_90", "sm_90a", "sm_80"]));
     for (capability, loaded) in [("90", "module sm_90a"), ("100", "module sm_90\n")] {
         let _ = std::fs::remove_file(both.log());
         let output = both.check("cuda:0", &[("FAKE_CUDA_CAPABILITY", capability)]);
@@ -227,7 +168,7 @@ fn the_best_text_for_the_gpu_is_taken() {
         assert!(log.starts_with(loaded), "{capability}: {log}");
     }
     // sm_90a runs on 9.0 alone.
-    let exact = Driver::new(&artifact("scale", COUNT, &["sm_90a"]));
+    let exact = Driver::with(&artifact("scale", COUNT, &["sm_90a"]));
     assert!(exact.check("cuda:0", &[]).status.success());
     exact.refused(
         2,
@@ -239,7 +180,7 @@ fn the_best_text_for_the_gpu_is_taken() {
 
 #[test]
 fn drivers_and_gpus_that_will_not_do_are_refused() {
-    let place = Driver::new(&artifact("scale", COUNT, &["sm_80"]));
+    let place = Driver::with(&artifact("scale", COUNT, &["sm_80"]));
     place.refused(
         2,
         "cuda:0",
@@ -274,7 +215,7 @@ fn drivers_and_gpus_that_will_not_do_are_refused() {
 
 #[test]
 fn a_kernel_that_faults_is_named_and_the_process_ends_in_order() {
-    let place = Driver::new(&artifact("fault", COUNT, &["sm_80"]));
+    let place = Driver::with(&artifact("fault", COUNT, &["sm_80"]));
     place.refused(
         1,
         "cuda:0",

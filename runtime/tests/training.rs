@@ -4,7 +4,7 @@ mod support;
 
 use runtime::checkpoint::{Checkpoint, KEPT};
 use runtime::console::Console;
-use runtime::feed::{EvaluationFeed, FeedBatch, TrainingFeed};
+use runtime::feed::FeedBatch;
 use runtime::interrupt::Interrupt;
 use runtime::recipe::Recipe;
 use runtime::schedule::Schedule;
@@ -13,80 +13,7 @@ use runtime::{DeviceSpec, Error, Tensor, TensorFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
-
-const BATCH: usize = 8;
-const SIDE: usize = 2;
-const CLASSES: usize = 3;
-const ELEMENTS: usize = 3 * SIDE * SIDE;
-const BATCHES: u64 = 5;
-
-/// Images whose class shows in one of their values, under noise; each depends on its number alone.
-fn images(numbers: impl Iterator<Item = u64>) -> FeedBatch {
-    let mut batch = FeedBatch::default();
-    for number in numbers {
-        let label = number % CLASSES as u64;
-        let noise = |i: usize| ((number * 7919 + i as u64 * 104_729) % 1009) as f32 / 1009.0 - 0.5;
-        batch
-            .images
-            .extend((0..ELEMENTS).map(|i| noise(i) + if i as u64 == label { 2.0 } else { 0.0 }));
-        batch.labels.push(label as i64);
-    }
-    batch
-}
-
-/// What a feed does at a batch, counted over its life.
-type Trap<'a> = Box<dyn FnMut(u64, &mut FeedBatch) + 'a>;
-
-struct Training<'a> {
-    place: u64,
-    trap: Trap<'a>,
-}
-
-impl TrainingFeed for Training<'_> {
-    fn batches_per_epoch(&self) -> u64 {
-        BATCHES
-    }
-
-    fn seek(&mut self, epoch: u64, batch: u64) -> Result<(), Error> {
-        assert!(batch < BATCHES);
-        self.place = epoch * BATCHES + batch;
-        Ok(())
-    }
-
-    fn next_batch(&mut self) -> Result<FeedBatch, Error> {
-        let first = self.place * 31;
-        let mut batch = images(first..first + BATCH as u64);
-        self.place += 1;
-        (self.trap)(self.place, &mut batch);
-        batch.waited = Duration::from_micros(1);
-        Ok(batch)
-    }
-}
-
-struct Evaluation<'a> {
-    left: u64,
-    trap: Box<dyn FnMut() + 'a>,
-}
-
-impl EvaluationFeed for Evaluation<'_> {
-    fn images(&self) -> u64 {
-        11
-    }
-
-    fn restart(&mut self) -> Result<(), Error> {
-        self.left = self.images();
-        Ok(())
-    }
-
-    fn next_images(&mut self) -> Result<Option<FeedBatch>, Error> {
-        (self.trap)();
-        let count = self.left.min(4);
-        let first = 1_000_000 + self.left;
-        self.left -= count;
-        Ok((count > 0).then(|| images(first..first + count)))
-    }
-}
+use support::feeds::{BATCH, CLASSES, ELEMENTS, Evaluation, SIDE, Training};
 
 fn job(run: &Path) -> TrainJob {
     let mut recipe = Recipe::default();
@@ -213,14 +140,15 @@ fn interrupted_anywhere_and_resumed_equals_uninterrupted() {
         expected.iter().any(|line| line["lr"] == 0.05),
         "the schedule acts in this run"
     );
-    for stop in [1, 4, 5, 7, 10, 14] {
-        let mut parts = with_plateau(&format!("stopped-{stop}"));
+    // Asked while that batch is fetched: the first of an epoch in its own step, others in the step before.
+    for (asked, stop) in [(1, 1), (2, 1), (4, 3), (5, 4), (6, 6), (7, 6), (10, 9), (14, 13)] {
+        let mut parts = with_plateau(&format!("stopped-{asked}"));
         let interrupt = Interrupt::never();
         let error = go(
             &parts,
             &interrupt,
             |place, _| {
-                if place == stop {
+                if place == asked {
                     interrupt.ask()
                 }
             },
@@ -241,24 +169,26 @@ fn interrupted_anywhere_and_resumed_equals_uninterrupted() {
             "the checkpoints differ, stopped at {stop}"
         );
     }
-    // While evaluating.
-    let mut parts = with_plateau("stopped-evaluating");
-    let interrupt = Interrupt::never();
-    let mut calls = 0;
-    let trap = || {
-        calls += 1;
-        if calls == 6 {
-            interrupt.ask();
-        }
-    };
-    assert_eq!(
-        go(&parts, &interrupt, |_, _| (), trap).unwrap_err().exit_code(),
-        130
-    );
-    parts.resume = true;
-    plainly(&parts).unwrap();
-    assert_eq!(metrics(&parts.run), expected);
-    assert!(last(&parts.run) == last(&whole.run));
+    // While evaluating, at once and in the second epoch.
+    for asked in [1, 6] {
+        let mut parts = with_plateau(&format!("stopped-evaluating-{asked}"));
+        let interrupt = Interrupt::never();
+        let mut calls = 0;
+        let trap = || {
+            calls += 1;
+            if calls == asked {
+                interrupt.ask();
+            }
+        };
+        assert_eq!(
+            go(&parts, &interrupt, |_, _| (), trap).unwrap_err().exit_code(),
+            130
+        );
+        parts.resume = true;
+        plainly(&parts).unwrap();
+        assert_eq!(metrics(&parts.run), expected);
+        assert!(last(&parts.run) == last(&whole.run));
+    }
 }
 
 #[test]
@@ -274,12 +204,12 @@ fn a_crash_between_checkpoints_is_repeated_from_the_last_one() {
         ..job(&folder.path().join("crashed"))
     };
     crashed.recipe.train.checkpoint_every = Some(3);
-    // The process dies after step 7 (here: an error of the feed), with a torn line and a torn checkpoint.
+    // The process dies in step 8, where the batch of the next is fetched, with a torn line and a torn checkpoint.
     let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         go(
             &crashed,
             &Interrupt::never(),
-            |place, _| assert!(place < 8, "the process dies"),
+            |place, _| assert!(place < 9, "the process dies"),
             || (),
         )
     }));
@@ -421,6 +351,18 @@ fn labels_that_the_model_has_no_class_for_are_told() {
             "{error}"
         );
     }
+    // One that comes later ends the run at its own step, though it was fetched in the one before.
+    let job = job(&folder.path().join("later"));
+    let trap = |place: u64, batch: &mut FeedBatch| {
+        if place == 8 {
+            batch.labels[2] = -1;
+        }
+    };
+    assert!(go(&job, &Interrupt::never(), trap, || ()).is_err());
+    let steps = metrics(&job.run)
+        .into_iter()
+        .filter(|line| line.get("loss").is_some());
+    assert_eq!(steps.filter_map(|line| line["step"].as_u64()).max(), Some(7));
 }
 
 #[test]

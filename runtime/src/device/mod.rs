@@ -25,7 +25,9 @@ pub struct LaunchId(pub usize);
 
 /// A device that was opened for one program: it holds the program's buffers, zeroed at first, and its kernels.
 ///
-/// Launches run in the order given; the results are there after [`Device::synchronise`].
+/// Launches run in the order given. A run may still be under way after [`Device::end`]: then the host can prepare the next
+/// one meanwhile. Every other call waits for it where it has to, so results are there when they are read, and what is
+/// written is seen by later runs only. What goes wrong in a run under way is the error of the call that waits for it.
 pub trait Device: Send {
     /// The name as on the command line, as `cpu:0-3`.
     fn name(&self) -> String;
@@ -33,7 +35,7 @@ pub trait Device: Send {
     /// Bytes of memory that programs may fill.
     fn memory(&self) -> u64;
 
-    /// Copies `bytes` into a buffer, from its beginning.
+    /// Copies `bytes` into a buffer, from its beginning. A run that is under way goes on with what was there before.
     fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error>;
 
     /// Copies the beginning of a buffer into `bytes`.
@@ -42,26 +44,29 @@ pub trait Device: Send {
     /// Sets every byte of a buffer.
     fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error>;
 
-    /// A run begins: launches follow, until [`Device::synchronise`].
+    /// A run begins: launches follow, until [`Device::end`].
     fn begin(&mut self) -> Result<(), Error>;
 
     /// Starts a launch; it may still run when this returns.
     fn launch(&mut self, launch: LaunchId) -> Result<(), Error>;
 
-    /// Waits until everything that was launched in this run is done; the run goes on.
+    /// Waits until everything that was launched or written is done, so that others may read it. A run that began goes on.
     fn complete(&mut self) -> Result<(), Error>;
 
-    /// Waits until everything that was launched is done; the run is over.
-    fn synchronise(&mut self) -> Result<(), Error>;
+    /// The run has all its launches, which are on their way when this returns, and maybe not done.
+    fn end(&mut self) -> Result<(), Error>;
 
-    /// A buffer as other devices read it.
+    /// Gives back memory that was taken only to be faster.
+    fn shrink(&mut self) -> Result<(), Error>;
+
+    /// A buffer as other devices read it, after [`Device::complete`].
     fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error>;
 
     /// Copies a buffer of another device into one of the same size, and waits for it.
     fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error>;
 
-    /// Nanoseconds that the last run took by the device's own clock, if it has one.
-    fn elapsed_ns(&self) -> Option<u64>;
+    /// Nanoseconds that the last run took by the device's own clock, if it has one; waits for the run.
+    fn elapsed_ns(&mut self) -> Result<Option<u64>, Error>;
 
     /// What each kernel did so far, by symbol, if the device counts it.
     fn counts(&self) -> Option<&BTreeMap<String, sim::counts::Counts>>;
@@ -70,7 +75,7 @@ pub trait Device: Send {
 /// A buffer that another device reads while its own goes on with other work. It keeps the memory.
 ///
 /// It must not be read while something writes there. The check of a plan shows that every launch which does is waited
-/// for, and executors keep the waits.
+/// for, and executors keep the waits, as well as those for what was written before a run and for its end.
 pub trait Outlet: Send + Sync {
     /// Copies all of it.
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error>;

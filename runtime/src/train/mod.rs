@@ -5,6 +5,9 @@
 //! gives the same numbers as one that was not. Whatever happens at a step's end happens in one order: metrics,
 //! evaluation and schedule (at the end of an epoch), checkpoint; so a checkpoint never stands between a step and
 //! its evaluation.
+//!
+//! While a step is under way on its device, the next one's batch is fetched and handed over. What comes of that, an error
+//! too, is of the next step: the one that is made ends as if it were alone.
 
 mod diagnosis;
 mod folder;

@@ -14,6 +14,7 @@ use crate::scores::Errors;
 use crate::{Error, Executor, Tensor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Role};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A run that is under way.
 pub(super) struct Session<'a> {
@@ -127,21 +128,40 @@ impl<'a> Session<'a> {
             ));
         }
         self.start_bar(console);
+        // The next step's batch, or why there is none, which is told where that step would begin.
+        let mut ahead = None;
         while !self.finished() {
             if self.epoch_is_done() {
                 self.end_epoch(console, interrupt)?;
                 continue;
             }
-            let batch = self.feeds.training.next_batch()?;
+            let mut waited = Duration::ZERO;
+            let batch = match ahead.take() {
+                Some(batch) => batch?,
+                None => {
+                    let batch = self.next_batch()?;
+                    waited = batch.waited;
+                    batch
+                }
+            };
             let rate = self.rate();
-            let loss = self.step(&batch, self.progress.step)?;
+            self.set_numbers(self.progress.step)?;
+            self.executor.run()?;
+            if self.goes_on() && !interrupt.asked() {
+                ahead = Some(self.next_batch());
+            }
+            let loss = self.loss()?;
+            if let Some(Ok(next)) = &ahead {
+                // The time in which the device computed is not lost.
+                waited += next.waited.saturating_sub(self.executor.beside_host()?);
+            }
             if !loss.is_finite() {
                 return Err(self.diagnose(loss, &batch, console, interrupt));
             }
             self.progress.step += 1;
             self.progress.batch += 1;
             self.loss = Some(loss);
-            let images_per_s = self.pace.step_done(batch.waited);
+            let images_per_s = self.pace.step_done(waited);
             let (step, epoch) = (self.progress.step, self.progress.epoch + 1);
             self.metrics.write(&StepLine {
                 step,
@@ -177,6 +197,11 @@ impl<'a> Session<'a> {
     pub(super) fn step(&mut self, batch: &FeedBatch, number: u64) -> Result<f32, Error> {
         self.set_inputs(batch, number)?;
         self.executor.run()?;
+        self.loss()
+    }
+
+    /// The loss of the last step; waits for it.
+    fn loss(&mut self) -> Result<f32, Error> {
         let loss = self.executor.get_f32(LOSS)?;
         loss.first()
             .copied()
@@ -184,11 +209,27 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn set_inputs(&mut self, batch: &FeedBatch, number: u64) -> Result<(), Error> {
+        self.set_batch(batch)?;
+        self.set_numbers(number)
+    }
+
+    /// Gets the next batch and hands it over, for the step after the one that may be under way.
+    fn next_batch(&mut self) -> Result<FeedBatch, Error> {
+        let batch = self.feeds.training.next_batch()?;
+        self.set_batch(&batch)?;
+        Ok(batch)
+    }
+
+    fn set_batch(&mut self, batch: &FeedBatch) -> Result<(), Error> {
         for &label in &batch.labels {
             class_of(label, self.interface.classes)?;
         }
         self.executor.set_f32(&self.interface.image, &batch.images)?;
-        self.executor.set_i64(LABELS, &batch.labels)?;
+        self.executor.set_i64(LABELS, &batch.labels)
+    }
+
+    /// Sets what a step needs beside its batch.
+    fn set_numbers(&mut self, number: u64) -> Result<(), Error> {
         self.executor.set_f32(LEARNING_RATE, &[self.rate() as f32])?;
         if self.executor.plan().find(RANDOM_STATE).is_some() {
             self.executor
@@ -214,6 +255,13 @@ impl<'a> Session<'a> {
             Some(steps) => self.progress.step >= steps && !self.epoch_is_done(),
             None => self.progress.epoch >= self.job.recipe.train.epochs,
         }
+    }
+
+    /// Whether another step of this epoch comes after the one that is being made.
+    fn goes_on(&self) -> bool {
+        let Progress { step, batch, .. } = self.progress;
+        batch + 1 < self.feeds.training.batches_per_epoch()
+            && self.job.steps.is_none_or(|steps| step + 1 < steps)
     }
 
     /// Steps of the whole job.
@@ -273,7 +321,8 @@ impl<'a> Session<'a> {
         let Some(feed) = self.feeds.evaluation.as_deref_mut() else {
             return Ok(None);
         };
-        // Opened anew each time, so that its memory is free while training.
+        // Opened anew each time, so that its memory is free while training; and the other way round.
+        self.executor.shrink()?;
         let mut classifier = Classifier::open(self.job.artifact.require(Mode::Infer)?, &self.job.devices)?;
         classifier.executor().copy_parameters(&mut self.executor)?;
         evaluate(&mut classifier, feed, 1, console, interrupt).map(Some)

@@ -1,6 +1,9 @@
 //! Small artifacts whose kernels are written in C: this crate's tests need no compiler of ours.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod driver;
+pub mod feeds;
+
 use ir::DType;
 use ir::plan::{self, Buffer, Init, Kernel, Launch, Mode, Place, Plan, Role};
 use runtime::{Artifact, Compiled, HostObject};

@@ -180,8 +180,12 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn synchronise(&mut self) -> Result<(), Error> {
+    fn end(&mut self) -> Result<(), Error> {
         self.pool.release_caller();
+        Ok(())
+    }
+
+    fn shrink(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -203,8 +207,8 @@ impl Device for Cpu {
         from.read(unsafe { std::slice::from_raw_parts_mut(span.start, span.bytes) })
     }
 
-    fn elapsed_ns(&self) -> Option<u64> {
-        None
+    fn elapsed_ns(&mut self) -> Result<Option<u64>, Error> {
+        Ok(None)
     }
 
     fn counts(&self) -> Option<&BTreeMap<String, Counts>> {

@@ -2,19 +2,19 @@
 
 use super::driver::Gpu;
 use crate::Error;
-use cudarc::driver::{result, sys};
+use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
 
 /// Bytes of each of the pinned buffers.
 const STAGE: usize = 8 << 20;
 
-/// An allocation on a GPU, zeroed at first.
+/// An allocation on a GPU.
 pub struct Allocation {
     pub address: u64,
 }
 
 impl Allocation {
-    /// Allocates at least one byte.
+    /// Allocates at least one byte, and zeroes all.
     pub fn new(gpu: &Gpu, bytes: u64, what: &str) -> Result<Allocation, Error> {
         gpu.enter()?;
         let bytes = bytes.max(1) as usize;
@@ -26,7 +26,22 @@ impl Allocation {
         // SAFETY: the allocation has these bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
+        // Zeroing goes on when the call returns, and streams of ours do not wait for it.
+        // SAFETY: the null stream is always there.
+        unsafe { result::stream::synchronize(result::stream::null()) }
+            .map_err(|error| gpu.failed(doing("zeroing"), error))?;
         Ok(allocation)
+    }
+
+    /// Allocates at least one byte, which may hold anything; nothing if there is no memory for it.
+    pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<Allocation>, Error> {
+        gpu.enter()?;
+        // SAFETY: the size is not zero; the context is current.
+        match unsafe { result::malloc_sync(bytes.max(1)) } {
+            Ok(address) => Ok(Some(Allocation { address })),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(error) => Err(gpu.failed(format_args!("allocating {bytes} bytes for {what}"), error)),
+        }
     }
 }
 
@@ -188,6 +203,14 @@ impl Staging {
                 .map_err(|error| gpu.failed("copying to the GPU", error))?;
             buffer.used.record(gpu, &self.stream)?;
         }
+        self.written.record(gpu, &self.stream)
+    }
+
+    /// Starts copying bytes of the GPU's memory to another place there, after everything that was written.
+    pub fn copy(&mut self, gpu: &Gpu, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
+        // SAFETY: both of the caller's ranges have these bytes.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.0) }
+            .map_err(|error| gpu.failed("copying on the GPU", error))?;
         self.written.record(gpu, &self.stream)
     }
 

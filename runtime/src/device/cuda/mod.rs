@@ -5,13 +5,21 @@
 //! | [`driver`] | finds the driver; devices, their contexts, copies between two of them |
 //! | [`memory`] | allocations, streams, events, pinned staging buffers |
 //! | [`module`] | PTX to machine code, by the driver |
+//! | [`outlet`] | buffers as other devices read them |
+//! | [`spare`] | second places for inputs, which are written while a run is under way |
 //!
 //! One allocation holds the arena of a plan and one everything else. A sequence of launches runs kernel by kernel the
 //! first time, so that a fault has a name; the second time it is recorded as a graph, which later runs replay as one.
+//!
+//! A graph that was launched is under way until something needs its end: whatever reads memory, sets some that is no
+//! input, or begins another run. Inputs that are written meanwhile go to spares. Waiting for the run moves them into place
+//! by the stream of copies, in which they were written, before anything else is done there.
 
 pub mod driver;
 mod memory;
 mod module;
+mod outlet;
+mod spare;
 
 use super::sim::counts::Counts;
 use super::{BufferId, Device, LaunchId, Outlet};
@@ -22,6 +30,8 @@ use driver::Gpu;
 use ir::plan::{Place, Plan};
 use memory::{Allocation, Event, Staging, Stream};
 use module::Function;
+use outlet::CudaOutlet;
+use spare::Spares;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 
@@ -38,6 +48,7 @@ pub struct Cuda {
     launches: Vec<Option<Prepared>>,
     spans: Vec<Option<Span>>,
     staging: Staging,
+    spares: Spares,
     stream: Stream,
     /// Around the launches of a run.
     clock: (Event, Event),
@@ -45,6 +56,8 @@ pub struct Cuda {
     _allocations: Vec<Allocation>,
     /// Launches of the run that began.
     begun: Vec<usize>,
+    /// How many launches are under way. It stays so when they fail: then whatever comes later says it too.
+    under_way: Option<usize>,
     gpu: Gpu,
 }
 
@@ -53,37 +66,6 @@ pub struct Cuda {
 struct Span {
     address: u64,
     bytes: usize,
-}
-
-/// A buffer as other devices read it, from any thread.
-struct CudaOutlet {
-    span: Span,
-    gpu: Gpu,
-}
-
-// SAFETY: handles of the driver may be used from any thread; that nobody writes the memory meanwhile is the readers' duty
-// (see `Outlet`), and that it lives is the executor's, which drops outlets with the devices.
-unsafe impl Send for CudaOutlet {}
-// SAFETY: as above.
-unsafe impl Sync for CudaOutlet {}
-
-impl Outlet for CudaOutlet {
-    fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
-        if bytes.len() != self.span.bytes {
-            let (found, expected) = (bytes.len(), self.span.bytes);
-            return Err(Error::work(format!(
-                "a buffer of {expected} bytes was to fill {found}"
-            )));
-        }
-        self.gpu.enter()?;
-        // SAFETY: the buffer has these bytes.
-        unsafe { result::memcpy_dtoh_sync(bytes, self.span.address) }
-            .map_err(|error| self.gpu.failed("copying from the GPU", error))
-    }
-
-    fn on_gpu(&self) -> Option<(&Gpu, u64)> {
-        Some((&self.gpu, self.span.address))
-    }
 }
 
 /// A launch, ready to go.
@@ -160,11 +142,13 @@ impl Cuda {
             launches: launches.collect::<Result<_, Error>>()?,
             spans,
             staging: Staging::new(&gpu)?,
+            spares: Spares::new(plan, position),
             stream: Stream::new(&gpu)?,
             clock: (Event::timing(&gpu)?, Event::timing(&gpu)?),
             elapsed_ns: None,
             _allocations: allocations,
             begun: vec![],
+            under_way: None,
             gpu,
         })
     }
@@ -243,80 +227,9 @@ impl Cuda {
         destroyed.map_err(fail)?;
         Ok(made)
     }
-}
 
-impl Prepared {
-    fn doing(&self) -> String {
-        format!("running {} (kernel {})", self.label, self.kernel)
-    }
-}
-
-impl Device for Cuda {
-    fn name(&self) -> String {
-        format!("cuda:{}", self.gpu.number)
-    }
-
-    fn memory(&self) -> u64 {
-        self.gpu.memory
-    }
-
-    fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error> {
-        let span = self.span(buffer, bytes.len())?;
-        self.gpu.enter()?;
-        self.staging.write(&self.gpu, span.address, bytes)
-    }
-
-    fn read(&mut self, buffer: BufferId, bytes: &mut [u8]) -> Result<(), Error> {
-        let span = self.span(buffer, bytes.len())?;
-        self.gpu.enter()?;
-        self.staging.read(&self.gpu, span.address, bytes)
-    }
-
-    fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error> {
-        let span = self.span(buffer, 0)?;
-        self.gpu.enter()?;
-        self.staging.fill(&self.gpu, span.address, span.bytes, byte)
-    }
-
-    fn begin(&mut self) -> Result<(), Error> {
-        self.begun.clear();
-        self.gpu.enter()
-    }
-
-    fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
-        self.begun.push(launch.0);
-        Ok(())
-    }
-
-    fn synchronise(&mut self) -> Result<(), Error> {
-        self.complete()
-    }
-
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
-        let span = self.span(buffer, 0)?;
-        Ok(Box::new(CudaOutlet {
-            span,
-            gpu: driver::open(self.gpu.number)?,
-        }))
-    }
-
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
-        let span = self.span(buffer, 0)?;
-        self.staging.wait(&self.gpu)?;
-        match from.on_gpu() {
-            Some((other, address)) => {
-                other.copy_to(address, &self.gpu, span.address, span.bytes)?;
-                self.gpu.enter()
-            }
-            None => {
-                let mut bytes = vec![0; span.bytes];
-                from.read(&mut bytes)?;
-                self.write(buffer, &bytes)
-            }
-        }
-    }
-
-    fn complete(&mut self) -> Result<(), Error> {
+    /// Starts what was launched since the run began.
+    fn start(&mut self) -> Result<(), Error> {
         let sequence = std::mem::take(&mut self.begun);
         self.elapsed_ns = None;
         if sequence.is_empty() {
@@ -339,18 +252,153 @@ impl Device for Cuda {
             unreachable!("the sequence was recorded above");
         };
         self.clock.0.record(&self.gpu, &self.stream)?;
-        // SAFETY: both handles live.
+        // SAFETY: both handles live; the graph's buffers are not touched before `finish`.
         unsafe { result::graph::launch(graph.0, self.stream.0) }
             .map_err(|error| self.gpu.failed("launching a graph", error))?;
-        self.clock.1.record(&self.gpu, &self.stream)?;
-        let all = format!("running the kernels of {} launches", sequence.len());
-        self.stream.wait(&self.gpu, all)?;
+        self.under_way = Some(sequence.len());
+        let recorded = self.clock.1.record(&self.gpu, &self.stream);
+        self.or_the_fault(recorded)
+    }
+
+    /// Waits for the run that is under way, and moves the inputs of the next one into place.
+    fn finish(&mut self) -> Result<(), Error> {
+        let Some(launches) = self.under_way else {
+            return Ok(());
+        };
+        let doing = format!("running the kernels of {launches} launches");
+        // After a fault every call fails, this one as well.
+        self.gpu.enter().map_err(|error| error.at(&doing))?;
+        self.stream.wait(&self.gpu, doing)?;
         self.elapsed_ns = Some(self.clock.1.since(&self.gpu, &self.clock.0)?);
+        let address = |buffer: usize| self.spans[buffer].map(|span| span.address);
+        self.spares.place(&self.gpu, &mut self.staging, address)?;
+        self.under_way = None;
         Ok(())
     }
 
-    fn elapsed_ns(&self) -> Option<u64> {
-        self.elapsed_ns
+    /// What came of a call beside a run. Where it failed the run may have, which is what to tell then.
+    fn or_the_fault<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        if done.is_err() {
+            self.finish()?;
+        }
+        done
+    }
+
+    /// Starts copying what is written while a run is under way to where the run does not look, if it can.
+    fn write_beside(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<bool, Error> {
+        let place = (buffer.0, self.span(buffer, bytes.len())?.bytes);
+        self.gpu.enter()?;
+        self.spares.write(&self.gpu, &mut self.staging, place, bytes)
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // Nothing is freed that the GPU still works on. A failure was told, or concerns nobody any more.
+        let _ = self.gpu.enter();
+        let _ = self.finish();
+        let _ = self.staging.wait(&self.gpu);
+    }
+}
+
+impl Prepared {
+    fn doing(&self) -> String {
+        format!("running {} (kernel {})", self.label, self.kernel)
+    }
+}
+
+impl Device for Cuda {
+    fn name(&self) -> String {
+        format!("cuda:{}", self.gpu.number)
+    }
+
+    fn memory(&self) -> u64 {
+        self.gpu.memory
+    }
+
+    fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error> {
+        if self.under_way.is_some() {
+            let written = self.write_beside(buffer, bytes);
+            if self.or_the_fault(written)? {
+                return Ok(());
+            }
+        }
+        let span = self.span(buffer, bytes.len())?;
+        self.finish()?;
+        self.gpu.enter()?;
+        self.staging.write(&self.gpu, span.address, bytes)
+    }
+
+    fn read(&mut self, buffer: BufferId, bytes: &mut [u8]) -> Result<(), Error> {
+        let span = self.span(buffer, bytes.len())?;
+        self.finish()?;
+        self.gpu.enter()?;
+        self.staging.read(&self.gpu, span.address, bytes)
+    }
+
+    fn fill(&mut self, buffer: BufferId, byte: u8) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        self.finish()?;
+        self.gpu.enter()?;
+        self.staging.fill(&self.gpu, span.address, span.bytes, byte)
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.finish()?;
+        self.begun.clear();
+        self.gpu.enter()
+    }
+
+    fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
+        self.begun.push(launch.0);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.start()
+    }
+
+    fn shrink(&mut self) -> Result<(), Error> {
+        self.complete()?;
+        self.spares.free();
+        Ok(())
+    }
+
+    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+        let span = self.span(buffer, 0)?;
+        Ok(Box::new(CudaOutlet {
+            span,
+            gpu: driver::open(self.gpu.number)?,
+        }))
+    }
+
+    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+        let span = self.span(buffer, 0)?;
+        self.finish()?;
+        self.staging.wait(&self.gpu)?;
+        match from.on_gpu() {
+            Some((other, address)) => {
+                other.copy_to(address, &self.gpu, span.address, span.bytes)?;
+                self.gpu.enter()
+            }
+            None => {
+                let mut bytes = vec![0; span.bytes];
+                from.read(&mut bytes)?;
+                self.write(buffer, &bytes)
+            }
+        }
+    }
+
+    fn complete(&mut self) -> Result<(), Error> {
+        self.start()?;
+        self.finish()?;
+        self.gpu.enter()?;
+        self.staging.wait(&self.gpu)
+    }
+
+    fn elapsed_ns(&mut self) -> Result<Option<u64>, Error> {
+        self.finish()?;
+        Ok(self.elapsed_ns)
     }
 
     fn counts(&self) -> Option<&BTreeMap<String, Counts>> {

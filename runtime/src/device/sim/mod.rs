@@ -346,7 +346,11 @@ impl Device for Sim {
         Ok(())
     }
 
-    fn synchronise(&mut self) -> Result<(), Error> {
+    fn end(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn shrink(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -367,8 +371,8 @@ impl Device for Sim {
         Ok(())
     }
 
-    fn elapsed_ns(&self) -> Option<u64> {
-        None
+    fn elapsed_ns(&mut self) -> Result<Option<u64>, Error> {
+        Ok(None)
     }
 
     fn counts(&self) -> Option<&BTreeMap<String, Counts>> {
