@@ -98,12 +98,12 @@ pub fn is_kernel(egraph: &Tensors, class: Id) -> bool {
         .any(|node| matches!(node, Node::Kernel(..)))
 }
 
-/// How a class of kernels can be computed: by which algorithm, and directly also with what in vectors, of which operands.
-pub fn ways(egraph: &Tensors, kernel: Id) -> BTreeSet<(Algorithm, Option<(Vectors, &[Id])>)> {
+/// How a class of kernels can be computed: by which algorithm, with what in vectors, of which operands.
+pub fn ways(egraph: &Tensors, kernel: Id) -> BTreeSet<(Algorithm, Option<Vectors>, &[Id])> {
     let nodes = egraph[kernel].nodes.iter();
     let ways = nodes.filter_map(|node| match node {
-        Node::Kernel(_, algorithm, _) => Some((*algorithm, None)),
-        Node::Vectors(_, vectors, operands) => Some((Algorithm::Direct, Some((*vectors, &operands[..])))),
+        Node::Kernel(_, algorithm, operands) => Some((*algorithm, None, &operands[..])),
+        Node::Vectors(_, vectors, operands) => Some((Algorithm::Direct, Some(*vectors), &operands[..])),
         _ => None,
     });
     ways.collect()

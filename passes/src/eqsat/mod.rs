@@ -12,6 +12,7 @@
 //! | [`build`] | graph to e-graph and back |
 //! | [`rules`] | the rules, as tables |
 //! | [`kernel`] | kernels with guests, and the nest that comes of them |
+//! | [`ways`] | how each could be computed, and in which layout |
 //! | [`extract`] | which kernels run |
 //! | [`report`] | what was found, and why |
 //!
@@ -28,6 +29,7 @@ mod problem;
 mod program;
 pub mod report;
 pub mod rules;
+mod ways;
 
 use crate::cost::Costs;
 use crate::error::PassError;

@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, class_of};
 use super::language::{Tensors, value_name, value_type};
-use super::problem::Way;
+use super::ways::Way;
 use crate::error::PassError;
 use crate::fuse::fold_copies;
 use crate::lower::{Lowered, lowered};

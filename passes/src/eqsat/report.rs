@@ -3,7 +3,8 @@
 use super::extract::{Choice, Selection, integer};
 use super::kernel::{Kernel, class_of, nest_of};
 use super::language::{Tensors, label, value_name};
-use super::problem::{Extraction, Way};
+use super::problem::Extraction;
+use super::ways::Way;
 use crate::winograd;
 use egg::Id;
 use ir::program::Algorithm;

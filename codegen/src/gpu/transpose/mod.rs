@@ -16,47 +16,25 @@
 
 mod banks;
 mod order;
+mod stage;
 
-use super::points::{VECTOR, is_same_or_vector};
-use super::thread::{Grid, barrier, below, both, frame, lanes_type, load_shared, store_shared};
+use super::thread::{Grid, barrier, below, both, frame, lanes_type};
 use super::{Call, Partial};
-use crate::access::Access;
 use crate::emit::{Point, Scope};
 use crate::kernel::{KernelText, Resolved, decode};
 use crate::loops::{asks_winner, reduce_point};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use banks::Banks;
-use ir::nest::{Combine, Expr, Loop};
+use ir::nest::Loop;
 use order::{Order, SECTOR};
+use stage::{Place, Source, Stage, access, finishes_vectors, has_vectors, sources};
 
 const THREADS: usize = 256;
 /// Points that a thread has on their way at once.
 const TOGETHER: usize = 4;
 /// Words of shared memory that a block has without asking for more.
 const SHARED: usize = 48 * 1024 / 4;
-
-/// What goes through shared memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Source {
-    /// The combined body, and the winner's place where one asks for it.
-    Reduction,
-    /// One of the nest's reads.
-    Read(usize),
-    /// One of its outputs.
-    Output(usize),
-}
-
-/// A value of every point of the tile in shared memory.
-#[derive(Debug)]
-struct Stage {
-    source: Source,
-    /// That of its own memory.
-    order: Order,
-    banks: Banks,
-    /// Its first word.
-    start: usize,
-}
 
 struct Schedule<'a> {
     nest: &'a Resolved,
@@ -91,15 +69,6 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<
         schedule.write(body, block, thread);
     });
     Some(KernelText { scratch, ..text })
-}
-
-/// A point of a tile that a thread has.
-struct Place {
-    point: Point,
-    /// Within the tile, of each loop of the nest.
-    within: Vec<Value>,
-    /// Whether there is such a point.
-    exists: Option<Value>,
 }
 
 impl<'a> Schedule<'a> {
@@ -378,145 +347,4 @@ impl<'a> Schedule<'a> {
             exists,
         }
     }
-}
-
-impl Stage {
-    fn words(&self, nest: &Resolved) -> usize {
-        match self.source {
-            Source::Reduction if asks_winner(nest) => 2 * self.banks.words,
-            _ => self.banks.words,
-        }
-    }
-
-    /// The `i`th value of a point, or of a vector of points, that a thread takes in an order.
-    fn load(&self, math: &mut Math, order: &Order, place: &Place, i: usize) -> Value {
-        let body = &mut *math.body;
-        if order.lanes == 1 || self.banks.has_vectors(order) {
-            let word = self.word(body, place, 0, i);
-            return load_shared(body, word, order.lanes);
-        }
-        let lanes = (0..order.lanes).map(|lane| {
-            let word = self.word(body, place, lane, i);
-            load_shared(body, word, 1).to_string()
-        });
-        let (lanes, ty) = (lanes.collect::<Vec<_>>().join(", "), lanes_type(order.lanes));
-        body.op(format_args!("vector.from_elements {lanes} : {ty}"))
-    }
-
-    /// Puts it there.
-    fn store(&self, math: &mut Math, order: &Order, place: &Place, i: usize, value: Value) {
-        let body = &mut *math.body;
-        if order.lanes == 1 || self.banks.has_vectors(order) {
-            let word = self.word(body, place, 0, i);
-            return store_shared(body, word, value, order.lanes);
-        }
-        let ty = lanes_type(order.lanes);
-        for lane in 0..order.lanes {
-            let word = self.word(body, place, lane, i);
-            let one = body.op(format_args!("vector.extract {value}[{lane}] : f32 from {ty}"));
-            store_shared(body, word, one, 1);
-        }
-    }
-
-    /// The word of shared memory of a point's `i`th value, of a lane of a vector of points.
-    fn word(&self, body: &mut Body, place: &Place, lane: usize, i: usize) -> Value {
-        let banks = &self.banks;
-        let terms = banks.steps.iter().zip(&place.within);
-        let terms: Vec<(Value, i64)> = terms.map(|(&step, &within)| (within, step as i64)).collect();
-        let along = place.point.vector.map_or(0, |l| banks.steps[l.0]);
-        let at = body.sum((lane * along) as i64, &terms);
-        let turns = body.index_op("divui", at, banks.every as i64);
-        let start = (self.start + i * banks.words) as i64;
-        body.sum(start, &[(at, 1), (turns, banks.skew as i64)])
-    }
-}
-
-/// What is in another order in memory than the first output, unless the first loops are the same and have whole sectors.
-fn sources(nest: &Resolved, order: &Order) -> Vec<Source> {
-    let runs_elsewhere = |access: &Access| {
-        let mut length = 1;
-        for &l in &order.loops {
-            let steps = (access.step(l), order.access.step(l));
-            if steps != (Some(length), Some(length)) {
-                break;
-            }
-            length *= nest.extent(l) as i64;
-        }
-        let goes_on = |l: Loop| access.step(l) == Some(length) && order.access.step(l) != Some(length);
-        let is_same = access.step(order.loops[0]) == Some(0) || length >= SECTOR as i64;
-        !is_same && nest.parallel_loops().into_iter().any(goes_on)
-    };
-    let mut sources = vec![];
-    if nest.combine != Combine::None && runs_elsewhere(access(nest, Source::Reduction)) {
-        sources.push(Source::Reduction);
-    }
-    let mut used = vec![false; nest.reads.len()];
-    for (_, value) in &nest.outputs {
-        value.walk(&mut |e| {
-            if let Expr::Read(read) = e {
-                used[*read] = true;
-            }
-        });
-    }
-    let reads = (0..nest.reads.len()).filter(|&read| used[read] && runs_elsewhere(&nest.reads[read]));
-    sources.extend(reads.map(Source::Read));
-    let outputs = (0..nest.outputs.len()).filter(|&output| runs_elsewhere(&nest.outputs[output].0));
-    sources.extend(outputs.map(Source::Output));
-    sources
-}
-
-/// The memory of what is staged; of a reduction, that of its largest operand.
-fn access(nest: &Resolved, source: Source) -> &Access {
-    match source {
-        Source::Read(read) => &nest.reads[read],
-        Source::Output(output) => &nest.outputs[output].0,
-        Source::Reduction => {
-            let mut largest: Option<&Access> = None;
-            nest.body.walk(&mut |e| {
-                if let Expr::Read(read) = e
-                    && largest.is_none_or(|largest| nest.reads[*read].elements > largest.elements)
-                {
-                    largest = Some(&nest.reads[*read]);
-                }
-            });
-            largest.unwrap_or(&nest.outputs[0].0)
-        }
-    }
-}
-
-/// Whether all that is touched of a source outside shared memory is, along the first loop of its order, vectors.
-fn has_vectors(nest: &Resolved, source: Source, l: Loop) -> bool {
-    nest.extent(l).is_multiple_of(VECTOR)
-        && match source {
-            Source::Read(read) => nest.reads[read].is_aligned(l, VECTOR),
-            Source::Output(output) => nest.outputs[output].0.is_aligned(l, VECTOR),
-            Source::Reduction => {
-                let mut all = true;
-                nest.body.walk(&mut |e| {
-                    if let Expr::Read(read) | Expr::Inside(read) = e {
-                        all &= is_same_or_vector(&nest.reads[*read], l);
-                    }
-                });
-                all
-            }
-        }
-}
-
-/// Whether all that the last walk touches outside shared memory is vectors along the first output's first loop.
-fn finishes_vectors(nest: &Resolved, sources: &[Source], l: Loop) -> bool {
-    let outputs = nest.outputs.iter().enumerate();
-    let mut stored = outputs.filter(|(i, _)| !sources.contains(&Source::Output(*i)));
-    let reduces = nest.combine != Combine::None && !sources.contains(&Source::Reduction);
-    let mut vectors = !reduces || has_vectors(nest, Source::Reduction, l);
-    for (_, value) in &nest.outputs {
-        value.walk(&mut |e| {
-            let staged = matches!(e, Expr::Read(read) if sources.contains(&Source::Read(*read)));
-            if let Expr::Read(read) | Expr::Inside(read) = e {
-                vectors &= staged || is_same_or_vector(&nest.reads[*read], l);
-            }
-        });
-    }
-    vectors
-        && nest.extent(l).is_multiple_of(VECTOR)
-        && stored.all(|(_, (access, _))| access.is_aligned(l, VECTOR))
 }
