@@ -37,6 +37,20 @@ pub enum Check {
 }
 
 impl Check {
+    /// Whether it holds for all lanes of an aligned vector along a loop, or for none.
+    pub fn is_uniform(&self, l: Loop, lanes: usize) -> bool {
+        let whole = |n: i64| n % lanes as i64 == 0;
+        match self {
+            Check::Range(map, low, high) => {
+                let others = map.terms.iter().filter(|term| term.0 != l);
+                map.coefficient(l) == 1
+                    && [map.constant, *low, *high].into_iter().all(whole)
+                    && others.map(|term| term.1).all(whole)
+            }
+            Check::Divides(map, _) => map.coefficient(l) == 0,
+        }
+    }
+
     /// The tested map.
     pub fn map(&self) -> &Affine {
         match self {
@@ -153,12 +167,15 @@ impl Access {
     }
 
     /// Whether every `lanes` elements along a loop are one vector in memory, aligned to its size: with a step of 1,
-    /// and all else a multiple of `lanes`.
+    /// and all else a multiple of `lanes`; inside as a whole, or not at all.
     pub fn is_aligned(&self, l: Loop, lanes: usize) -> bool {
         let lanes = lanes as i64;
         let multiple = |n: i64| n % lanes == 0;
         self.step(l) == Some(1)
-            && !self.checks.iter().any(|c| c.map().coefficient(l) != 0)
+            && self
+                .checks
+                .iter()
+                .all(|c| c.map().coefficient(l) == 0 || c.is_uniform(l, lanes as usize))
             && multiple(self.offset.constant)
             && self
                 .offset

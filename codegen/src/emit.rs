@@ -131,8 +131,11 @@ impl Point {
     /// The conditions of a read: those equal in all lanes as one i1, and the others as one i1 a lane.
     fn conditions(&self, math: &mut Math, access: &Access) -> (Option<Value>, Option<Value>) {
         let (mut same, mut lanes) = (None, None);
+        // Vectors of GPUs are aligned.
+        let aligned = self.vector.filter(|_| math.body.memory == Memory::Gpu);
         for check in &access.checks {
-            if math.lanes.width == 1 || self.along(check.map()) == 0 {
+            let is_uniform = aligned.is_some_and(|v| check.is_uniform(v, math.lanes.width));
+            if math.lanes.width == 1 || self.along(check.map()) == 0 || is_uniform {
                 let condition = self.check_scalar(math.body, check);
                 same = Some(match same {
                     None => condition,

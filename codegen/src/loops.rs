@@ -208,10 +208,21 @@ impl Schedule {
 
 /// Writes the reduction and the outputs at one point (or vector of points).
 pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
+    let reduced = reduce_point(resolved, math, &point);
+    finish_point(resolved, math, &point, reduced);
+}
+
+/// Writes the outputs at one point (or vector of points), given what the reduction came to, and the winner's place.
+pub fn finish_point(
+    resolved: &Resolved,
+    math: &mut Math,
+    point: &Point,
+    (reduced, winner): (Option<Value>, Option<Value>),
+) {
     let mut scope = Scope::of_reads(&resolved.reads);
-    (scope.reduced, scope.winner) = reduce_point(resolved, math, &point);
+    (scope.reduced, scope.winner) = (reduced, winner);
     for (access, value) in &resolved.outputs {
-        let value = scope.value(math, &point, value);
+        let value = scope.value(math, point, value);
         point.store(math, access, value);
     }
 }

@@ -5,7 +5,7 @@
 //! | [`contraction`] | sums of products: convolutions, their gradients, matrix products; tiles in shared memory |
 //! | [`rows`] | long sums of few points: a block a point, or threads side by side on adjacent points |
 //! | [`transpose`] | points whose reads and outputs run along different loops in memory; by way of shared memory |
-//! | [`points`] | everything else: a thread a point, or four adjacent ones |
+//! | [`points`] | everything else: a thread a point, or four adjacent ones; [`slide`]: with windows along these |
 //! | [`peak`] | kernels that only reach a limit |
 //! | [`thread`] | the frame of a kernel, shared memory, numbers of loops |
 //!
@@ -16,6 +16,7 @@ pub mod contraction;
 pub mod peak;
 pub mod points;
 pub mod rows;
+mod slide;
 pub mod thread;
 pub mod transpose;
 

@@ -1,14 +1,16 @@
 //! A thread a point of the parallel loops, or four that are adjacent in memory; reductions run within the thread.
 //!
 //! Neighbouring threads take neighbouring elements of the first output, so a warp's accesses are whole lines of
-//! memory wherever reads follow the output's order. Four points a thread are 16 bytes an access.
+//! memory wherever reads follow the output's order. Four points a thread are 16 bytes an access; of windows that slide
+//! along these see [`super::slide`].
 
+use super::slide::Slide;
 use super::thread::{Grid, below, frame};
 use super::{Call, Partial};
 use crate::access::Access;
 use crate::emit::Point;
 use crate::kernel::{KernelText, Resolved, decode};
-use crate::loops::write_point;
+use crate::loops::{finish_point, write_point};
 use crate::mlir::Body;
 use crate::scalar::{Lanes, Math};
 use ir::nest::Loop;
@@ -22,7 +24,11 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
     let output = &nest.outputs[0].0;
     let mut loops = nest.parallel_loops();
     loops.sort_by_key(|&l| std::cmp::Reverse(output.step(l)));
-    let vector = loops.last().copied().filter(|&l| is_vector(nest, l));
+    let slide = loops.last().and_then(|&l| Slide::of(nest, l));
+    let vector = loops
+        .last()
+        .copied()
+        .filter(|&l| slide.is_some() || is_vector(nest, l));
     let width = if vector.is_some() { VECTOR } else { 1 };
     let mut extents: Vec<usize> = loops.iter().map(|&l| nest.extent(l)).collect();
     if let (Some(last), Some(_)) = (extents.last_mut(), vector) {
@@ -47,8 +53,21 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
                 let step = if Some(l) == vector { width as i64 } else { 1 };
                 values[l.0] = body.sum(0, &[(value, step)]);
             }
-            let (loops, lanes) = (values, Lanes { width, mask: None });
-            write_point(nest, &mut Math { body, lanes }, Point { loops, vector });
+            let lanes = Lanes { width, mask: None };
+            let (math, point) = (
+                &mut Math { body, lanes },
+                Point {
+                    loops: values,
+                    vector,
+                },
+            );
+            match &slide {
+                Some(slide) => {
+                    let sum = slide.sum(nest, math, &point);
+                    finish_point(nest, math, &point, (Some(sum), None));
+                }
+                None => write_point(nest, math, point),
+            }
         };
         if total.is_multiple_of(THREADS) {
             write(body);
