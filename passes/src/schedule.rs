@@ -4,6 +4,7 @@
 //! earlier one among equals. So the gradient of a weight, which ends in an update and lets its operands go,
 //! comes before the gradient of the next layer.
 
+use ir::live::arena_bytes_of;
 use ir::program::{KernelCall, Program, Value, ValueId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -65,14 +66,6 @@ pub fn has_detour(dependencies: &[BTreeSet<usize>], from: usize, to: usize) -> b
         }
     }
     false
-}
-
-/// Bytes that a value takes while it is alive: nothing for those outside of the arena.
-pub fn arena_bytes_of(value: &Value) -> u64 {
-    if !matches!(value.role, ir::plan::Role::Temporary) || value.alias.is_some() {
-        return 0;
-    }
-    value.bytes().next_multiple_of(64)
 }
 
 /// Orders the kernels. Panics if they depend on each other in a circle, which `fuse` never makes.
