@@ -5,6 +5,7 @@
 //! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
 //! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below.
 
+use crate::trail::trails;
 use ir::live::{Live, liveness};
 use ir::plan::{Place, Role};
 use ir::program::{Program, ValueId};
@@ -45,9 +46,14 @@ pub fn plan(program: &mut Program) -> Packing {
     };
     for device in 0..program.arena_bytes.len() {
         let here = |l: &&Live| program.value(l.value).device.0 == device;
-        let (placed, packing) = pack_best(live.iter().filter(here).copied().collect());
+        let live: Vec<Live> = live.iter().filter(here).copied().collect();
+        let trails = trails(program, &live);
+        let (placed, packing) = pack_best(trails.iter().map(|trail| trail.live).collect());
         for (live, offset) in placed {
-            program.values[live.value.0].place = Place::Arena(offset);
+            let own = trails.iter().filter(|trail| trail.live.value == live.value);
+            for &(id, within) in own.flat_map(|trail| &trail.offsets) {
+                program.values[id.0].place = Place::Arena(offset + within);
+            }
         }
         program.arena_bytes[device] = packing.arena_bytes;
         total.arena_bytes += packing.arena_bytes;

@@ -9,6 +9,7 @@ use crate::layout::drop_unused_operands;
 use crate::memory;
 use crate::micro_batches;
 use crate::substitute::normalize;
+use crate::trail::trails;
 use ir::live::{Live, liveness};
 use ir::nest::Nest;
 use ir::plan::Role;
@@ -30,7 +31,8 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         let mut turned = trial.clone();
         micro_batches::cut(&mut turned, turn_bytes);
         let live = liveness(&turned);
-        let Some((k, bytes)) = memory::fullest(&live) else {
+        let held: Vec<Live> = trails(&turned, &live).iter().map(|trail| trail.live).collect();
+        let Some((k, bytes)) = memory::fullest(&held) else {
             break;
         };
         // One moment may give way to another that is as full: only the sum of all steps counts.
