@@ -8,7 +8,7 @@
 //! | [`halo`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
 //! | [`emit`], [`scalar`] | reads, stores and arithmetic on vectors of points |
-//! | [`Buffers`] | the buffer of every value, and of every turn of a window |
+//! | [`Buffers`] | the buffer of every value, and of every turn of a window; `scratch` those of kernels' own |
 //! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
 //! | [`mlir`] | the writer of MLIR text |
 //! | [`bridge`] | the one module that knows MLIR and LLVM |
@@ -29,6 +29,7 @@ pub mod link;
 pub mod loops;
 pub mod mlir;
 pub mod scalar;
+mod scratch;
 pub mod transform;
 
 pub use buffers::Buffers;
@@ -36,9 +37,10 @@ pub use buffers::Buffers;
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
 use gpu::Precision;
-use ir::plan::{Buffer, Kernel, Launch, Place, Plan, Role, Work};
+use ir::plan::{Kernel, Launch, Plan, Work};
 use ir::program::{KernelCall, Program, ValueId};
 use kernel::KernelText;
+use scratch::Scratch;
 use std::collections::HashMap;
 
 /// The version of the generated code: of the package, and a hash of the sources that generate it.
@@ -118,7 +120,8 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         "every device has a target"
     );
     let buffers = Buffers::new(program);
-    let mut library = Library::new(targets, buffers.list().len());
+    let mut library = Library::new(targets);
+    let mut scratch = Scratch::new(program, buffers.list().len());
     let mut plan = Plan {
         version: ir::plan::VERSION,
         model: program.model.clone(),
@@ -134,19 +137,22 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
     };
     let mut calls = vec![];
     for run in program.runs() {
-        let made = run.iter().map(|call| match program.is_transfer(call) {
-            true => vec![Turn {
-                launches: vec![transfer(program, &buffers, call)],
-                halos: vec![],
-            }],
-            false => library.add_call(program, &buffers, call),
-        });
+        let first = calls.len();
+        let made = run
+            .iter()
+            .enumerate()
+            .map(|(i, call)| match program.is_transfer(call) {
+                true => vec![Turn {
+                    launches: vec![transfer(program, &buffers, call)],
+                    halos: vec![],
+                }],
+                false => library.add_call(program, &buffers, first + i, &mut scratch),
+            });
         let made: Vec<Vec<Turn<Launch>>> = made.collect();
         let list = match run[0].prepare {
             true => &mut plan.prepare,
             false => &mut plan.step,
         };
-        let first = calls.len();
         calls.resize_with(first + run.len(), Vec::new);
         for turn in 0..run[0].turns() {
             for (call, made) in made.iter().enumerate() {
@@ -172,7 +178,8 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         let all = turn.launches.iter_mut().chain(&mut turn.halos);
         all.for_each(|position| *position += plan.prepare.len());
     }
-    library.add_scratch(&mut plan);
+    plan.buffers.extend(scratch.buffers);
+    plan.arena_bytes = scratch.arena_bytes;
     plan.kernels.clone_from(&library.kernels);
     for (launch, after) in ir::order::waits(&plan).into_iter().enumerate() {
         plan.step[launch].after = after;
@@ -235,15 +242,11 @@ struct Library {
     texts: Vec<String>,
     /// The target of each kernel, by position.
     made_for: Vec<usize>,
-    /// Of each device, bytes of the scratch memory that kernels share, one after the other.
-    scratch_bytes: Vec<u64>,
     known: HashMap<(usize, String, Vec<u64>), usize>,
-    /// Buffers before those of scratch memory, one a device.
-    buffers: usize,
 }
 
 impl Library {
-    fn new(devices: &[Target], buffers: usize) -> Library {
+    fn new(devices: &[Target]) -> Library {
         let mut targets: Vec<Target> = vec![];
         let mut target_of = vec![];
         for target in devices {
@@ -259,14 +262,19 @@ impl Library {
             kernels: vec![],
             texts: vec![],
             made_for: vec![],
-            scratch_bytes: vec![0; devices.len()],
             known: HashMap::new(),
-            buffers,
         }
     }
 
-    /// Adds a kernel; gives the launches of every turn.
-    fn add_call(&mut self, program: &Program, buffers: &Buffers, call: &KernelCall) -> Vec<Turn<Launch>> {
+    /// Adds kernel `k` of a program; gives the launches of every turn.
+    fn add_call(
+        &mut self,
+        program: &Program,
+        buffers: &Buffers,
+        k: usize,
+        scratch: &mut Scratch,
+    ) -> Vec<Turn<Launch>> {
+        let call = &program.kernels[k];
         let device = program.device_of(call);
         let target = self.targets[self.target_of[device.0]].clone();
         let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
@@ -303,6 +311,12 @@ impl Library {
             };
             call.turns()
         ];
+        // What adds parts finds them where the kernel before has left them.
+        let bytes = texts.iter().filter_map(|text| text.scratch.as_ref());
+        let scratch = bytes
+            .map(Operand::bytes)
+            .max()
+            .map(|bytes| scratch.add(program, k, bytes));
         for (i, text) in texts.into_iter().enumerate() {
             // The first kernel does the work; one after it adds parts.
             let (label, flops) = match i {
@@ -310,7 +324,7 @@ impl Library {
                 _ => (format!("parts of {}", call.label), 0),
             };
             let arguments = (&arguments[..], operands.len());
-            let launch = self.launch(program, &label, text, arguments, &values, flops);
+            let launch = self.launch(program, &label, text, arguments, (&values, scratch), flops);
             for (turn, made) in turns.iter_mut().enumerate() {
                 made.launches.push(launch(buffers, turn));
             }
@@ -326,7 +340,14 @@ impl Library {
             if let Some(text) = halo {
                 let label = format!("halo of {}", program.value(*id).name);
                 let arguments = (std::slice::from_ref(result), 0);
-                let launch = self.launch(program, &label, text, arguments, std::slice::from_ref(id), 0);
+                let launch = self.launch(
+                    program,
+                    &label,
+                    text,
+                    arguments,
+                    (std::slice::from_ref(id), None),
+                    0,
+                );
                 for (turn, made) in turns.iter_mut().enumerate() {
                     made.halos.push(launch(buffers, turn));
                 }
@@ -335,21 +356,21 @@ impl Library {
         turns
     }
 
-    /// Adds a kernel of these arguments, operands first; its launch on these values at each turn.
+    /// Adds a kernel of these arguments, operands first; its launch on these values at each turn, and on a buffer of scratch
+    /// memory if it takes one.
     fn launch<'v>(
         &mut self,
         program: &Program,
         label: &'v str,
         text: KernelText,
         (arguments, operands): (&[Operand], usize),
-        values: &'v [ValueId],
+        (values, scratch): (&'v [ValueId], Option<usize>),
         flops: u64,
     ) -> impl Fn(&Buffers, usize) -> Launch + use<'v> {
-        let scratch = text.scratch.as_ref().map(Operand::bytes);
         let device = program.value(values[0]).device.0;
         let target = self.target_of[device];
-        self.scratch_bytes[device] = self.scratch_bytes[device].max(scratch.unwrap_or(0));
-        let argument_bytes: Vec<u64> = arguments.iter().map(Operand::bytes).chain(scratch).collect();
+        let all = arguments.iter().chain(&text.scratch);
+        let argument_bytes: Vec<u64> = all.map(Operand::bytes).collect();
         // The text of a kernel for GPUs does not say how large its arguments are.
         let key = (target, text.text.clone(), argument_bytes.clone());
         let kernel = *self.known.entry(key).or_insert_with(|| {
@@ -370,30 +391,10 @@ impl Library {
             });
             self.kernels.len() - 1
         });
-        let scratch = scratch.map(|_| self.buffers + device);
+        let scratch = scratch.filter(|_| text.scratch.is_some());
         move |buffers, turn| {
             let arguments = values.iter().map(|&id| buffers.at(id, turn));
             Launch::kernel(label, device, kernel, arguments.chain(scratch).collect())
-        }
-    }
-
-    /// Adds the scratch memory of each device to the plan, at the arena's end, if a kernel needs it.
-    fn add_scratch(&self, plan: &mut Plan) {
-        if self.scratch_bytes.iter().all(|&bytes| bytes == 0) {
-            return;
-        }
-        for (device, &bytes) in self.scratch_bytes.iter().enumerate() {
-            let end = plan.arena_bytes[device].next_multiple_of(64);
-            plan.buffers.push(Buffer {
-                name: "scratch".to_string(),
-                dtype: ir::DType::F32,
-                bytes,
-                device,
-                role: Role::Temporary,
-                place: Place::Arena(end),
-                part: None,
-            });
-            plan.arena_bytes[device] = end + bytes;
         }
     }
 

@@ -12,7 +12,7 @@
 //! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`profile`] | what a device can do at the most |
-//! | [`program`] | a scheduled graph: kernels (nests) over stored values |
+//! | [`program`] | a scheduled graph: kernels (nests) over stored values; [`live`] when those are needed |
 //! | [`plan`] | what the runtime sees: buffers and launches, no graph; [`order`] what of it waits for what |
 //!
 //! This crate knows neither LLVM nor CUDA nor files.
@@ -21,6 +21,7 @@ pub mod count;
 pub mod graph;
 pub mod interpreter;
 pub mod layout;
+pub mod live;
 pub mod nest;
 pub mod op;
 pub mod ops;

@@ -14,7 +14,7 @@
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie; [`vectors`]: what contractions want |
 //! | [`rematerialize`] | which values are computed again rather than kept |
 //! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`turns`] |
-//! | [`memory`] | which values share bytes |
+//! | [`memory`] | which values share bytes, [`trail`] those that do so turn by turn |
 //! | [`cost`] | what kernels, transfers and programs cost on a device |
 //!
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
@@ -36,6 +36,7 @@ pub mod schedule;
 pub mod simplify;
 pub mod solver;
 pub mod substitute;
+pub mod trail;
 pub mod training;
 pub mod turns;
 pub mod vectors;
@@ -234,6 +235,10 @@ fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
             "algorithm",
             in_place(move |p| winograd::choose(p, turn_bytes)),
         ));
+        if machines.len() == 1 {
+            // With several devices the order is part of where kernels were placed.
+            passes.push(program("reschedule", in_place(schedule::reschedule)));
+        }
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
     if optimized && processors {

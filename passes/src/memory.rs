@@ -5,33 +5,14 @@
 //! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
 //! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below.
 
-use crate::schedule::arena_bytes_of;
+use crate::trail::trails;
+use ir::live::{Live, liveness};
 use ir::plan::{Place, Role};
 use ir::program::{Program, ValueId};
 use std::cmp::Reverse;
 
 /// How often an order is improved where it misses the bound.
 const ATTEMPTS: usize = 100;
-
-/// Kernels between which a value must keep its bytes, first and last included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
-    /// The value that owns the bytes.
-    pub value: ValueId,
-    /// Bytes, a multiple of 64.
-    pub bytes: u64,
-    /// The kernel that writes it first.
-    pub first: usize,
-    /// The last kernel that reads or writes it.
-    pub last: usize,
-}
-
-impl Live {
-    /// Whether both are alive during some kernel.
-    pub fn meets(&self, other: &Live) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
 
 /// The size of the arenas beside what no packing can go below; of several devices, the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +46,14 @@ pub fn plan(program: &mut Program) -> Packing {
     };
     for device in 0..program.arena_bytes.len() {
         let here = |l: &&Live| program.value(l.value).device.0 == device;
-        let (placed, packing) = pack_best(live.iter().filter(here).copied().collect());
+        let live: Vec<Live> = live.iter().filter(here).copied().collect();
+        let trails = trails(program, &live);
+        let (placed, packing) = pack_best(trails.iter().map(|trail| trail.live).collect());
         for (live, offset) in placed {
-            program.values[live.value.0].place = Place::Arena(offset);
+            let own = trails.iter().filter(|trail| trail.live.value == live.value);
+            for &(id, within) in own.flat_map(|trail| &trail.offsets) {
+                program.values[id.0].place = Place::Arena(offset + within);
+            }
         }
         program.arena_bytes[device] = packing.arena_bytes;
         total.arena_bytes += packing.arena_bytes;
@@ -122,43 +108,6 @@ fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
     (placed, packing)
 }
 
-/// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out. What a
-/// group of kernels shares with others is alive through all of the group, whose turns come back to it.
-pub fn liveness(program: &Program) -> Vec<Live> {
-    let mut live: Vec<Option<Live>> = vec![None; program.values.len()];
-    for (k, kernel) in program.kernels.iter().enumerate() {
-        for &touched in kernel.operands.iter().chain(&kernel.results) {
-            let value = program.owner(touched);
-            let bytes = arena_bytes_of(program.value(value));
-            if program.value(value).role == Role::Temporary {
-                live[value.0]
-                    .get_or_insert(Live {
-                        value,
-                        bytes,
-                        first: k,
-                        last: k,
-                    })
-                    .last = k;
-            }
-        }
-    }
-    let mut live: Vec<Live> = live.into_iter().flatten().collect();
-    let mut first = 0;
-    for run in program.runs() {
-        let last = first + run.len() - 1;
-        for live in &mut live {
-            let within = |k: usize| (first..=last).contains(&k);
-            if within(live.last) && live.first < first {
-                live.last = last;
-            } else if within(live.first) && live.last > last {
-                live.first = first;
-            }
-        }
-        first = last + 1;
-    }
-    live
-}
-
 fn lower_bound(live: &[Live]) -> u64 {
     fullest(live).map_or(0, |(_, bytes)| bytes)
 }
@@ -166,7 +115,7 @@ fn lower_bound(live: &[Live]) -> u64 {
 /// The kernel during which the most bytes are alive, the first of several, and how many.
 pub fn fullest(live: &[Live]) -> Option<(usize, u64)> {
     let at = |k: usize| -> u64 {
-        let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
+        let alive = live.iter().filter(|l| l.at(k));
         alive.map(|l| l.bytes).sum()
     };
     let moments = live.iter().map(|l| (l.first, at(l.first)));

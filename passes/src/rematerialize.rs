@@ -6,9 +6,11 @@
 //! long as all that its kernel reads is still there.
 
 use crate::layout::drop_unused_operands;
-use crate::memory::{self, Live};
+use crate::memory;
 use crate::micro_batches;
 use crate::substitute::normalize;
+use crate::trail::trails;
+use ir::live::{Live, liveness};
 use ir::nest::Nest;
 use ir::plan::Role;
 use ir::program::{KernelCall, Program, Value, ValueId};
@@ -28,8 +30,9 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         // Kernels and values keep their numbers when they take turns.
         let mut turned = trial.clone();
         micro_batches::cut(&mut turned, turn_bytes);
-        let live = memory::liveness(&turned);
-        let Some((k, bytes)) = memory::fullest(&live) else {
+        let live = liveness(&turned);
+        let held: Vec<Live> = trails(&turned, &live).iter().map(|trail| trail.live).collect();
+        let Some((k, bytes)) = memory::fullest(&held) else {
             break;
         };
         // One moment may give way to another that is as full: only the sum of all steps counts.

@@ -1,11 +1,12 @@
 //! Values that are alive together never share bytes, and the arena is not much larger than it must be.
 
 use ir::layout::Layout;
+use ir::live::liveness;
 use ir::nest::Nest;
 use ir::plan::{Mode, Place, Role};
 use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
 use ir::types::DType;
-use passes::memory::{liveness, plan};
+use passes::memory::plan;
 use proptest::prelude::*;
 
 fn value(elements: usize) -> Value {

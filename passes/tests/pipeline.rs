@@ -180,6 +180,7 @@ fn every_stage_is_shown_with_its_name() {
             "fuse",
             "schedule",
             "algorithm",
+            "reschedule",
             "layout",
             "rematerialize",
             "micro-batches",

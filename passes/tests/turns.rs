@@ -4,7 +4,9 @@ mod common;
 
 use common::{assert_all_close, given, run};
 use ir::plan::Mode;
+use ir::profile::{Precision, Profile};
 use ir::program::Program;
+use passes::cost::Costs;
 use passes::{Options, Stage};
 
 /// Two layers with all that takes turns: fast convolutions and their gradients, normalisation, pooling, a residual, and
@@ -98,6 +100,33 @@ fn a_large_batch_needs_less_memory() {
     assert!(turns <= 0.6 * whole, "{turns} bytes in turns, {whole} without");
 }
 
+/// All that a training step of 2012 needs, parameters and images included, against one kernel an operation.
+#[test]
+fn optimised_steps_need_a_sixth_less_memory() {
+    let path = format!("{}/../models/alexnet.ir", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("the model is there");
+    let graph = ir::text::parse(&text, "alexnet.ir").unwrap();
+    let profile = Profile::shipped("cpu2").expect("this profile ships");
+    let costs = [Costs {
+        profile: &profile,
+        precision: Precision::F32,
+        times: None,
+    }];
+    let planned = |opt_level: u8| {
+        let options = Options {
+            mode: Mode::Train,
+            batch: 128,
+            opt_level,
+            costs: Some(&costs),
+            ..Options::default()
+        };
+        let program = passes::compile(&graph, &options, &mut |_, _| {}).unwrap();
+        passes::memory::bytes_of_devices(&program)[0] as f64
+    };
+    let share = planned(2) / planned(0);
+    assert!(share <= 0.83, "{share} of the memory without optimisation");
+}
+
 /// Seven samples are one turn, or seven.
 #[test]
 fn samples_are_shared_evenly() {
@@ -149,4 +178,24 @@ fn what_is_cheap_is_computed_again() {
     assert!(again > 0, "{labels:?}");
     let infer = compile(Mode::Infer, 8, 0, &mut |_, _| {});
     assert!(infer.kernels.iter().all(|call| !call.label.ends_with(" again")));
+}
+
+/// A gradient through a normalisation takes the place of what was normalised, a turn behind it.
+#[test]
+fn what_is_made_in_turns_follows_what_they_read_last() {
+    let program = compile(Mode::Train, 8, 0, &mut |_, _| {});
+    let trails = passes::trail::trails(&program, &ir::live::liveness(&program));
+    let followed = trails.iter().filter(|trail| trail.offsets.len() > 1).count();
+    assert!(followed > 0, "nothing follows anything");
+    for trail in trails {
+        let starts = trail.offsets.iter().map(|&(id, offset)| {
+            let ir::plan::Place::Arena(at) = program.value(id).place else {
+                panic!("a temporary lies in the arena")
+            };
+            assert!(offset + program.value(id).bytes() <= trail.live.bytes);
+            at - offset
+        });
+        let starts: Vec<u64> = starts.collect();
+        assert!(starts.windows(2).all(|pair| pair[0] == pair[1]), "{trail:?}");
+    }
 }

@@ -9,9 +9,9 @@
 //! placement is measured as it will be compiled, and where it does not fit the room becomes smaller by what was missed.
 
 use super::search::Problem;
-use crate::memory::liveness;
 use crate::solver::{Column, Model};
 use good_lp::{Expression, constraint};
+use ir::live::liveness;
 use ir::plan::Role;
 use ir::program::{Program, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ impl Moments {
         let live = liveness(program);
         let mut values: Vec<BTreeMap<ValueId, f64>> = vec![];
         for k in 0..program.kernels.len() {
-            let alive = live.iter().filter(|l| l.first <= k && k <= l.last);
+            let alive = live.iter().filter(|l| l.at(k));
             let alive = alive.map(|l| (l.value, bytes(l.value)));
             values.push(always.clone().into_iter().chain(alive).collect());
         }

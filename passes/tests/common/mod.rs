@@ -9,6 +9,7 @@ use ir::plan::{Part, Place, Role};
 use ir::program::{KernelCall, Program, ValueId};
 use ir::types::DType;
 use std::collections::HashMap;
+use std::ops::Range;
 
 pub use ir::interpreter::Tensor;
 
@@ -130,19 +131,26 @@ fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel:
             let (read, label) = (program.owner(operand), &kernel.label);
             if read == owner {
                 assert_elementwise(kernel, i, output, &operands, &results);
-            } else {
-                assert!(!overlap(program, owner, read), "{label} overwrites what it reads");
+            } else if program.value(owner).device == program.value(read).device {
+                let apart = !overlap(&bytes(program, result, turn), &bytes(program, operand, turn));
+                assert!(apart, "{label} overwrites what it reads");
             }
         }
     }
     for (tensor, &result) in results.into_iter().zip(&kernel.results) {
         let owner = program.owner(result);
         let Some(part) = window(result) else {
-            buffers.retain(|&other, _| !overlap(program, owner, other));
+            buffers.retain(|&other, _| {
+                let here = program.value(owner).device == program.value(other).device;
+                other != owner && !(here && overlap(&bytes(program, owner, 0), &bytes(program, other, 0)))
+            });
             buffers.insert(owner, tensor);
             continue;
         };
-        buffers.retain(|&other, _| (turn > 0 && other == owner) || !overlap(program, owner, other));
+        buffers.retain(|&other, _| turn > 0 || other != owner);
+        for (&other, tensor) in buffers.iter_mut().filter(|(other, _)| **other != owner) {
+            destroy(program, other, tensor, result, turn);
+        }
         let value = program.value(owner);
         let count = value.extents.iter().product();
         let whole = buffers
@@ -201,19 +209,44 @@ fn assert_elementwise(
     );
 }
 
-fn overlap(program: &Program, a: ValueId, b: ValueId) -> bool {
-    let range = |v: ValueId| {
-        let value = program.value(v);
-        let bytes = value.layout.strides(&value.extents).elements as u64 * value.dtype.bytes() as u64;
-        match value.place {
-            Place::Arena(from) => Some(from..from + bytes),
-            Place::Own => None,
+/// Where a value lies in its device's arena, if it does: of a window, at a turn.
+fn bytes(program: &Program, id: ValueId, turn: usize) -> Option<Range<u64>> {
+    let value = program.value(id);
+    let bytes = value.bytes();
+    match program.value(program.owner(id)).place {
+        Place::Arena(from) => {
+            let from = from + if value.window { turn as u64 * bytes } else { 0 };
+            Some(from..from + bytes)
         }
+        Place::Own => None,
+    }
+}
+
+fn overlap(a: &Option<Range<u64>>, b: &Option<Range<u64>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+        _ => false,
+    }
+}
+
+/// Makes the samples of another value useless that lie where a window was written.
+fn destroy(program: &Program, other: ValueId, tensor: &mut Tensor, window: ValueId, turn: usize) {
+    let value = program.value(other);
+    let (Some(whole), written) = (bytes(program, other, 0), bytes(program, window, turn)) else {
+        return;
     };
-    let same_device = program.value(a).device == program.value(b).device;
-    match (range(a), range(b)) {
-        (Some(a), Some(b)) => same_device && a.start < b.end && b.start < a.end,
-        _ => a == b,
+    if value.device != program.value(window).device || !overlap(&Some(whole.clone()), &written) {
+        return;
+    }
+    let in_order = value.layout.order.first() == Some(&0) && value.layout.halo[0] == (0, 0);
+    let samples = if in_order { value.extents[0] } else { 1 };
+    let each = (whole.end - whole.start) / samples as u64;
+    let elements = tensor.data.len() / samples;
+    for (sample, data) in tensor.data.chunks_mut(elements).enumerate() {
+        let from = whole.start + sample as u64 * each;
+        if overlap(&Some(from..from + each), &written) {
+            data.fill(f64::NAN);
+        }
     }
 }
 
