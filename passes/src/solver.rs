@@ -151,7 +151,8 @@ impl Model {
             .double_info_value(c"mip_dual_bound")
             .map_err(|error| format!("no bound: {error:?}"))?;
         let values = solved.get_solution().columns().to_vec();
-        if values.len() != self.columns.len() {
+        // Without a solution there are zeros, at an infinite cost.
+        if values.len() != self.columns.len() || !solved.objective_value().is_finite() {
             return Err("the solver found nothing within its limits".to_string());
         }
         let of_variables: HashMap<Variable, f64> =

@@ -109,7 +109,10 @@ pub fn search(
     let capacity: Vec<f64> = costs.iter().map(|c| c.profile.memory.capacity_gb * 1e9).collect();
     let start = problem.start(&by_batch(program, shares));
     let known = problem.seconds(&start).into_iter().fold(0.0, f64::max);
-    let mut found = match problem.solve(&start, None, limits.worth(known)) {
+    let solved = problem.solve(&start, None, limits.worth(known));
+    // What is worth little time may find nothing in it.
+    let solved = solved.or_else(|_| problem.solve(&start, None, limits));
+    let mut found = match solved {
         Ok((chosen, bound)) => problem.found(shares, chosen, bound, None),
         Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
     };
