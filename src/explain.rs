@@ -317,6 +317,14 @@ fn kernels(report: &Report) -> String {
         "  extraction: {} variables, {} programs solved, {} circles cut, {:.3} s",
         report.effort.variables, report.effort.rounds, report.effort.cuts, report.extraction_seconds
     );
+    for one in &report.rearranged {
+        let ms = one.seconds * 1e3;
+        _ = writeln!(
+            text,
+            "  rearranged: {} with dimension {} fastest, {ms:.3} ms",
+            one.value, one.dimension
+        );
+    }
     text
 }
 

@@ -1,10 +1,10 @@
 //! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
 
-use super::extract::{Choice, Selection, integer};
+use super::extract::{Choice, Selection, Taken, integer};
 use super::kernel::{Kernel, class_of, nest_of};
-use super::language::{Tensors, label, value_name};
+use super::language::{Tensors, fastest, label, value_name};
 use super::problem::Extraction;
-use super::ways::Way;
+use super::ways::{Way, original};
 use crate::winograd;
 use egg::Id;
 use ir::program::Algorithm;
@@ -78,6 +78,17 @@ pub struct OtherWay {
     pub more: f64,
 }
 
+/// A tensor that is rearranged in every step, for those kernels that read it in vectors.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rearranged {
+    /// The tensor.
+    pub value: String,
+    /// Its dimension that runs fastest then.
+    pub dimension: usize,
+    /// Predicted time in seconds.
+    pub seconds: f64,
+}
+
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -101,6 +112,8 @@ pub struct Report {
     pub fallback: Option<String>,
     /// The chosen kernels in the order they run.
     pub chosen: Vec<Chosen>,
+    /// What is rearranged for them, by kernels of its own.
+    pub rearranged: Vec<Rearranged>,
 }
 
 impl Report {
@@ -116,6 +129,22 @@ impl Report {
         self.gap = selection.gap();
         self.values = problem.traffic.len();
         let choice = selection.choice();
+        let rearranges = |taken: &&Taken| taken.kernel >= hosts.len();
+        self.rearranged = selection
+            .taken
+            .iter()
+            .filter(rearranges)
+            .map(|taken| {
+                let class = members[taken.kernel][0];
+                Rearranged {
+                    value: value_name(egraph, original(egraph, class))
+                        .unwrap_or("a value")
+                        .to_string(),
+                    dimension: fastest(egraph, class).expect("it was rearranged for a dimension"),
+                    seconds: problem.seconds(taken),
+                }
+            })
+            .collect();
         for taken in extraction.computing(selection) {
             let launch = problem.kernels[taken.kernel].launch;
             let (seconds, memory) = (problem.seconds(taken), problem.memory(taken));
