@@ -19,7 +19,7 @@ use runtime::tensor::{Data, Tensor as HostTensor};
 
 /// A tensor that a nest touches.
 #[derive(Clone, Debug)]
-struct Stored {
+pub struct Stored {
     dtype: DType,
     extents: Vec<usize>,
     order: Vec<usize>,
@@ -28,7 +28,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(extents: &[usize], order: &[usize]) -> Stored {
+    pub fn new(extents: &[usize], order: &[usize]) -> Stored {
         Stored {
             dtype: DType::F32,
             extents: extents.to_vec(),
@@ -58,7 +58,7 @@ impl Stored {
 
 /// Compiles the nest as a program of its own, runs it on the emulator and compares its results; gives what it asked of
 /// memory.
-fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Counts {
+pub fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Counts {
     let value = |name: String, stored: &Stored, role: Role, alias: Option<usize>| Value {
         name,
         dtype: stored.dtype,
@@ -165,11 +165,11 @@ fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> Count
         .clone()
 }
 
-fn at_point(rank: usize) -> Vec<Index> {
+pub fn at_point(rank: usize) -> Vec<Index> {
     (0..rank).map(|d| Index::of(Loop(d))).collect()
 }
 
-fn read(operand: usize, index: Vec<Index>) -> Read {
+pub fn read(operand: usize, index: Vec<Index>) -> Read {
     Read {
         source: Source::Operand(operand),
         index,
@@ -178,7 +178,7 @@ fn read(operand: usize, index: Vec<Index>) -> Read {
     }
 }
 
-fn output(dtype: DType, extents: &[usize], value: Expr) -> Output {
+pub fn output(dtype: DType, extents: &[usize], value: Expr) -> Output {
     Output {
         dtype,
         extents: extents.to_vec(),
@@ -422,42 +422,6 @@ fn images_and_matrices() {
             accesses,
             ((points / loaded) as u64, (points / stored) as u64),
             "{what}"
-        );
-    }
-}
-
-/// Sums over windows along what is contiguous, as of normalisation across channels: whole vectors are loaded, each once for
-/// the four windows of a thread that it is in; rows that are no vectors are summed term by term.
-#[test]
-fn windows_that_slide_along_vectors() {
-    for (channels, window, before) in [
-        (24, 5, 2),
-        (16, 3, 0),
-        (20, 4, 3),
-        (8, 9, 4),
-        (12, 2, 1),
-        (22, 5, 2),
-    ] {
-        let extents = [6, channels];
-        let mut beside = at_point(2);
-        beside[1].map = beside[1].map.clone().plus_loop(Loop(2), 1).plus_constant(-before);
-        let nest = Nest {
-            parallel: extents.to_vec(),
-            reduction: vec![window],
-            reads: vec![read(0, beside), read(0, at_point(2))],
-            combine: Combine::Sum,
-            body: Expr::Read(0) * Expr::Constant(0.5),
-            outputs: vec![output(DType::F32, &extents, Expr::Reduced - Expr::Read(1))],
-        };
-        let rows = Stored::new(&extents, &[0, 1]);
-        let counts = run(&nest, std::slice::from_ref(&rows), std::slice::from_ref(&rows), 5);
-        let vectors = (before as usize * 3 % 4 + 3 + window).div_ceil(4);
-        let most = 6 * channels / 4 * (vectors + 1);
-        let whole = counts.executed("ld.global") as usize <= most;
-        assert_eq!(
-            whole,
-            channels % 4 == 0,
-            "{channels}, {window}, {before}: {counts:?}"
         );
     }
 }

@@ -9,4 +9,5 @@ mod layouts;
 mod nets;
 mod ops;
 mod scalars;
+mod slide;
 mod winograd;
