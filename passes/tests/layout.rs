@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{assert_all_close, given, run};
+use common::{OPTIMIZER, assert_all_close, given, run};
 use ir::nest::Source;
 use ir::plan::Mode;
 use ir::program::{Program, Vectors};
-use passes::{Machine, Optimizer, layout, lower, training, vectors};
+use passes::{Machine, layout, lower, training, vectors};
 
 const MODEL: &str = "\
 x = input() shape=[N, 3, 9, 9]
@@ -21,14 +21,6 @@ w4 = parameter() shape=[5, 20] init=normal std=0.3
 y = fully_connected(y1, w4)
 output y = y
 ";
-
-const OPTIMIZER: Optimizer = Optimizer {
-    momentum: 0.9,
-    weight_decay: 0.0005,
-    bias_lr_factor: 1.0,
-    bias_weight_decay: 0.0,
-    dropout: true,
-};
 
 fn programs() -> Vec<Program> {
     let graph = ir::text::parse(MODEL, "small.ir").unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -14,7 +14,7 @@ use crate::compose;
 use crate::fuse::{is_cheap, is_contracted, parts};
 use crate::substitute::normalize;
 use egg::Id;
-use ir::nest::{Combine, Nest, Source};
+use ir::nest::{Combine, Nest, Read, Source};
 use ir::program::{Algorithm, Vectors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -57,10 +57,7 @@ impl Kernel {
         let (nest, operands) = nest_of(egraph, class);
         let mut nest = nest.clone();
         for read in &mut nest.reads {
-            let Source::Operand(i) = read.source else {
-                unreachable!("kernels read operands")
-            };
-            read.source = source(egraph.find(operands[i]));
+            read.source = source(egraph.find(operands[operand_of(read)]));
         }
         Kernel {
             class,
@@ -88,6 +85,18 @@ pub fn number_of(egraph: &Tensors, kernel: Id) -> (NestId, &[Id]) {
         _ => None,
     });
     node.expect("a class of kernels has a kernel")
+}
+
+/// The operand that a read of a nest takes its elements from.
+pub fn operand(nest: &Nest, read: usize) -> usize {
+    operand_of(&nest.reads[read])
+}
+
+fn operand_of(read: &Read) -> usize {
+    match read.source {
+        Source::Operand(i) => i,
+        Source::Stage(_) => unreachable!("kernels read operands"),
+    }
 }
 
 /// Whether a class is one of kernels.

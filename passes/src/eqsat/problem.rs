@@ -131,8 +131,9 @@ impl Extraction {
         selection.taken.iter().filter(move |taken| taken.kernel < hosts)
     }
 
-    /// The cheapest kernels in the order they run, each with the way to compute it. Members that turn out not to fit together are forbidden, and the search
-    /// goes on; where the solver finds nothing, the greedy selection is used and the report says so.
+    /// The cheapest kernels in the order they run, each with the way to compute it. Members that turn out not to fit together
+    /// are forbidden, and the search goes on; where the solver finds nothing, the greedy selection is used and the report says
+    /// so.
     pub fn kernels(
         &mut self,
         egraph: &Tensors,

@@ -7,7 +7,6 @@ use crate::cost::{Candidate, Costs, Stored};
 use crate::{vectors, winograd};
 use egg::Id;
 use ir::DType;
-use ir::nest::Source;
 use ir::plan::Mode;
 use ir::program::{Algorithm, Vectors};
 use std::collections::BTreeSet;
@@ -71,7 +70,7 @@ pub(super) fn ways(
         };
         let way = vectorised.iter().find(|way| way.vectors == vectors);
         let way = way.expect("the rule takes ways of the nest");
-        let panel = operands[operand(nest, way.panel)];
+        let panel = operands[kernel::operand(nest, way.panel)];
         let rearranged = matches!(egraph[panel].data, Fact::Rearranged(..)).then_some(panel);
         let paid = rearranged.filter(|&class| !constant.contains(&original(egraph, class)));
         // Vectors are stored along the same loop.
@@ -108,13 +107,6 @@ pub(super) fn ways(
             .then(preferred(a).cmp(&preferred(b)))
     });
     all
-}
-
-fn operand(nest: &ir::nest::Nest, read: usize) -> usize {
-    match nest.reads[read].source {
-        Source::Operand(i) => i,
-        Source::Stage(_) => unreachable!("kernels read operands"),
-    }
 }
 
 /// The value that a class of rearranged values has in another order.

@@ -13,6 +13,15 @@ use std::ops::Range;
 
 pub use ir::interpreter::Tensor;
 
+/// The paper's update, with dropout.
+pub const OPTIMIZER: passes::Optimizer = passes::Optimizer {
+    momentum: 0.9,
+    weight_decay: 0.0005,
+    bias_lr_factor: 1.0,
+    bias_weight_decay: 0.0,
+    dropout: true,
+};
+
 /// Tensors by the number of their source.
 pub type Tensors = HashMap<usize, Tensor>;
 

@@ -1,6 +1,6 @@
 //! Whole graphs: the round trip without rules, and programs found by search against the graph itself.
 
-use crate::common::{assert_all_close, given, run};
+use crate::common::{OPTIMIZER, assert_all_close, given, run};
 use ir::Graph;
 use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
@@ -8,7 +8,7 @@ use ir::program::Algorithm;
 use passes::cost::Costs;
 use passes::eqsat::{Limits, build, search};
 use passes::lower::lower;
-use passes::{Optimizer, simplify, training};
+use passes::{simplify, training};
 
 fn profile() -> Profile {
     Profile::shipped("cpu2").expect("this profile ships")
@@ -21,14 +21,6 @@ fn costs(profile: &Profile) -> Costs<'_> {
         times: None,
     }
 }
-
-const OPTIMIZER: Optimizer = Optimizer {
-    momentum: 0.9,
-    weight_decay: 0.0005,
-    bias_lr_factor: 1.0,
-    bias_weight_decay: 0.0,
-    dropout: true,
-};
 
 fn model(name: &str) -> Graph {
     let path = format!("{}/../models/{name}", env!("CARGO_MANIFEST_DIR"));

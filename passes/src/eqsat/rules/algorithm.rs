@@ -1,35 +1,20 @@
 //! A kernel by another algorithm: convolutions and their gradients by Winograd's, in every form that they can take.
 
-use super::matches;
+use super::Classes;
 use crate::eqsat::kernel;
 use crate::eqsat::language::{Facts, Node, Tensors};
 use crate::winograd;
-use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
+use egg::{Id, Rewrite, Subst};
 use ir::program::Algorithm;
 
 /// The rule, for one round.
 pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
-    vec![Rewrite::new("winograd", Convolutions, Winograd).expect("the rule binds what it uses")]
+    vec![Rewrite::new("winograd", Classes(has_forms), Winograd).expect("the rule binds what it uses")]
 }
 
-/// Finds kernels that have a form.
-struct Convolutions;
-
-impl Searcher<Node, Facts> for Convolutions {
-    fn search_eclass_with_limit(
-        &self,
-        egraph: &Tensors,
-        class: Id,
-        _: usize,
-    ) -> Option<SearchMatches<'_, Node>> {
-        let found = kernel::is_kernel(egraph, class)
-            && !winograd::candidates(kernel::nest_of(egraph, class).0).is_empty();
-        found.then(|| matches(class, vec![Subst::default()]))
-    }
-
-    fn vars(&self) -> Vec<Var> {
-        vec![]
-    }
+/// Whether a class is of kernels that have a form.
+fn has_forms(egraph: &Tensors, class: Id) -> bool {
+    kernel::is_kernel(egraph, class) && !winograd::candidates(kernel::nest_of(egraph, class).0).is_empty()
 }
 
 struct Winograd;

@@ -1,36 +1,20 @@
 //! A contraction with a factor in vectors, which has to lie so that a dimension runs fastest: as it does by nature, or
 //! rearranged for it.
 
-use super::matches;
+use super::Classes;
 use crate::eqsat::kernel;
 use crate::eqsat::language::{Facts, Node, Tensors, fastest};
 use crate::vectors;
-use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
-use ir::nest::Source;
+use egg::{Id, Rewrite, Subst};
 
 /// The rule, for one round.
 pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
-    vec![Rewrite::new("vectors", Contractions, InVectors).expect("the rule binds what it uses")]
+    vec![Rewrite::new("vectors", Classes(has_ways), InVectors).expect("the rule binds what it uses")]
 }
 
-/// Finds kernels that can read a factor in vectors.
-struct Contractions;
-
-impl Searcher<Node, Facts> for Contractions {
-    fn search_eclass_with_limit(
-        &self,
-        egraph: &Tensors,
-        class: Id,
-        _: usize,
-    ) -> Option<SearchMatches<'_, Node>> {
-        let found =
-            kernel::is_kernel(egraph, class) && !vectors::ways(kernel::nest_of(egraph, class).0).is_empty();
-        found.then(|| matches(class, vec![Subst::default()]))
-    }
-
-    fn vars(&self) -> Vec<Var> {
-        vec![]
-    }
+/// Whether a class is of kernels that can read a factor in vectors.
+fn has_ways(egraph: &Tensors, class: Id) -> bool {
+    kernel::is_kernel(egraph, class) && !vectors::ways(kernel::nest_of(egraph, class).0).is_empty()
 }
 
 struct InVectors;
@@ -48,9 +32,7 @@ impl egg::Applier<Node, Facts> for InVectors {
         let (nest, operands) = (egraph.analysis.nests[number].clone(), operands.to_vec());
         let mut changed = vec![];
         for way in vectors::ways(&nest) {
-            let Source::Operand(panel) = nest.reads[way.panel].source else {
-                unreachable!("kernels read operands")
-            };
+            let panel = kernel::operand(&nest, way.panel);
             let dimension = way.vectors.dimension;
             let mut children = operands.clone();
             if fastest(egraph, children[panel]) != Some(dimension) {

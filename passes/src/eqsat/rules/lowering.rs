@@ -1,36 +1,20 @@
 //! Operations become kernels: a nest each, or a chain of them, as the operation means it.
 
-use super::matches;
+use super::Classes;
 use crate::eqsat::language::{Facts, Node, Tensors, add_kernel, attributes, value_name, value_type};
 use crate::substitute::normalize;
-use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
+use egg::{Id, Rewrite, Subst};
 use ir::nest::{Nest, Source};
 
 /// The rule, for one round.
 pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
-    vec![Rewrite::new("lower", Operations, Lower).expect("the rule binds what it uses")]
+    vec![Rewrite::new("lower", Classes(is_operation), Lower).expect("the rule binds what it uses")]
 }
 
-/// Finds classes that are computed by operations.
-struct Operations;
-
-impl Searcher<Node, Facts> for Operations {
-    fn search_eclass_with_limit(
-        &self,
-        egraph: &Tensors,
-        class: Id,
-        _: usize,
-    ) -> Option<SearchMatches<'_, Node>> {
-        let found = egraph[class]
-            .nodes
-            .iter()
-            .any(|node| matches!(node, Node::Apply(..)));
-        found.then(|| matches(class, vec![Subst::default()]))
-    }
-
-    fn vars(&self) -> Vec<Var> {
-        vec![]
-    }
+/// Whether a class is computed by an operation.
+fn is_operation(egraph: &Tensors, class: Id) -> bool {
+    let mut nodes = egraph[class].nodes.iter();
+    nodes.any(|node| matches!(node, Node::Apply(..)))
 }
 
 struct Lower;

@@ -17,8 +17,26 @@ pub mod fusion;
 pub mod layout;
 pub mod lowering;
 
-use super::language::Node;
-use egg::{Id, SearchMatches, Subst};
+use super::language::{Facts, Node, Tensors};
+use egg::{Id, SearchMatches, Searcher, Subst, Var};
+
+/// Finds classes of which something holds.
+struct Classes(fn(&Tensors, Id) -> bool);
+
+impl Searcher<Node, Facts> for Classes {
+    fn search_eclass_with_limit(
+        &self,
+        egraph: &Tensors,
+        class: Id,
+        _: usize,
+    ) -> Option<SearchMatches<'_, Node>> {
+        (self.0)(egraph, class).then(|| matches(class, vec![Subst::default()]))
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![]
+    }
+}
 
 /// What a searcher written in Rust found in a class.
 fn matches(eclass: Id, substs: Vec<Subst>) -> SearchMatches<'static, Node> {
