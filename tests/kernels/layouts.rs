@@ -272,11 +272,11 @@ fn shape_and_orders(most: usize, count: usize) -> impl Strategy<Value = (Vec<usi
     })
 }
 
-/// No access that needs twice the sectors it could, and of three accesses to shared memory at most two that wait a turn:
-/// some tiles with short rows in both orders have no arrangement without. Of 4000 random shapes one had more than one of two.
+/// No access that needs twice the sectors it could, and of two accesses to shared memory at most one that waits a turn:
+/// some tiles with short rows in both orders have no arrangement without.
 fn is_coalesced(counts: &Counts) {
     let accesses = counts.shared_cycles - counts.conflicts;
-    assert!(3 * counts.conflicts <= 2 * accesses, "{counts:?}");
+    assert!(2 * counts.conflicts <= accesses, "{counts:?}");
     assert!(counts.sectors <= 2 * counts.least_sectors, "{counts:?}");
 }
 
@@ -390,6 +390,14 @@ fn short_rows_that_all_orders_begin_with() {
     let counts = run(&update(&extents, 4), &operands, &results, 190);
     assert!(counts.shared_cycles > 0, "{counts:?}");
     is_coalesced(&counts);
+}
+
+/// Rows that neither order has a warp's width of, in a tile of three loops.
+#[test]
+fn short_rows_between_long_ones() {
+    let extents = [11, 6, 121];
+    let (operands, results) = updated(&extents, &[2, 1, 0], &[0, 1, 2], 2);
+    is_coalesced(&run(&update(&extents, 2), &operands, &results, 202));
 }
 
 /// Images, channels last, to rows as a classifier's weights have them; and matrices whose rows begin amid sectors.

@@ -19,18 +19,27 @@ pub struct Banks {
 
 impl Banks {
     /// The arrangement of a tile's points whose warps, in both orders, wait the least for each other, and how often they
-    /// do: the points of one order in lines of banks, with a skew from one group of lines to the next.
+    /// do: the points of one order in lines of banks, with a skew from one group of lines to the next. Where neither order
+    /// serves both, any order of the loops may.
     pub fn choose(tile: &[usize], order: &Order, staged: &Order) -> (usize, Banks) {
         // Of each order, what lanes take at once: word by word, and as vectors.
         let accesses =
             [order, staged].map(|order| (order, [false, true].map(|whole| order.together(tile, whole))));
         let mut best: Option<(usize, Banks)> = None;
-        for lines in [&order.loops, &staged.loops] {
-            let loops: Vec<Loop> = lines
-                .iter()
-                .copied()
-                .filter(|l| staged.loops.contains(l))
-                .collect();
+        let of_stage = |loops: &[Loop]| -> Vec<Loop> {
+            let loops = loops.iter().copied();
+            loops.filter(|l| staged.loops.contains(l)).collect()
+        };
+        let mut lines = vec![of_stage(&order.loops), staged.loops.clone()];
+        for loops in permutations(&staged.loops) {
+            if !lines.contains(&loops) {
+                lines.push(loops);
+            }
+        }
+        for loops in lines {
+            if best.as_ref().is_some_and(|best| best.0 == 0) {
+                break;
+            }
             for banks in arrangements(tile, &loops) {
                 let limit = best.as_ref().map_or(usize::MAX, |best| best.0);
                 let of = accesses.iter();
@@ -107,6 +116,21 @@ fn arrangements(tile: &[usize], loops: &[Loop]) -> impl Iterator<Item = Banks> {
         .into_iter()
         .flat_map(|every| (0..WARP).map(move |skew| (every, skew)));
     pairs.map(move |(every, skew)| skewed(every, skew))
+}
+
+/// The loops in every order.
+fn permutations(loops: &[Loop]) -> Vec<Vec<Loop>> {
+    let Some((&last, rest)) = loops.split_last() else {
+        return vec![vec![]];
+    };
+    let with_last = |order: Vec<Loop>| {
+        (0..=order.len()).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, last);
+            order
+        })
+    };
+    permutations(rest).into_iter().flat_map(with_last).collect()
 }
 
 fn gcd(a: usize, b: usize) -> usize {
