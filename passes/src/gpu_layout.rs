@@ -2,8 +2,9 @@
 //!
 //! A kernel of a contraction fetches its operands element by element, so it asks for no halos and no panels; only that
 //! neighbouring threads find neighbours. With channels last an image's neighbours along the reduction are its channels,
-//! and so are those of weights `[out, height, width, in]`: of these a copy is made, once for inference and every step in
-//! training. Interface values stay row-major.
+//! and so are those of weights `[out, height, width, in]`, or `[in, height, width, out]` where a gradient to the input sums
+//! over what was put out: of these copies are made, once for inference and every step in training. Interface values stay
+//! row-major.
 
 use crate::layout::{operand, order_like_operands, read_from};
 use ir::layout::Layout;
@@ -12,8 +13,8 @@ use ir::plan::{Mode, Place, Role};
 use ir::program::{KernelCall, Program, Value, ValueId};
 use std::collections::HashMap;
 
-/// Copies made so far, by original.
-pub(crate) type Copies = HashMap<ValueId, ValueId>;
+/// Copies made so far, by original and which of its dimensions is the last.
+pub(crate) type Copies = HashMap<(ValueId, usize), ValueId>;
 
 /// Adds a kernel to a program, with layouts for its results where `is_free` allows, and copies of its operands.
 pub(crate) fn add(
@@ -25,8 +26,10 @@ pub(crate) fn add(
     if let Some((a, b)) = call.nest.contraction() {
         for read in [a, b] {
             let id = operand(&call, &call.nest.reads[read]);
-            if wants_copy(program, id) {
-                let copy = *copies.entry(id).or_insert_with(|| add_copy(program, id));
+            if let Some(last) = wants_last(program, &call.nest, read, id) {
+                let copy = *copies
+                    .entry((id, last))
+                    .or_insert_with(|| add_copy(program, id, last));
                 read_from(&mut call, read, copy);
             }
         }
@@ -39,20 +42,30 @@ pub(crate) fn add(
     program.kernels.push(call);
 }
 
-/// Whether a value is a weight whose channels are not neighbours.
-fn wants_copy(program: &Program, id: ValueId) -> bool {
+/// The dimension of a weight's channels that is summed over, if these should be neighbours and are not.
+fn wants_last(program: &Program, nest: &Nest, read: usize, id: ValueId) -> Option<usize> {
     let value = program.value(id);
     let parameter = matches!(program.value(program.owner(id)).role, Role::Parameter { .. });
-    parameter && value.extents.len() == 4 && value.extents[1] > 1 && value.extents[2] * value.extents[3] > 1
+    if !parameter || value.extents.len() != 4 || value.extents[2] * value.extents[3] == 1 {
+        return None;
+    }
+    let index = &nest.reads[read].index;
+    let summed = |&dimension: &usize| {
+        let map = &index[dimension].map;
+        value.extents[dimension] > 1
+            && (0..nest.reduction.len()).any(|i| map.coefficient(nest.reduction_loop(i)) != 0)
+    };
+    [1, 0].into_iter().find(summed)
 }
 
-fn add_copy(program: &mut Program, id: ValueId) -> ValueId {
+/// Copies a weight so that a dimension of its channels comes last, the kernel's before it.
+fn add_copy(program: &mut Program, id: ValueId, last: usize) -> ValueId {
     let constant = program.mode == Mode::Infer;
     let source = program.value(id).clone();
     let copy = ValueId(program.values.len());
     program.values.push(Value {
-        name: format!("{}.channels_last", source.name),
-        layout: Layout::channels_last(4),
+        name: format!("{}.{}_last", source.name, ["outputs", "channels"][last]),
+        layout: Layout::ordered(vec![1 - last, 2, 3, last]),
         role: if constant { Role::Prepared } else { Role::Temporary },
         alias: None,
         window: false,

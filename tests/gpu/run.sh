@@ -6,7 +6,7 @@
 #
 # FOLDER holds `alexrun` and the bundles that tests/gpu/bundle.sh makes: *.alx with cases, and peaks.alx. DEVICE is cuda:0
 # if not given; `sim` tries the script itself. Where a python3 with PyTorch is found, tests/gpu/peer.py (beside this script)
-# times PyTorch on the same work. Results go to stdout, for tests/gpu/RESULTS.md.
+# times PyTorch on the same work; PEER=no leaves it out. Results go to stdout, for tests/gpu/RESULTS.md.
 set -uo pipefail
 
 folder=${1:?usage: run.sh FOLDER [DEVICE]}
@@ -14,6 +14,8 @@ device=${2:-cuda:0}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 alexrun=$folder/alexrun
 iterations=${ITERATIONS:-20}
+# Seconds that checking or timing one bundle may take: a kernel may hang.
+patience=${PATIENCE:-120}
 failures=0
 
 say() { printf '\n## %s\n\n' "$*"; }
@@ -25,6 +27,30 @@ if command -v nvidia-smi >/dev/null; then
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 fi
 "$alexrun" --version
+
+# PyTorch compiles while alexc's results are checked, which is not timed.
+prepared=
+if [ "${PEER:-yes}" != no ] && command -v python3 >/dev/null &&
+  python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  python3 "$here/peer.py" --prepare >/dev/null 2>&1 &
+  prepared=$!
+fi
+
+say "Conformance"
+for bundle in "$folder"/*.alx; do
+  name=$(basename "$bundle" .alx)
+  [ "$name" = peaks ] && continue
+  # What failed, or the worst of what passed.
+  if checked=$(timeout "$patience" "$alexrun" check "$bundle" --devices "$device" 2>&1); then
+    printf '%s: %s tensors and kernels as their references; worst: ' "$name" "$(grep -c '^ok' <<<"$checked")"
+    awk '{for (i = 1; i < NF; i++) if ($i == "error") print $(i + 1), $0}' <<<"$checked" | sort -g | tail -n 1 | cut -d' ' -f2-
+  else
+    failures=$((failures + 1))
+    printf '%s FAILED:\n' "$name"
+    grep -v '^ok' <<<"$checked"
+  fi
+done
+[ -n "$prepared" ] && wait "$prepared"
 
 say "Limits, by generated kernels"
 # Lines of `bench --launches` are: ms, "ms", GFLOP/s, unit, GB/s, unit, label.
@@ -38,19 +64,9 @@ for bundle in "$folder"/*.alx; do
   name=$(basename "$bundle" .alx)
   [ "$name" = peaks ] && continue
   say "$name"
-  # What failed, and the worst of what passed.
-  if checked=$("$alexrun" check "$bundle" --devices "$device" 2>&1); then
-    printf 'conformance: %s tensors and kernels as their references; worst:\n' "$(grep -c '^ok' <<<"$checked")"
-    sort -t: -k3 <<<"$checked" | awk '{for (i = 1; i < NF; i++) if ($i == "error") print $(i + 1), $0}' | sort -g | tail -n 1 |
-      cut -d' ' -f2-
-  else
-    failures=$((failures + 1))
-    printf 'conformance FAILED:\n'
-    grep -v '^ok' <<<"$checked"
-  fi
   case $name in *train*) mode=train ;; *) mode=infer ;; esac
   case $name in *tf32*) peak=$(rate tf32 3) ;; *bf16*) peak=$(rate bf16 3) ;; *) peak=$(rate f32 3) ;; esac
-  if ! timed=$("$alexrun" bench "$bundle" --mode "$mode" --devices "$device" --iters "$iterations" --launches 2>&1); then
+  if ! timed=$(timeout "$patience" "$alexrun" bench "$bundle" --mode "$mode" --devices "$device" --iters "$iterations" --launches 2>&1); then
     failures=$((failures + 1))
     printf 'bench FAILED: %s\n' "$timed"
     continue
@@ -65,7 +81,7 @@ for bundle in "$folder"/*.alx; do
   }' <<<"$timed"
 done
 
-if command -v python3 >/dev/null && python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+if [ -n "$prepared" ]; then
   say "PyTorch on the same work"
   python3 "$here/peer.py" || failures=$((failures + 1))
 fi

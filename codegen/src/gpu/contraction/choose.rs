@@ -30,6 +30,8 @@ const WARPGROUP_TILES: [Tile; 6] = [
     warpgroups(64, 64, 0.6),
     square(32, 32, 128, Unit::Warp, (16, 16), 0.3),
 ];
+/// Registers of a multiprocessor (CUDA programming guide, technical specifications).
+const REGISTERS: usize = 1 << 16;
 /// Steps of the depth that a block does at least before others share it.
 const STEPS: usize = 8;
 
@@ -113,7 +115,10 @@ impl<'a> Schedule<'a> {
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
         let split = |tile: &Tile| {
             let steps = terms.div_ceil(tile.depth);
-            parts(steps, STEPS, (2 * PROCESSORS).div_ceil(blocks(tile)))
+            let most = parts(steps, STEPS, (2 * PROCESSORS).div_ceil(blocks(tile)));
+            let time = |parts: usize| (blocks(tile) * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
+            let fastest = (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b)));
+            fastest.expect("at least one part")
         };
         // Time of the whole in units of a product at full speed: products of whole tiles, on the processors that
         // have a block.
@@ -122,19 +127,22 @@ impl<'a> Schedule<'a> {
             let waves = (blocks * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
             waves * (tile.rows * tile.columns) as f64 / tile.reuse
         };
-        let tiles = tiles.iter().filter_map(|tile| convert::fitted(tile, precision));
-        let best = tiles.min_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let tile = best.expect("there are tiles");
-        let side = |read: usize, loops: Vec<Loop>, elements: usize| {
-            Side::new(nest, read, loops, &depth, elements, &tile, precision)
-        };
+        let filled = tiles.iter().filter_map(|tile| {
+            let side = |read: usize, loops: &[Loop], elements: usize| {
+                Side::new(nest, read, loops.to_vec(), &depth, elements, tile, precision)
+            };
+            let sides = [side(a, &lefts, tile.rows), side(b, &rights, tile.columns)];
+            Some((convert::fitted(tile, &sides)?, sides))
+        });
+        let best = filled.min_by(|(a, _), (b, _)| cost(a).total_cmp(&cost(b)));
+        let (tile, [rows, columns]) = best.expect("there are tiles");
         Schedule {
             nest,
             precision,
             tile,
             batch,
-            rows: side(a, lefts, tile.rows),
-            columns: side(b, rights, tile.columns),
+            rows,
+            columns,
             parts: split(&tile),
             depth,
         }
@@ -147,6 +155,11 @@ impl<'a> Schedule<'a> {
     /// Steps of the depth that one part has.
     pub(super) fn steps(&self) -> usize {
         self.terms().div_ceil(self.tile.depth).div_ceil(self.parts)
+    }
+
+    /// Whether there is a term for every depth of every step.
+    pub(super) fn has_whole_steps(&self) -> bool {
+        self.terms() == self.parts * self.steps() * self.tile.depth
     }
 
     /// Extents that the number of a block counts: parts, batches, tiles of rows and of columns.
@@ -164,10 +177,10 @@ impl<'a> Schedule<'a> {
             threads: self.tile.threads as u32,
             shared_bytes: (self.stage_words() * self.tile.stages * 4) as u32,
             // Left alone, ptxas aims for so many blocks on a multiprocessor that it spills a few registers of these; those
-            // of warpgroups it gives what they need, at the most 128 but for the first convolution (tried with ptxas 13.3
-            // on every model: tests/ptx.rs).
+            // of warpgroups it gives so many that a multiprocessor has one block only where two can be (tried with ptxas
+            // 13.3 on every model: tests/ptx.rs).
             registers: match self.tile.unit {
-                Unit::Warpgroup => 0,
+                Unit::Warpgroup => (REGISTERS / 2 / self.tile.threads).min(255) as u32,
                 _ => 168,
             },
             shared_align: if self.tile.unit == Unit::Warpgroup {
@@ -212,10 +225,16 @@ impl Side {
             (Unit::Warp, Along::Depth) => Lines::Elements,
             (Unit::Warpgroup, _) => Lines::Swizzled,
         };
-        let vector = if whole && (along == Along::Side) == (lines == Lines::Depths) {
-            VECTOR
-        } else {
-            1
+        // Lines that run the other way take vectors of warpgroups, which turn them in registers.
+        let packed = convert::packed(tile, precision);
+        let turned = convert::turned(tile, elements, packed).filter(|_| whole && along == Along::Side);
+        let turned = turned.filter(|_| lines == Lines::Swizzled);
+        let straight = whole && (along == Along::Side) == (lines == Lines::Depths);
+        let vector = if straight || turned.is_some() { VECTOR } else { 1 };
+        let deep = match (turned, vector) {
+            (Some(depths), _) => depths,
+            (None, 1) => packed,
+            (None, _) => 1,
         };
         // Padding that puts the lanes of a warp into different banks; see `multiply`.
         let (line, count, padding) = match lines {
@@ -230,6 +249,8 @@ impl Side {
             extent,
             along,
             vector,
+            deep,
+            by_registers: packed > 1 || turned.is_some(),
             tile: elements,
             lines,
             stride: line + padding,

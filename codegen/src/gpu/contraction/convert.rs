@@ -1,162 +1,189 @@
-//! Factors that become bf16 on their way to shared memory, where `wgmma` wants them as such. In global memory they are f32
-//! and `cp.async` only copies, so threads load them into registers, one step ahead, and round and store them while the step
-//! before is multiplied. Two stages are enough: registers are the third.
+//! Factors that come to shared memory through registers, since `cp.async` only copies. Threads load them a step ahead, and
+//! put them into shared memory while the step before is multiplied. Where both factors come so, two stages are enough:
+//! registers are the third. There are two reasons for it:
 //!
-//! A word of shared memory has two depths. Where memory runs along the depth in whole vectors, a thread loads four depths
-//! and stores two words; else it loads two depths one by one.
+//! - *Rounding*: `wgmma` wants bf16 as such, and in global memory there is f32.
+//! - *Turning*: `wgmma` wants the depths of an element in one line, and memory may run along the side, as in the gradients
+//!   of weights. A thread loads 4 elements at each of 4 depths, 16 bytes a load, and what it stores, 16 bytes again, are 4
+//!   depths of an element. (To turn single words by `cp.async` takes four times the instructions.) Where a tile is too small
+//!   to give every thread so many, it takes fewer depths.
+//!
+//! A word of shared memory has two depths of bf16. Where memory runs along the depth in whole vectors, a thread loads four
+//! depths and stores two words.
+//!
+//! Eight neighbouring lanes load 32 neighbours, a line of memory: with a sector of each of four lines instead, as many
+//! requests for sectors as there are lanes limit everything (an H100: a request in 3 cycles, a third of the speed). To store
+//! to different banks they must have eight neighbouring lines of shared memory, since the order of parts depends on the
+//! line's number (see `warpgroup`). So lines are dealt: element `4j + i` of 32 is in line `8i + j`. That is also what makes
+//! neighbours of the sums that a thread holds: of 32 columns it has 8 that follow each other.
 
 use super::copy::{Element, Fetch};
-use super::{Schedule, Tile, Unit, warpgroup};
+use super::{Along, Schedule, Side, Tile, Unit};
 use crate::emit::argument_name;
 use crate::gpu::Precision;
-use crate::gpu::thread::{barrier, lanes_type};
+use crate::gpu::points::VECTOR;
+use crate::gpu::thread::lanes_type;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 
-/// Steps that are in shared memory at once.
+/// Steps that are in shared memory at once where both factors come through registers.
 const STAGES: usize = 2;
 /// Elements that a thread loads in a step at the most: beside the sums, more do not fit into its registers (tried with ptxas
 /// 13.3 on every model: tests/ptx.rs).
 const MOST_LOADED: usize = 32;
 
-/// Whether a tile's factors become bf16 before they are in shared memory.
-fn converts(tile: &Tile, precision: Precision) -> bool {
-    tile.unit == Unit::Warpgroup && precision == Precision::Bf16
+/// Depths that share a word of shared memory.
+pub(super) fn packed(tile: &Tile, precision: Precision) -> usize {
+    match tile.unit == Unit::Warpgroup && precision == Precision::Bf16 {
+        true => 2,
+        false => 1,
+    }
 }
 
-/// A tile as it is used for products of a precision, if it is.
-pub(super) fn fitted(tile: &Tile, precision: Precision) -> Option<Tile> {
-    if !converts(tile, precision) {
-        return Some(*tile);
-    }
-    let loaded = (tile.rows + tile.columns) * tile.depth / tile.threads;
+/// Elements that are dealt to as many lines, and lanes that load them.
+pub(super) const DEALT: usize = 32;
+pub(super) const DEALERS: usize = DEALT / VECTOR;
+
+/// How many depths a thread turns at once of a side with so many elements, of which `packed` share a word: as many as leave
+/// no thread without work.
+pub(super) fn turned(tile: &Tile, elements: usize, packed: usize) -> Option<usize> {
+    let whole = |&depths: &usize| {
+        let at_once = VECTOR * tile.threads * depths / tile.depth;
+        at_once.is_multiple_of(DEALT) && elements.is_multiple_of(at_once)
+    };
+    [4, 2, 1].into_iter().filter(|&n| n >= packed).find(whole)
+}
+
+/// The element whose depths are in line `number` of a turned side.
+pub(super) fn dealt(body: &mut Body, number: Value) -> Value {
+    let mut part = |op: &str, value: Value, by: usize| body.index_op(op, value, by as i64);
+    let (all, rest) = (part("divui", number, DEALT), part("remui", number, DEALT));
+    let (i, j) = (part("divui", rest, DEALERS), part("remui", rest, DEALERS));
+    body.sum(0, &[(all, DEALT as i64), (j, VECTOR as i64), (i, 1)])
+}
+
+/// A tile as it is used with these sides, if it is.
+pub(super) fn fitted(tile: &Tile, sides: &[Side; 2]) -> Option<Tile> {
+    let by_registers = sides.iter().filter(|side| side.by_registers);
+    let loaded: usize = by_registers
+        .map(|side| side.tile * tile.depth / tile.threads)
+        .sum();
+    let all = sides.iter().all(|side| side.by_registers);
     (loaded <= MOST_LOADED).then_some(Tile {
-        stages: STAGES,
+        stages: if all { STAGES } else { tile.stages },
         ..*tile
     })
 }
 
-impl Schedule<'_> {
-    pub(super) fn converts(&self) -> bool {
-        converts(&self.tile, self.precision)
-    }
+/// Those whose elements come through registers.
+fn through_registers<'f, 's>(fetches: &'f [Fetch<'s>; 2]) -> impl Iterator<Item = &'f Fetch<'s>> {
+    fetches.iter().filter(|fetch| fetch.side.by_registers)
+}
 
+impl Schedule<'_> {
     /// Depths that share a word of shared memory.
     pub(super) fn packed(&self) -> usize {
-        if self.converts() { 2 } else { 1 }
+        packed(&self.tile, self.precision)
     }
 
-    /// A thread's sums over the depths counted from `from` up to `end`; see [`Schedule::sum`].
-    pub(super) fn sum_converted(
-        &self,
-        body: &mut Body,
-        fetches: &[Fetch; 2],
-        (from, end): (Value, Value),
-        group: Value,
-    ) -> Vec<Value> {
-        let (depth, words) = (self.tile.depth as i64, self.stage_words() as i64);
-        let load =
-            |body: &mut Body, from: Value| fetches.each_ref().map(|fetch| self.load(body, fetch, from, end));
-        let put = |body: &mut Body, stage: Value, values: [&[Value]; 2]| {
-            let after = body.sum(self.rows.words as i64, &[(stage, 1)]);
-            for ((fetch, values), stage) in fetches.iter().zip(values).zip([stage, after]) {
-                self.put(body, fetch, stage, values);
-            }
-        };
-        let first = load(body, from);
-        let stage = body.index(0);
-        put(body, stage, [&first[0], &first[1]]);
-        let next = body.sum(depth, &[(from, 1)]);
-        let next = load(body, next);
-        let zero = Math {
-            body,
-            lanes: Lanes::scalar(),
-        }
-        .constant(0.0);
-        // Sums, what was loaded for the next step, and which stage is used in a step and which is filled.
-        let (sums, rows) = (self.sums(), next[0].len());
-        let mut carried = vec![zero; sums];
-        let mut types = vec!["f32".to_string(); sums];
-        for (fetch, values) in fetches.iter().zip(&next) {
-            types.extend(values.iter().map(|_| lanes_type(fetch.side.vector)));
-            carried.extend(values);
-        }
-        carried.extend([body.index(0), body.index(words)]);
-        types.extend(["index".to_string(), "index".to_string()]);
-        let (low, high) = (body.index(0), body.index(self.steps() as i64));
-        let mut carried = body.for_carry(low, high, 1, &carried, &types, |body, step, carried| {
-            let (products, rest) = carried.split_at(sums);
-            let (values, stages) = rest.split_at(rest.len() - STAGES);
-            warpgroup::show_copies(body);
-            barrier(body);
-            let products = self.begin_products(body, group, stages[0], products);
-            put(body, stages[1], [&values[..rows], &values[rows..]]);
-            let ahead = body.sum(2 * depth, &[(from, 1), (step, depth)]);
-            let next = load(body, ahead);
-            let mut carried = warpgroup::wait(body, &products);
-            carried.extend(next.concat());
-            carried.extend([stages[1], stages[0]]);
-            carried
+    /// The types of what [`Schedule::load`] gives.
+    pub(super) fn loaded_types(&self, fetches: &[Fetch; 2]) -> Vec<String> {
+        let types = through_registers(fetches).flat_map(|fetch| {
+            let count = fetch.members().count() * fetch.depths.len();
+            vec![lanes_type(fetch.side.vector); count]
         });
-        carried.truncate(sums);
-        carried
+        types.collect()
     }
 
-    /// Loads a thread's elements of one step, in the order of [`Schedule::each`].
-    fn load(&self, body: &mut Body, fetch: &Fetch, from: Value, end: Value) -> Vec<Value> {
-        let vector = fetch.side.vector;
-        let name = argument_name(self.nest.reads[fetch.side.read].argument);
-        let (bytes, ty) = (4 * vector, lanes_type(vector));
+    /// Loads a thread's elements of one step, whose depths are counted from one number up to another; of each side in the
+    /// order of [`Schedule::each`].
+    pub(super) fn load(&self, body: &mut Body, fetches: &[Fetch; 2], from: Value, end: Value) -> Vec<Value> {
         let mut values = vec![];
-        self.each(
-            body,
-            fetch,
-            (from, end),
-            &mut |body, Element { inside, from, .. }| {
-                // What is outside stands for zero; the array's begin can be loaded instead.
-                let begin = body.index(0);
-                let begin = body.global_address(&name, "f32", begin);
-                let from = body.op(format_args!(
-                    "llvm.select {inside}, {from}, {begin} : i1, !llvm.ptr<1>"
-                ));
-                let loaded = body.op(format_args!(
-                    "llvm.load {from} {{alignment = {bytes} : i64}} : !llvm.ptr<1> -> {ty}"
-                ));
-                let lanes = Lanes {
-                    width: vector,
-                    mask: None,
-                };
-                let zero = Math { body, lanes }.constant(0.0);
-                values.push(body.op(format_args!("arith.select {inside}, {loaded}, {zero} : {ty}")));
-            },
-        );
+        for fetch in through_registers(fetches) {
+            self.load_side(body, fetch, (from, end), &mut values);
+        }
         values
     }
 
-    /// Stores what was loaded to the stage at `stage` (in words), as bf16.
-    fn put(&self, body: &mut Body, fetch: &Fetch, stage: Value, values: &[Value]) {
+    fn load_side(&self, body: &mut Body, fetch: &Fetch, range: (Value, Value), values: &mut Vec<Value>) {
+        let vector = fetch.side.vector;
+        let name = argument_name(self.nest.reads[fetch.side.read].argument);
+        let (bytes, ty) = (4 * vector, lanes_type(vector));
+        // What is added to sums that nobody stores, or not multiplied any more, may be anything.
+        let as_loaded = self.nest.reads[fetch.side.read].checks.is_empty() && self.has_whole_steps();
+        self.each(body, fetch, range, &mut |body, Element { inside, from, .. }| {
+            // What is outside stands for zero; the array's begin can be loaded instead.
+            let begin = body.index(0);
+            let begin = body.global_address(&name, "f32", begin);
+            let from = body.op(format_args!(
+                "llvm.select {inside}, {from}, {begin} : i1, !llvm.ptr<1>"
+            ));
+            let loaded = body.op(format_args!(
+                "llvm.load {from} {{alignment = {bytes} : i64}} : !llvm.ptr<1> -> {ty}"
+            ));
+            if as_loaded {
+                return values.push(loaded);
+            }
+            let lanes = Lanes {
+                width: vector,
+                mask: None,
+            };
+            let zero = Math { body, lanes }.constant(0.0);
+            values.push(body.op(format_args!("arith.select {inside}, {loaded}, {zero} : {ty}")));
+        });
+    }
+
+    /// Stores what was loaded to the stage at `stage` (in words).
+    pub(super) fn put(&self, body: &mut Body, fetches: &[Fetch; 2], stage: Value, loaded: &[Value]) {
+        let columns = body.sum(self.rows.words as i64, &[(stage, 1)]);
+        let mut loaded = loaded;
+        for (fetch, stage) in fetches.iter().zip([stage, columns]) {
+            if fetch.side.by_registers {
+                let (values, rest) = loaded.split_at(fetch.members().count() * fetch.depths.len());
+                self.put_side(body, fetch, stage, values);
+                loaded = rest;
+            }
+        }
+    }
+
+    fn put_side(&self, body: &mut Body, fetch: &Fetch, stage: Value, values: &[Value]) {
+        let Side { vector, deep, .. } = *fetch.side;
         let members: Vec<usize> = fetch.members().collect();
         let by_depth: Vec<&[Value]> = values.chunks(members.len()).collect();
-        let depths: Vec<Value> = fetch.depths.clone();
-        let vector = fetch.side.vector;
-        if vector > 1 {
-            let ty = lanes_type(vector);
-            for (&depth, values) in depths.iter().zip(by_depth) {
-                for (&member, value) in members.iter().zip(values) {
-                    let lanes: Vec<Value> = (0..vector)
-                        .map(|i| body.op(format_args!("vector.extract {value}[{i}] : f32 from {ty}")))
+        let ty = lanes_type(vector);
+        let lane = |body: &mut Body, value: Value, i: usize| match vector {
+            1 => value,
+            _ => body.op(format_args!("vector.extract {value}[{i}] : f32 from {ty}")),
+        };
+        for (depths, values) in fetch.depths.chunks(deep).zip(by_depth.chunks(deep)) {
+            for (m, &member) in members.iter().enumerate() {
+                // Elements side by side with their depths: a vector's lanes are either.
+                let (elements, further) = match fetch.side.along {
+                    Along::Side => (vector, 1),
+                    Along::Depth => (1, vector),
+                };
+                for element in 0..elements {
+                    let terms: Vec<Value> = values
+                        .iter()
+                        .flat_map(|values| (0..further).map(|i| (values[m], element + i)).collect::<Vec<_>>())
+                        .map(|(value, i)| lane(body, value, i))
                         .collect();
-                    let words: Vec<Value> = lanes.chunks(2).map(|two| pack(body, two[0], two[1])).collect();
-                    self.put_words(body, fetch, stage, (depth, member), &words);
+                    let words = self.words(body, &terms);
+                    let line = member + element * DEALERS;
+                    self.put_words(body, fetch, stage, (depths[0], line), &words);
                 }
             }
-            return;
         }
-        for (depths, values) in depths.chunks(2).zip(by_depth.chunks(2)) {
-            for (i, &member) in members.iter().enumerate() {
-                let word = pack(body, values[0][i], values[1][i]);
-                self.put_words(body, fetch, stage, (depths[0], member), &[word]);
+    }
+
+    /// Depths of an element as words of shared memory.
+    fn words(&self, body: &mut Body, terms: &[Value]) -> Vec<Value> {
+        match self.packed() {
+            1 => {
+                let bits = |term| body.op(format_args!("arith.bitcast {term} : f32 to i32"));
+                terms.iter().map(bits).collect()
             }
+            _ => terms.chunks(2).map(|two| pack(body, two[0], two[1])).collect(),
         }
     }
 

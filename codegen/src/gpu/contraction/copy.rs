@@ -1,7 +1,7 @@
 //! Fetches the elements of a step from global to shared memory, without waiting for them.
 
 use super::warpgroup::swizzled;
-use super::{Along, Lines, Schedule, Side};
+use super::{Along, Lines, Schedule, Side, convert};
 use crate::access::Check;
 use crate::emit::argument_name;
 use crate::gpu::thread::{both, shared_address};
@@ -57,8 +57,9 @@ pub(super) struct Element {
 /// What a thread fetches of a side in every step, as far as it does not depend on the step.
 pub(super) struct Fetch<'s> {
     pub side: &'s Side,
-    /// The place of its first element in the tile.
+    /// The place of its first element in the tile, and its line in shared memory, where lines are elements.
     place: Value,
+    line: Value,
     groups: Vec<Group>,
     /// Places of its depths in a step; those that share a word follow each other.
     pub depths: Vec<Value>,
@@ -82,14 +83,14 @@ impl Schedule<'_> {
         thread: Value,
     ) -> Fetch<'s> {
         let (threads, depth) = (self.tile.threads, self.tile.depth);
-        // Depths that a thread takes as one: a vector, or what fills a word.
-        let packed = if side.vector == 1 { self.packed() } else { 1 };
+        let packed = side.deep;
         let steps = match side.along {
             Along::Side => (side.vector, packed),
             Along::Depth => (1, side.vector * packed),
         };
         // Extents of the places that threads take at once, along the side and along the depth.
         let (wide, deep) = match (side.along, side.lines) {
+            (Along::Side, Lines::Swizzled) if side.is_turned() => (threads * packed / depth, depth / packed),
             (Along::Side, Lines::Swizzled) => {
                 let deep = (depth / packed).min(threads / EIGHT);
                 (threads / deep, deep)
@@ -111,7 +112,8 @@ impl Schedule<'_> {
         };
         let mut part = |op: &str, value: Value, by: usize| body.index_op(op, value, by as i64);
         let (across, down) = match (side.along, side.lines) {
-            // Lanes that are 8 × 4 are whole sectors of 4 depths, and hit different banks: see `warpgroup`.
+            // Lanes that are 8 × 4 are whole sectors of 4 depths, and hit different banks: see `warpgroup`. (Of vectors,
+            // whole lines of memory: see `convert`.)
             (Along::Side, Lines::Swizzled) => {
                 let (lane, rest) = (part("remui", thread, EIGHT), part("divui", thread, EIGHT));
                 let (down, far) = (part("remui", rest, deep), part("divui", rest, deep));
@@ -128,6 +130,16 @@ impl Schedule<'_> {
             })
             .collect();
         let place = body.sum(0, &[(across, steps.0 as i64)]);
+        let line_of_first = match side.is_turned() {
+            true => {
+                let (all, lane) = (
+                    body.index_op("divui", across, convert::DEALERS as i64),
+                    body.index_op("remui", across, convert::DEALERS as i64),
+                );
+                body.sum(0, &[(all, convert::DEALT as i64), (lane, 1)])
+            }
+            false => place,
+        };
         let apart = steps.0 * wide;
         let line = self.line(side, apart);
         let groups: Vec<Vec<usize>> = (0..side.tile)
@@ -160,6 +172,7 @@ impl Schedule<'_> {
         Fetch {
             side,
             place,
+            line: line_of_first,
             groups,
             depths,
         }
@@ -290,8 +303,8 @@ impl Schedule<'_> {
         }
     }
 
-    /// The address of a thread's element in the stage at `stage`: `member` places after its first, at a depth, or at the
-    /// depths from there on that share a word.
+    /// The address of a thread's element in the stage at `stage`: `member` places (or lines, where lines are elements) after
+    /// its first, at a depth, or at the depths from there on that share a word.
     pub(super) fn place_in_shared(
         &self,
         body: &mut Body,
@@ -308,14 +321,14 @@ impl Schedule<'_> {
                 (body.sum(0, &terms), member)
             }
             Lines::Elements => {
-                let terms = [(stage, 1), (fetch.place, stride), (depth, 1)];
+                let terms = [(stage, 1), (fetch.line, stride), (depth, 1)];
                 (body.sum(0, &terms), member * side.stride)
             }
             Lines::Swizzled => {
-                let place = body.sum(member as i64, &[(fetch.place, 1)]);
+                let line = body.sum(member as i64, &[(fetch.line, 1)]);
                 let word = body.index_op("divui", depth, self.packed() as i64);
-                let turned = swizzled(body, side.stride, place, word);
-                let terms = [(stage, 1), (fetch.place, stride), (turned, 1)];
+                let turned = swizzled(body, side.stride, line, word);
+                let terms = [(stage, 1), (fetch.line, stride), (turned, 1)];
                 (body.sum(0, &terms), member * side.stride)
             }
         };

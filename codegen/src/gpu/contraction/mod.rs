@@ -12,8 +12,9 @@
 //! the second 143 MB, 30 µs, for 16 GFLOP, 50 µs. So it pays in one layer of one model, and in inference only: the 2012
 //! network pools its first two layers after they are normalised across channels.
 //!
-//! `choose` decides, `copy` fetches, `convert` fetches what becomes bf16, `multiply` has the arithmetic of threads (f32) and of warps (tensor cores),
-//! `warpgroup` that of four warps together, `write` puts them together and finishes the outputs.
+//! `choose` decides, `copy` fetches, `convert` fetches what is rounded or turned on the way, `multiply` has the arithmetic of
+//! threads (f32) and of warps (tensor cores), `warpgroup` that of four warps together, `write` puts them together and
+//! finishes the outputs.
 
 mod choose;
 mod convert;
@@ -80,6 +81,13 @@ enum Lines {
     Swizzled,
 }
 
+impl Side {
+    /// Whether it is turned on its way to shared memory, and its elements dealt to lines: see `convert`.
+    fn is_turned(&self) -> bool {
+        self.lines == Lines::Swizzled && self.along == Along::Side && self.vector > 1
+    }
+}
+
 /// One operand's part in the product.
 #[derive(Clone, Debug)]
 struct Side {
@@ -91,6 +99,10 @@ struct Side {
     along: Along,
     /// Neighbours fetched at once: 16 bytes, or one element.
     vector: usize,
+    /// Depths that a thread fetches as one, each of them apart: what shares a word of shared memory, or is turned.
+    deep: usize,
+    /// Whether it comes to shared memory through registers, to be rounded or turned: see `convert`.
+    by_registers: bool,
     /// Elements of it in a tile.
     tile: usize,
     lines: Lines,

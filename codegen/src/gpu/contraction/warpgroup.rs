@@ -90,10 +90,11 @@ pub fn descriptors(
         .collect()
 }
 
-/// Lets `wgmma` see what the threads put into shared memory, once a barrier says that all did.
+/// Lets `wgmma` see what the threads put into shared memory, once a barrier says that all did. Said of shared memory alone:
+/// without, the whole GPU's memory is waited for.
 pub fn show_copies(body: &mut Body) {
     body.line(
-        "llvm.inline_asm has_side_effects asm_dialect = att \"fence.proxy.async;\", \"~{memory}\" : () -> ()",
+        "llvm.inline_asm has_side_effects asm_dialect = att \"fence.proxy.async.shared::cta;\", \"~{memory}\" : () -> ()",
     );
 }
 

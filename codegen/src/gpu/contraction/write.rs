@@ -1,5 +1,6 @@
 //! The kernel: its loop over the depth, and the outputs of finished sums.
 
+use super::convert::{DEALT, dealt};
 use super::multiply::{FRAGMENT, Position};
 use super::{Partial, Schedule, Unit, warpgroup};
 use crate::access::Access;
@@ -9,6 +10,17 @@ use crate::kernel::decode;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::Loop;
+
+/// Columns of a row whose operands a thread loads before it stores the first: whoever waits for each has little under way.
+const AT_ONCE: usize = 16;
+
+/// Adjacent columns of a row, finished.
+struct Finished {
+    lanes: Lanes,
+    point: Point,
+    /// One an output, or the sum as it is where it is a part.
+    values: Vec<Value>,
+}
 
 impl Schedule<'_> {
     pub(super) fn write(&self, body: &mut Body, block: Value, thread: Value, partial: Option<&Partial>) {
@@ -55,19 +67,29 @@ impl Schedule<'_> {
             let next = body.sum(steps * depth, &[(from, 1)]);
             body.op(format_args!("arith.minui {next}, {all} : index"))
         };
-        if self.converts() {
-            return self.sum_converted(body, &fetches, (from, end), group);
-        }
+        let copies = fetches.iter().any(|fetch| !fetch.side.by_registers);
         let start = |body: &mut Body, stage: Value, from: Value| {
             let after = body.sum(self.rows.words as i64, &[(stage, 1)]);
-            self.start(body, &fetches[0], stage, from, end);
-            self.start(body, &fetches[1], after, from, end);
-            body.line("nvvm.cp.async.commit.group");
+            for (fetch, stage) in fetches.iter().zip([stage, after]) {
+                if !fetch.side.by_registers {
+                    self.start(body, fetch, stage, from, end);
+                }
+            }
+            if copies {
+                body.line("nvvm.cp.async.commit.group");
+            }
         };
         for stage in 0..stages as i64 - 1 {
             let (place, from) = (body.index(stage * words), body.sum(stage * depth, &[(from, 1)]));
             start(body, place, from);
+            let loaded = self.load(body, &fetches, from, end);
+            self.put(body, &fetches, place, &loaded);
         }
+        // What comes by registers is there a step before it is put into shared memory.
+        let loaded = {
+            let from = body.sum((stages as i64 - 1) * depth, &[(from, 1)]);
+            self.load(body, &fetches, from, end)
+        };
         let zero = Math {
             body,
             lanes: Lanes::scalar(),
@@ -78,33 +100,45 @@ impl Schedule<'_> {
         // Which stage is used in a step, and which is filled.
         carried.extend([body.index(0), body.index((stages as i64 - 1) * words)]);
         types.extend(["index".to_string(), "index".to_string()]);
+        carried.extend(&loaded);
+        types.extend(self.loaded_types(&fetches));
         let (low, high) = (body.index(0), body.index(steps));
         let mut sums = body.for_carry(low, high, 1, &carried, &types, |body, step, carried| {
-            let (sums, places) = carried.split_at(self.sums());
-            body.line(format_args!("nvvm.cp.async.wait.group {}", stages - 2));
+            let (sums, rest) = carried.split_at(self.sums());
+            let (places, loaded) = rest.split_at(2);
+            if copies {
+                body.line(format_args!("nvvm.cp.async.wait.group {}", stages - 2));
+            }
             if self.tile.unit == Unit::Warpgroup {
                 warpgroup::show_copies(body);
             }
             barrier(body);
             let ahead = body.sum((stages as i64 - 1) * depth, &[(from, 1), (step, depth)]);
+            let mut next = vec![];
             let mut sums = if self.tile.unit == Unit::Warpgroup {
                 // The products are made while the threads copy.
                 let sums = self.begin_products(body, group, places[0], sums);
                 start(body, places[1], ahead);
+                self.put(body, &fetches, places[1], loaded);
+                let ahead = body.sum(depth, &[(ahead, 1)]);
+                next = self.load(body, &fetches, ahead, end);
                 warpgroup::wait(body, &sums)
             } else {
                 start(body, places[1], ahead);
                 self.multiply(body, &at, places[0], sums)
             };
             for &place in places {
-                let (next, around) = (body.sum(words, &[(place, 1)]), body.index(0));
+                let (after, around) = (body.sum(words, &[(place, 1)]), body.index(0));
                 let last = body.index((stages as i64 - 1) * words);
                 let wraps = body.op(format_args!("arith.cmpi eq, {place}, {last} : index"));
-                sums.push(body.op(format_args!("arith.select {wraps}, {around}, {next} : index")));
+                sums.push(body.op(format_args!("arith.select {wraps}, {around}, {after} : index")));
             }
+            sums.extend(next);
             sums
         });
-        body.line("nvvm.cp.async.wait.group 0");
+        if copies {
+            body.line("nvvm.cp.async.wait.group 0");
+        }
         sums.truncate(self.sums());
         sums
     }
@@ -120,14 +154,22 @@ impl Schedule<'_> {
         partial: Option<&Partial>,
     ) {
         // What a thread holds: rows, columns in groups that are adjacent, and which sum is where.
+        let (height, width) = self.tile.part;
+        let turned = (self.rows.is_turned(), self.columns.is_turned());
         let (rows, columns, adjacent): (Vec<usize>, Vec<usize>, usize) = match self.on_tensor_cores() {
+            true if turned.1 => (
+                (0..height).step_by(8).collect(),
+                (0..width / DEALT)
+                    .flat_map(|i| [DEALT * i, DEALT * i + 4])
+                    .collect(),
+                4,
+            ),
             true => (
-                (0..self.tile.part.0).step_by(8).collect(),
-                (0..self.tile.part.1).step_by(FRAGMENT.1).collect(),
+                (0..height).step_by(8).collect(),
+                (0..width).step_by(FRAGMENT.1).collect(),
                 2,
             ),
             false => {
-                let (height, width) = self.tile.part;
                 let (down, across) = (self.tile.rows / height, self.tile.columns / width);
                 (
                     (0..height).map(|i| i / 4 * 4 * down + i % 4).collect(),
@@ -136,39 +178,75 @@ impl Schedule<'_> {
                 )
             }
         };
-        let sum = |row: usize, column: usize, i: usize| match self.on_tensor_cores() {
-            true => sums[(row / 2 * columns.len() + column) * 4 + row % 2 * 2 + i],
-            false => sums[row * columns.len() * 4 + column * 4 + i],
+        let sum = |row: usize, column: usize, i: usize| {
+            // Of a fragment's columns a thread has two, side by side but where columns are dealt.
+            let (fragment, i) = match turned.1 {
+                true => (column / 2 * 4 + i, column % 2),
+                false => (column, i),
+            };
+            match self.on_tensor_cores() {
+                true => sums[(row / 2 * (width / FRAGMENT.1) + fragment) * 4 + row % 2 * 2 + i],
+                false => sums[row * columns.len() * 4 + column * 4 + i],
+            }
         };
-        let width = match self.columns.loops.last() {
+        let lanes = match self.columns.loops.last() {
             Some(&l) if self.stores_vectors(l, adjacent, partial) => adjacent,
             _ => 1,
         };
         let (row, column) = match self.on_tensor_cores() {
             true => (
-                body.sum(0, &[(first.0, 1), (at.row, 1), (at.group, 1)]),
-                body.sum(0, &[(first.1, 1), (at.column, 1), (at.member, 2)]),
+                body.sum(0, &[(at.row, 1), (at.group, 1)]),
+                body.sum(
+                    0,
+                    &[
+                        (first.1, 1),
+                        (at.column, 1),
+                        (at.member, if turned.1 { 8 } else { 2 }),
+                    ],
+                ),
             ),
-            false => (
-                body.sum(0, &[(first.0, 1), (at.row, 1)]),
-                body.sum(0, &[(first.1, 1), (at.column, 1)]),
-            ),
+            false => (at.row, body.sum(0, &[(first.1, 1), (at.column, 1)])),
         };
         for (i, &down) in rows.iter().enumerate() {
-            let number = body.sum(down as i64, &[(row, 1)]);
-            let exists = below(body, number, self.rows.extent);
-            body.if_true(exists, |body| {
+            let mut number = body.sum(down as i64, &[(row, 1)]);
+            if turned.0 {
+                number = dealt(body, number);
+            }
+            let number = body.sum(0, &[(first.0, 1), (number, 1)]);
+            let pieces: Vec<(usize, Vec<Value>)> = columns
+                .iter()
+                .enumerate()
+                .flat_map(|(j, &across)| {
+                    (0..adjacent).step_by(lanes).map(move |lane| {
+                        (
+                            across + lane,
+                            (lane..lane + lanes).map(|lane| sum(i, j, lane)).collect(),
+                        )
+                    })
+                })
+                .collect();
+            let whole_rows = self.rows.extent.is_multiple_of(self.tile.rows);
+            where_it_is(body, whole_rows, (number, self.rows.extent), &mut |body| {
                 self.set(body, &mut loops, &self.rows.loops, number);
-                for (j, &across) in columns.iter().enumerate() {
-                    for lane in (0..adjacent).step_by(width) {
-                        let number = body.sum((across + lane) as i64, &[(column, 1)]);
-                        let exists = below(body, number, self.columns.extent);
-                        let values: Vec<Value> = (lane..lane + width).map(|lane| sum(i, j, lane)).collect();
-                        body.if_true(exists, |body| {
-                            self.set(body, &mut loops, &self.columns.loops, number);
-                            self.store(body, &loops, &values, partial);
-                        });
-                    }
+                let whole = self.columns.extent.is_multiple_of(self.tile.columns);
+                for pieces in pieces.chunks(if whole { AT_ONCE / lanes } else { 1 }) {
+                    let numbers: Vec<Value> = pieces
+                        .iter()
+                        .map(|(across, _)| body.sum(*across as i64, &[(column, 1)]))
+                        .collect();
+                    where_it_is(body, whole, (numbers[0], self.columns.extent), &mut |body| {
+                        let finished: Vec<Finished> = pieces
+                            .iter()
+                            .zip(&numbers)
+                            .map(|((_, values), &number)| {
+                                self.set(body, &mut loops, &self.columns.loops, number);
+                                self.finished(body, &loops, values, partial)
+                            })
+                            .collect();
+                        for finished in finished {
+                            self.store(body, finished, partial);
+                        }
+                    });
                 }
             });
         }
@@ -201,7 +279,13 @@ impl Schedule<'_> {
     }
 
     /// Finishes adjacent columns of one row.
-    fn store(&self, body: &mut Body, loops: &[Value], values: &[Value], partial: Option<&Partial>) {
+    fn finished(
+        &self,
+        body: &mut Body,
+        loops: &[Value],
+        values: &[Value],
+        partial: Option<&Partial>,
+    ) -> Finished {
         let lanes = Lanes {
             width: values.len(),
             mask: None,
@@ -218,15 +302,50 @@ impl Schedule<'_> {
             loops: loops.to_vec(),
             vector: self.columns.loops.last().copied().filter(|_| values.len() > 1),
         };
+        let values = match partial {
+            Some(_) => vec![value],
+            None => {
+                let mut math = Math {
+                    body,
+                    lanes: lanes.clone(),
+                };
+                let mut scope = Scope::of_reads(&self.nest.reads);
+                scope.reduced = Some(value);
+                let outputs = self.nest.outputs.iter();
+                outputs
+                    .map(|(_, value)| scope.value(&mut math, &point, value))
+                    .collect()
+            }
+        };
+        Finished { lanes, point, values }
+    }
+
+    /// Stores what is finished, or a part of it.
+    fn store(&self, body: &mut Body, finished: Finished, partial: Option<&Partial>) {
+        let Finished { lanes, point, values } = finished;
         let mut math = Math { body, lanes };
-        if let Some(partial) = partial {
-            return point.store(&mut math, &partial.access, value);
-        }
-        let mut scope = Scope::of_reads(&self.nest.reads);
-        scope.reduced = Some(value);
-        for (access, value) in &self.nest.outputs {
-            let value = scope.value(&mut math, &point, value);
-            point.store(&mut math, access, value);
+        match partial {
+            Some(partial) => point.store(&mut math, &partial.access, values[0]),
+            None => {
+                for ((access, _), value) in self.nest.outputs.iter().zip(values) {
+                    point.store(&mut math, access, value);
+                }
+            }
         }
     }
+}
+
+/// Does something for a row or column that is there: if that is not sure, it is asked whether its number is below the
+/// extent.
+fn where_it_is(
+    body: &mut Body,
+    sure: bool,
+    (number, extent): (Value, usize),
+    does: &mut dyn FnMut(&mut Body),
+) {
+    if sure {
+        return does(body);
+    }
+    let exists = below(body, number, extent);
+    body.if_true(exists, |body| does(body));
 }

@@ -1,7 +1,7 @@
 //! PTX given to the driver, which makes machine code of it; kept as long as the process lives, since a model's programs
-//! are opened again and again.
+//! are opened again and again. A module is part of its GPU's context, which is kept open with it.
 
-use super::driver::{Gpu, dotted};
+use super::driver::{self, Gpu, dotted};
 use crate::Error;
 use crate::artifact::{Ptx, sha256};
 use crate::device::ptx;
@@ -20,8 +20,17 @@ const LOG: usize = 8192;
 /// Shared memory that a launch may ask for without telling the driver before (CUDA programming guide).
 const USUAL_SHARED: u32 = 48 * 1024;
 
+/// A module, and what keeps the context open that it is part of.
+struct Module {
+    handle: sys::CUmodule,
+    _gpu: Gpu,
+}
+
+// SAFETY: the handle is a name that the driver gives out; it may be called from any thread.
+unsafe impl Send for Module {}
+
 /// Modules by device and text.
-static LOADED: OnceLock<Mutex<HashMap<(u32, String), usize>>> = OnceLock::new();
+static LOADED: OnceLock<Mutex<HashMap<(u32, String), Module>>> = OnceLock::new();
 
 /// The best of several texts for a GPU.
 pub fn choose<'p>(gpu: &Gpu, texts: &'p [Ptx]) -> Result<&'p Ptx, Error> {
@@ -71,11 +80,12 @@ pub fn load(
         .lock()
         .expect("nothing panics while it loads a module");
     let module = match loaded.get(&key) {
-        Some(&module) => module as sys::CUmodule,
+        Some(module) => module.handle,
         None => {
-            let module = compile(gpu, &text.text, &parsed.version)?;
-            loaded.insert(key, module as usize);
-            module
+            let handle = compile(gpu, &text.text, &parsed.version)?;
+            let _gpu = driver::open(gpu.number)?;
+            loaded.insert(key, Module { handle, _gpu });
+            handle
         }
     };
     kernels
@@ -122,7 +132,7 @@ fn function(gpu: &Gpu, module: sys::CUmodule, kernel: &Kernel) -> Result<Functio
     let symbol = &kernel.symbol;
     let fail = |error| gpu.failed(format_args!("preparing kernel {symbol}"), error);
     let name = CString::new(&symbol[..]).expect("a plan's symbols are letters, digits and _");
-    // SAFETY: modules are never unloaded.
+    // SAFETY: modules are never unloaded, and their contexts never let go.
     let function = unsafe { result::module::get_function(module, name) }.map_err(fail)?;
     if kernel.shared_bytes > USUAL_SHARED {
         let which = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

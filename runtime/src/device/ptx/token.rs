@@ -9,8 +9,9 @@ use std::fmt;
 #[logos(skip(r"//[^\n]*", allow_greedy = true))]
 #[logos(skip r"/\*([^*]|\*[^/])*\*/")]
 pub(super) enum Token<'s> {
-    /// An opcode with its modifiers, a register, a label or a symbol: `add.s32`, `%r1`, `%tid.x`, `$L__BB0_1`.
-    #[regex(r"[A-Za-z_$%][A-Za-z0-9_$%.]*")]
+    /// An opcode with its modifiers, a register, a label or a symbol: `add.s32`, `fence.proxy.async.shared::cta`, `%r1`,
+    /// `%tid.x`, `$L__BB0_1`.
+    #[regex(r"[A-Za-z_$%][A-Za-z0-9_$%.]*(::[A-Za-z0-9_.]+)*")]
     Word(&'s str),
     /// A directive: `.reg`.
     #[regex(r"\.[A-Za-z_][A-Za-z0-9_.]*")]
