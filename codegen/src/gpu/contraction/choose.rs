@@ -22,8 +22,9 @@ const WARP_TILES: [Tile; 3] = [
     square(32, 32, 128, Unit::Warp, (16, 16), 0.4),
 ];
 /// Tiles of tensor cores where these multiply for warpgroups. What has few rows and columns is left to warps.
-const WARPGROUP_TILES: [Tile; 6] = [
+const WARPGROUP_TILES: [Tile; 7] = [
     warpgroups(128, 128, 1.0),
+    alone(warpgroups(128, 192, 1.0)),
     warpgroups(128, 96, 0.9),
     warpgroups(128, 64, 0.75),
     warpgroups(64, 128, 0.75),
@@ -53,6 +54,11 @@ const fn square(
         part,
         reuse,
     }
+}
+
+/// A tile that fills a multiprocessor: more steps are on their way, since no other block computes while this one waits.
+const fn alone(tile: Tile) -> Tile {
+    Tile { stages: 4, ..tile }
 }
 
 /// A tile with a warpgroup for every 64 rows.
@@ -115,9 +121,11 @@ impl<'a> Schedule<'a> {
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
         let split = |tile: &Tile| {
             let steps = terms.div_ceil(tile.depth);
-            let most = parts(steps, STEPS, (2 * PROCESSORS).div_ceil(blocks(tile)));
+            let places = PROCESSORS * if tile.is_alone() { 1 } else { 2 };
+            let most = parts(steps, STEPS, places / blocks(tile));
             let time = |parts: usize| (blocks(tile) * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
-            let fastest = (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b)));
+            // Of equals the most: two blocks on a multiprocessor compute while either waits.
+            let fastest = (1..=most).rev().min_by(|&a, &b| time(a).total_cmp(&time(b)));
             fastest.expect("at least one part")
         };
         // Time of the whole in units of a product at full speed: products of whole tiles, on the processors that
@@ -180,6 +188,7 @@ impl<'a> Schedule<'a> {
             // of warpgroups it gives so many that a multiprocessor has one block only where two can be (tried with ptxas
             // 13.3 on every model: tests/ptx.rs).
             registers: match self.tile.unit {
+                Unit::Warpgroup if self.tile.is_alone() => (REGISTERS / self.tile.threads).min(255) as u32,
                 Unit::Warpgroup => (REGISTERS / 2 / self.tile.threads).min(255) as u32,
                 _ => 168,
             },
@@ -231,6 +240,7 @@ impl Side {
         let turned = turned.filter(|_| lines == Lines::Swizzled);
         let straight = whole && (along == Along::Side) == (lines == Lines::Depths);
         let vector = if straight || turned.is_some() { VECTOR } else { 1 };
+        let unturned = whole && lines == Lines::Swizzled && vector == 1;
         let deep = match (turned, vector) {
             (Some(depths), _) => depths,
             (None, 1) => packed,
@@ -251,6 +261,7 @@ impl Side {
             vector,
             deep,
             by_registers: packed > 1 || turned.is_some(),
+            unturned,
             tile: elements,
             lines,
             stride: line + padding,

@@ -69,7 +69,8 @@ pub(super) fn fitted(tile: &Tile, sides: &[Side; 2]) -> Option<Tile> {
         .map(|side| side.tile * tile.depth / tile.threads)
         .sum();
     let all = sides.iter().all(|side| side.by_registers);
-    (loaded <= MOST_LOADED).then_some(Tile {
+    let fits = loaded <= MOST_LOADED && !sides.iter().any(|side| side.unturned);
+    fits.then_some(Tile {
         stages: if all { STAGES } else { tile.stages },
         ..*tile
     })

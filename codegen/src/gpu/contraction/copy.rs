@@ -141,6 +141,10 @@ impl Schedule<'_> {
             false => place,
         };
         let apart = steps.0 * wide;
+        assert!(
+            side.tile.is_multiple_of(apart),
+            "threads fetch a tile, and no more"
+        );
         let line = self.line(side, apart);
         let groups: Vec<Vec<usize>> = (0..side.tile)
             .step_by(line.max(apart))

@@ -81,6 +81,13 @@ enum Lines {
     Swizzled,
 }
 
+impl Tile {
+    /// Whether a multiprocessor has no place for another block.
+    fn is_alone(&self) -> bool {
+        self.rows * self.columns > 128 * 128
+    }
+}
+
 impl Side {
     /// Whether it is turned on its way to shared memory, and its elements dealt to lines: see `convert`.
     fn is_turned(&self) -> bool {
@@ -103,6 +110,8 @@ struct Side {
     deep: usize,
     /// Whether it comes to shared memory through registers, to be rounded or turned: see `convert`.
     by_registers: bool,
+    /// Whether it would be turned, but for the tile.
+    unturned: bool,
     /// Elements of it in a tile.
     tile: usize,
     lines: Lines,

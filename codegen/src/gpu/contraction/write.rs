@@ -12,7 +12,7 @@ use crate::scalar::{Lanes, Math};
 use ir::nest::Loop;
 
 /// Columns of a row whose operands a thread loads before it stores the first: whoever waits for each has little under way.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 
 /// Adjacent columns of a row, finished.
 struct Finished {
