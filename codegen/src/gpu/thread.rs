@@ -54,11 +54,19 @@ pub fn frame(
         0 => String::new(),
         count => format!(", nvvm.maxnreg = {count} : i32"),
     };
+    let body = body.finish();
+    let zeros = match body.contains("@KERNEL_zeros") {
+        true => {
+            "llvm.mlir.global internal @KERNEL_zeros(dense<0.0> : tensor<4xf32>) {addr_space = 1 : i32, alignment = 16 : i64} : \
+             !llvm.array<4 x f32>\n"
+        }
+        false => "",
+    };
     let text = format!(
-        "{shared}func.func @KERNEL({}) attributes {{nvvm.maxntid = array<i32: {}>{registers}}} {{\n{}  return\n}}\n",
+        "{shared}{zeros}func.func @KERNEL({}) attributes {{nvvm.maxntid = array<i32: {}>{registers}}} {{\n{}  return\n}}\n",
         parameters.join(", "),
         grid.threads,
-        body.finish()
+        body
     );
     KernelText {
         text,
@@ -69,9 +77,22 @@ pub fn frame(
     }
 }
 
+/// The number of the block (`ctaid.x`) or of the thread (`tid.x`), as something that was not known before.
+pub fn read_again(body: &mut Body, register: &str) -> Value {
+    let value = body.op(format_args!(
+        "llvm.inline_asm has_side_effects asm_dialect = att \"mov.u32 $0, %{register};\", \"=r\" : () -> i32"
+    ));
+    body.op(format_args!("arith.index_castui {value} : i32 to index"))
+}
+
 /// Waits until all threads of the block are here.
 pub fn barrier(body: &mut Body) {
     body.line("nvvm.barrier0");
+}
+
+/// The address of four zeros in global memory.
+pub fn zeros(body: &mut Body) -> Value {
+    body.op("llvm.mlir.addressof @KERNEL_zeros : !llvm.ptr<1>")
 }
 
 /// The address of a word of the block's shared memory.

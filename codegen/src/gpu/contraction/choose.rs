@@ -165,11 +165,6 @@ impl<'a> Schedule<'a> {
         self.terms().div_ceil(self.tile.depth).div_ceil(self.parts)
     }
 
-    /// Whether there is a term for every depth of every step.
-    pub(super) fn has_whole_steps(&self) -> bool {
-        self.terms() == self.parts * self.steps() * self.tile.depth
-    }
-
     /// Extents that the number of a block counts: parts, batches, tiles of rows and of columns.
     pub(super) fn block_extents(&self) -> Vec<usize> {
         let mut extents = vec![self.parts];
@@ -188,7 +183,10 @@ impl<'a> Schedule<'a> {
             // of warpgroups it gives so many that a multiprocessor has one block only where two can be (tried with ptxas
             // 13.3 on every model: tests/ptx.rs).
             registers: match self.tile.unit {
-                Unit::Warpgroup if self.tile.is_alone() => (REGISTERS / self.tile.threads).min(255) as u32,
+                // Single elements have more addresses than there is room for.
+                Unit::Warpgroup if self.tile.is_alone() || self.rows.vector.min(self.columns.vector) == 1 => {
+                    0
+                }
                 Unit::Warpgroup => (REGISTERS / 2 / self.tile.threads).min(255) as u32,
                 _ => 168,
             },

@@ -19,12 +19,10 @@
 
 use super::copy::{Element, Fetch};
 use super::{Along, Schedule, Side, Tile, Unit};
-use crate::emit::argument_name;
 use crate::gpu::Precision;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::lanes_type;
 use crate::mlir::{Body, Value};
-use crate::scalar::{Lanes, Math};
 
 /// Steps that are in shared memory at once where both factors come through registers.
 const STAGES: usize = 2;
@@ -108,29 +106,11 @@ impl Schedule<'_> {
 
     fn load_side(&self, body: &mut Body, fetch: &Fetch, range: (Value, Value), values: &mut Vec<Value>) {
         let vector = fetch.side.vector;
-        let name = argument_name(self.nest.reads[fetch.side.read].argument);
         let (bytes, ty) = (4 * vector, lanes_type(vector));
-        // What is added to sums that nobody stores, or not multiplied any more, may be anything.
-        let as_loaded = self.nest.reads[fetch.side.read].checks.is_empty() && self.has_whole_steps();
-        self.each(body, fetch, range, &mut |body, Element { inside, from, .. }| {
-            // What is outside stands for zero; the array's begin can be loaded instead.
-            let begin = body.index(0);
-            let begin = body.global_address(&name, "f32", begin);
-            let from = body.op(format_args!(
-                "llvm.select {inside}, {from}, {begin} : i1, !llvm.ptr<1>"
-            ));
-            let loaded = body.op(format_args!(
+        self.each(body, fetch, range, &mut |body, Element { from, .. }| {
+            values.push(body.op(format_args!(
                 "llvm.load {from} {{alignment = {bytes} : i64}} : !llvm.ptr<1> -> {ty}"
-            ));
-            if as_loaded {
-                return values.push(loaded);
-            }
-            let lanes = Lanes {
-                width: vector,
-                mask: None,
-            };
-            let zero = Math { body, lanes }.constant(0.0);
-            values.push(body.op(format_args!("arith.select {inside}, {loaded}, {zero} : {ty}")));
+            )));
         });
     }
 

@@ -4,7 +4,7 @@ use super::warpgroup::swizzled;
 use super::{Along, Lines, Schedule, Side, convert};
 use crate::access::Check;
 use crate::emit::argument_name;
-use crate::gpu::thread::{both, shared_address};
+use crate::gpu::thread::{both, shared_address, zeros};
 use crate::kernel::decode;
 use crate::mlir::{Body, Value};
 use ir::nest::{Affine, Loop};
@@ -46,12 +46,20 @@ fn beyond(body: &mut Body, exists: Value, value: Value) -> Value {
 pub(super) struct Element {
     /// Whether it is there; else it stands for zero.
     pub inside: Value,
-    /// Its address, which has no meaning where it is not inside.
+    /// Its address; where it is not inside that has no meaning, or for what comes by registers is that of zeros: to put a
+    /// zero in place of what was loaded would be to wait for it.
     pub from: Value,
     /// The place of its depth in the step.
     pub depth: Value,
     /// Its place in the tile, counted from the thread's first.
     pub member: usize,
+}
+
+/// Where a group's elements are, as far as it is known.
+enum From {
+    Address(Value),
+    /// Of which an address is made as late as can be: it takes two registers.
+    Offset(Value),
 }
 
 /// What a thread fetches of a side in every step, as far as it does not depend on the step.
@@ -154,7 +162,7 @@ impl Schedule<'_> {
                     .collect()
             })
             .collect();
-        let few = groups.len() <= FEW && self.nest.reads[side.read].divided.is_empty();
+        let few = groups.len() <= FEW && self.nest.reads[side.read].divided.is_empty() && !side.by_registers;
         let name = argument_name(self.nest.reads[side.read].argument);
         let groups = groups
             .into_iter()
@@ -273,9 +281,9 @@ impl Schedule<'_> {
                     Some(address) => {
                         let offset =
                             body.op(format_args!("arith.index_cast {} : index to i64", depth.offset));
-                        body.op(format_args!(
+                        From::Address(body.op(format_args!(
                             "llvm.getelementptr {address}[{offset}] : (!llvm.ptr<1>, i64) -> !llvm.ptr<1>, f32"
-                        ))
+                        )))
                     }
                     None => {
                         let mut offset = body.sum(0, &[(first.offset, 1), (depth.offset, 1)]);
@@ -284,14 +292,26 @@ impl Schedule<'_> {
                             let quotient = body.index_op("divsi", sum, *divisor);
                             offset = body.sum(0, &[(offset, 1), (quotient, *stride)]);
                         }
-                        body.global_address(&name, "f32", offset)
+                        match side.by_registers {
+                            true => From::Offset(offset),
+                            false => From::Address(body.global_address(&name, "f32", offset)),
+                        }
                     }
                 };
                 for &member in members {
                     let far = (member - members[0]) as i64 * step;
-                    let from = body.op(format_args!(
-                        "llvm.getelementptr {from}[{far}] : (!llvm.ptr<1>) -> !llvm.ptr<1>, f32"
-                    ));
+                    let from = match from {
+                        From::Address(from) => body.op(format_args!(
+                            "llvm.getelementptr {from}[{far}] : (!llvm.ptr<1>) -> !llvm.ptr<1>, f32"
+                        )),
+                        From::Offset(offset) => {
+                            let offset = body.sum(far, &[(offset, 1)]);
+                            let (from, zeros) = (body.global_address(&name, "f32", offset), zeros(body));
+                            body.op(format_args!(
+                                "llvm.select {inside}, {from}, {zeros} : i1, !llvm.ptr<1>"
+                            ))
+                        }
+                    };
                     let depth = place;
                     visit(
                         body,

@@ -5,7 +5,7 @@ use super::multiply::{FRAGMENT, Position};
 use super::{Partial, Schedule, Unit, warpgroup};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
-use crate::gpu::thread::{barrier, below, lanes_type};
+use crate::gpu::thread::{barrier, below, lanes_type, read_again};
 use crate::kernel::decode;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
@@ -24,23 +24,31 @@ struct Finished {
 
 impl Schedule<'_> {
     pub(super) fn write(&self, body: &mut Body, block: Value, thread: Value, partial: Option<&Partial>) {
-        let nest = self.nest;
+        let (loops, first, part) = self.tile(body, block);
+        let sums = self.sum(body, &loops, first, part, thread);
+        // Read again, so that no register keeps through the loop what only the outputs need.
+        let (block, thread) = (read_again(body, "ctaid.x"), read_again(body, "tid.x"));
+        let (mut loops, first, part) = self.tile(body, block);
+        // The number of the part takes the place of the first loop of the depth, which is over.
+        if partial.is_some() {
+            loops[self.nest.parallel] = part;
+        }
+        let at = self.position(body, thread);
+        self.finish(body, loops, first, &at, &sums, partial);
+    }
+
+    /// A block's loops as far as they are the same in all of it, its first row and column, and its part of the depth.
+    fn tile(&self, body: &mut Body, block: Value) -> (Vec<Value>, (Value, Value), Value) {
         let numbers = decode(body, block, &self.block_extents());
         let zero = body.index(0);
-        let mut loops = vec![zero; nest.extents.len() + 1];
+        let mut loops = vec![zero; self.nest.extents.len() + 1];
         for (&l, &number) in self.batch.iter().zip(&numbers[1..]) {
             loops[l.0] = number;
         }
         let (row_tile, column_tile) = (numbers[numbers.len() - 2], numbers[numbers.len() - 1]);
         let first_row = body.sum(0, &[(row_tile, self.tile.rows as i64)]);
         let first_column = body.sum(0, &[(column_tile, self.tile.columns as i64)]);
-        let sums = self.sum(body, &loops, (first_row, first_column), numbers[0], thread);
-        // The number of the part takes the place of the first loop of the depth, which is over.
-        if partial.is_some() {
-            loops[nest.parallel] = numbers[0];
-        }
-        let at = self.position(body, thread);
-        self.finish(body, loops, (first_row, first_column), &at, &sums, partial);
+        (loops, (first_row, first_column), numbers[0])
     }
 
     /// A thread's sums over its part of the depth: stages of shared memory in turn, each filled while those before it
