@@ -1,5 +1,5 @@
 //! The PTX of every model, put before NVIDIA's own assembler: it is accepted for every architecture and precision, and
-//! no kernel spills registers to memory.
+//! no kernel spills more than a few registers to memory.
 //!
 //! `ptxas` needs no GPU. It is looked for where `make test` installs it, or where `ALEXC_PTXAS` says.
 
@@ -29,6 +29,11 @@ fn ptxas() -> Option<PathBuf> {
     });
     found.flatten().next()
 }
+
+/// Bytes that a thread may store to memory for want of registers, and load again. Kernels of warpgroups are held to so many
+/// registers that a multiprocessor has two of their blocks: gradients of weights ran 1.7 times as fast so on an H100, with
+/// up to a dozen numbers, which the loop over the depth does not change, in memory.
+const SPILLED: u64 = 96;
 
 /// What the assembler says of a kernel.
 #[derive(Debug, Default)]
@@ -61,7 +66,7 @@ fn usages(report: &str) -> BTreeMap<String, Usage> {
 }
 
 #[test]
-fn the_assembler_takes_every_model_for_every_architecture_and_nothing_spills() {
+fn the_assembler_takes_every_model_for_every_architecture_and_little_spills() {
     let Some(ptxas) = ptxas() else {
         panic!(
             "no ptxas in .tools: run `make .tools/installed`, which installs the package of tests/ptxas.txt, or set \
@@ -106,7 +111,8 @@ fn the_assembler_takes_every_model_for_every_architecture_and_nothing_spills() {
                     .get(&kernel.symbol)
                     .unwrap_or_else(|| panic!("{what}: no report of {}: {report}", kernel.symbol));
                 let what = format!("{what}: {} {usage:?} {kernel:?}", kernel.symbol);
-                assert_eq!(usage.spilled, 0, "{what}");
+                let most = if architecture == "sm_90a" { SPILLED } else { 0 };
+                assert!(usage.spilled <= most, "{what}");
                 assert!(usage.registers > 0, "{what}");
                 assert!(usage.registers * u64::from(kernel.threads) <= REGISTERS, "{what}");
                 assert!(u64::from(kernel.shared_bytes) <= SHARED_BYTES, "{what}");

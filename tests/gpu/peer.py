@@ -5,6 +5,7 @@ and in bf16. Prints one line a piece of work and precision, with the fastest way
 With --prepare it only has everything compiled, which later runs find in PyTorch's cache: that may go on beside work that
 is not timed."""
 
+import multiprocessing
 import statistics
 import sys
 import time
@@ -113,11 +114,16 @@ def milliseconds(function):
 
 
 def prepare():
-    for piece in WORK:
-        for precision in PRECISIONS:
-            for channels_last in (False, True):
-                torch.compiler.reset()
-                work(*piece, precision, channels_last, compiled=True)()
+    """Compiles everything, in as many processes as there are pieces of work."""
+    pieces = [(*piece, precision) for piece in WORK for precision in PRECISIONS]
+    with multiprocessing.get_context("spawn").Pool(len(pieces)) as pool:
+        pool.map(prepare_piece, pieces)
+
+
+def prepare_piece(piece):
+    for channels_last in (False, True):
+        work(*piece, channels_last, compiled=True)()
+    torch.cuda.synchronize()
 
 
 def main():

@@ -17,6 +17,7 @@ iterations=${ITERATIONS:-20}
 # Seconds that checking or timing one bundle may take: a kernel may hang.
 patience=${PATIENCE:-120}
 failures=0
+checks=()
 
 say() { printf '\n## %s\n\n' "$*"; }
 
@@ -37,19 +38,28 @@ if [ "${PEER:-yes}" != no ] && command -v python3 >/dev/null &&
 fi
 
 say "Conformance"
+# What failed, or the worst of what passed. The bundles side by side, since most of the time goes into drawing numbers.
+logs=$(mktemp -d)
 for bundle in "$folder"/*.alx; do
   name=$(basename "$bundle" .alx)
   [ "$name" = peaks ] && continue
-  # What failed, or the worst of what passed.
-  if checked=$(timeout "$patience" "$alexrun" check "$bundle" --devices "$device" 2>&1); then
-    printf '%s: %s tensors and kernels as their references; worst: ' "$name" "$(grep -c '^ok' <<<"$checked")"
-    awk '{for (i = 1; i < NF; i++) if ($i == "error") print $(i + 1), $0}' <<<"$checked" | sort -g | tail -n 1 | cut -d' ' -f2-
-  else
+  (timeout "$patience" "$alexrun" check "$bundle" --devices "$device" >"$logs/$name" 2>&1 || touch "$logs/$name.failed") &
+  checks+=($!)
+done
+wait "${checks[@]}"
+for log in "$logs"/*; do
+  name=$(basename "$log")
+  case $name in *.failed) continue ;; esac
+  if [ -e "$log.failed" ]; then
     failures=$((failures + 1))
     printf '%s FAILED:\n' "$name"
-    grep -v '^ok' <<<"$checked"
+    grep -v '^ok' "$log"
+  else
+    printf '%s: %s tensors and kernels as their references; worst: ' "$name" "$(grep -c '^ok' "$log")"
+    awk '{for (i = 1; i < NF; i++) if ($i == "error") print $(i + 1), $0}' "$log" | sort -g | tail -n 1 | cut -d' ' -f2-
   fi
 done
+rm -r "$logs"
 [ -n "$prepared" ] && wait "$prepared"
 
 say "Limits, by generated kernels"
