@@ -33,8 +33,7 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         let mut turned = trial.clone();
         micro_batches::cut(&mut turned, turn_bytes);
         let live = liveness(&turned);
-        let held: Vec<Live> = trails(&turned, &live).iter().map(|trail| trail.live).collect();
-        let Some((k, bytes)) = memory::fullest(&held) else {
+        let Some((k, bytes)) = memory::fullest(&trails(&turned, &live)) else {
             break;
         };
         // One moment may give way to another that is as full: only the sum of all steps counts.

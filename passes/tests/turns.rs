@@ -185,14 +185,13 @@ fn what_is_cheap_is_computed_again() {
 fn what_is_made_in_turns_follows_what_they_read_last() {
     let program = compile(Mode::Train, 8, 0, &mut |_, _| {});
     let trails = passes::trail::trails(&program, &ir::live::liveness(&program));
-    let followed = trails.iter().filter(|trail| trail.offsets.len() > 1).count();
+    let followed = trails.iter().filter(|trail| trail.parts.len() > 1).count();
     assert!(followed > 0, "nothing follows anything");
     for trail in trails {
-        let starts = trail.offsets.iter().map(|&(id, offset)| {
-            let ir::plan::Place::Arena(at) = program.value(id).place else {
+        let starts = trail.parts.iter().map(|(live, offset)| {
+            let ir::plan::Place::Arena(at) = program.value(live.value).place else {
                 panic!("a temporary lies in the arena")
             };
-            assert!(offset + program.value(id).bytes() <= trail.live.bytes);
             at - offset
         });
         let starts: Vec<u64> = starts.collect();
