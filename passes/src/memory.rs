@@ -82,12 +82,7 @@ fn pack_best(trails: &[Trail]) -> (Vec<(Trail, u64)>, Packing) {
     let orders: [Order; 4] = [
         |t| (Reverse(t.bytes()), t.life().0),
         |t| (Reverse(kernels_of(t)), t.life().0),
-        |t| {
-            (
-                Reverse(t.bytes().saturating_mul(kernels_of(t) + 1)),
-                t.life().0,
-            )
-        },
+        |t| (Reverse(t.bytes().saturating_mul(kernels_of(t) + 1)), t.life().0),
         |t| (Reverse(0), t.life().0),
     ];
     let bound = fullest(trails).map_or(0, |(_, bytes)| bytes);
