@@ -80,34 +80,39 @@ struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    /// What frees the most, for what it takes to compute it again.
-    fn best<'l>(&self, values: impl Iterator<Item = &'l Live>) -> Option<Again> {
-        let found = values.filter_map(|l| self.candidate(l));
-        let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (best.0 >= FREED_PER_MOVED).then_some(best.1)
+    /// What frees the most, for what it takes to compute it again: a value, or if that alone is not worth it, all that its
+    /// kernel makes. (Together they are there from when the first of them is read.)
+    fn best<'l>(&self, values: impl Iterator<Item = &'l Live> + Clone) -> Option<Again> {
+        let of = |together: bool| {
+            let found = values.clone().filter_map(move |l| self.candidate(l, together));
+            let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
+            (best.0 >= FREED_PER_MOVED).then_some(best.1)
+        };
+        of(false).or_else(|| of(true))
     }
 
-    /// A value that nobody uses at this moment with the others of its kernel, and the bytes they free for each that is moved.
-    fn candidate(&self, freed: &Live) -> Option<(f64, Again)> {
+    /// A value that nobody uses at this moment, alone or with others of its kernel, and the bytes freed for each that is
+    /// moved.
+    fn candidate(&self, freed: &Live, together: bool) -> Option<(f64, Again)> {
         let program = self.program;
         let maker = maker_of(program, freed.value, 0..self.k)?;
-        self.next_reader(freed)?;
-        let results = &program.kernels[maker].results;
-        let mut idle: Vec<(usize, &Live, usize)> = vec![];
-        for live in self.live {
-            if let Some(result) = results.iter().position(|&v| v == live.value)
-                && let Some(reader) = self.next_reader(live)
-            {
-                idle.push((result, live, reader));
+        let mut reader = self.next_reader(freed)?;
+        let mut bytes = 0;
+        let mut results = vec![];
+        for (result, &id) in program.kernels[maker].results.iter().enumerate() {
+            let mut others = self.live.iter().filter(|_| together || id == freed.value);
+            let Some(live) = others.find(|live| live.value == id) else {
+                continue;
+            };
+            if let Some(next) = self.next_reader(live) {
+                reader = reader.min(next);
+                bytes += live.bytes;
+                results.push(result);
             }
         }
-        let reader = idle.iter().map(|&(_, _, reader)| reader).min()?;
-        let freed: u64 = idle.iter().map(|(_, live, _)| live.bytes).sum();
-        let mut results: Vec<usize> = idle.iter().map(|&(result, _, _)| result).collect();
-        results.sort_unstable();
         let mut steps = vec![];
         let read = self.steps(Step { maker, results }, reader, &mut steps)?;
-        Some((freed as f64 / (read + freed) as f64, Again { steps, reader }))
+        Some((bytes as f64 / (read + bytes) as f64, Again { steps, reader }))
     }
 
     /// The first kernel that reads a value after this moment, if none uses it now, nor does a group that is under way.
