@@ -3,7 +3,8 @@
 //! The scale of a local response normalisation is made on the way forward and read again on the way back, when it has long
 //! been the largest tensor that nobody is using; a copy of the images with zeros around them, too. Where memory is fullest,
 //! the value that gives back the most bytes for the time of its kernel is computed again just before its next reader, as
-//! long as all that its kernel reads is still there.
+//! long as all that its kernel reads is still there, or can itself be computed again: a pooled image needs the normalised
+//! one, which is there for a turn only.
 
 use crate::layout::drop_unused_operands;
 use crate::memory;
