@@ -280,15 +280,17 @@ impl Library {
         let operands: Vec<Operand> = call.operands.iter().map(|&id| operand(program, id)).collect();
         let results: Vec<Operand> = call.results.iter().map(|&id| operand(program, id)).collect();
         let owners: Vec<ValueId> = call.operands.iter().map(|&id| program.owner(id)).collect();
-        let in_place = call.results.iter().any(|&id| owners.contains(&program.owner(id)));
+        let is_result = |owner: &ValueId| call.results.iter().any(|&id| program.owner(id) == *owner);
+        let overwritten: Vec<usize> = (0..owners.len()).filter(|&i| is_result(&owners[i])).collect();
         let texts = match &target {
             Target::Host(HostTarget { lanes, .. }) => vec![
-                contraction::lower(&call.nest, &operands, &results, in_place, *lanes)
+                contraction::lower(&call.nest, &operands, &results, &overwritten, *lanes)
                     .or_else(|| transform::lower(&call.nest, &operands, &results, *lanes))
                     .unwrap_or_else(|| loops::lower(&call.nest, &operands, &results, *lanes)),
             ],
             Target::Gpu(gpu, precision) => {
                 let warpgroups = gpu.has_warpgroups();
+                let in_place = !overwritten.is_empty();
                 gpu::lower(&call.nest, &operands, &results, in_place, *precision, warpgroups)
             }
         };

@@ -13,6 +13,7 @@
 //! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie; [`vectors`]: what contractions want |
 //! | [`rematerialize`] | which values are computed again rather than kept |
+//! | [`turn_sizes`] | where convolutions take smaller turns, for memory |
 //! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`turns`] |
 //! | [`memory`] | which values share bytes, [`trail`] those that do so turn by turn |
 //! | [`cost`] | what kernels, transfers and programs cost on a device |
@@ -38,6 +39,7 @@ pub mod solver;
 pub mod substitute;
 pub mod trail;
 pub mod training;
+pub mod turn_sizes;
 pub mod turns;
 pub mod vectors;
 pub mod winograd;
@@ -226,22 +228,38 @@ fn machines(options: &Options) -> Vec<Machine> {
 /// The steps after kernels are placed.
 fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     let turn_bytes = options.turn_bytes;
-    let machines = machines(options);
-    let optimized = options.opt_level > 0;
     let mut passes = vec![];
-    let processors = machines.iter().all(|machine| *machine == Machine::Processor);
-    if optimized && processors {
+    if takes_turns(options) {
+        let turned = turned(options);
         passes.push(program(
             "algorithm",
-            in_place(move |p| winograd::choose(p, turn_bytes)),
+            in_place(move |p| {
+                turn_sizes::choose(p, turn_bytes, &|trial| run_rest(&turned, trial));
+            }),
         ));
-        if machines.len() == 1 {
-            // With several devices the order is part of where kernels were placed.
-            passes.push(program("reschedule", in_place(schedule::reschedule)));
-        }
+    }
+    passes.extend(turned(options));
+    passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
+    passes
+}
+
+/// Whether kernels become others, which take micro-batches.
+fn takes_turns(options: &Options) -> bool {
+    let mut machines = machines(options).into_iter();
+    options.opt_level > 0 && machines.all(|machine| machine == Machine::Processor)
+}
+
+/// The steps between the algorithm of convolutions and memory.
+fn turned<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
+    let turn_bytes = options.turn_bytes;
+    let machines = machines(options);
+    let mut passes = vec![];
+    if takes_turns(options) && machines.len() == 1 {
+        // With several devices the order is part of where kernels were placed.
+        passes.push(program("reschedule", in_place(schedule::reschedule)));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
-    if optimized && processors {
+    if takes_turns(options) {
         passes.push(program(
             "rematerialize",
             in_place(move |p| rematerialize::rematerialize(p, turn_bytes)),
@@ -251,7 +269,6 @@ fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
             in_place(move |p| micro_batches::cut(p, turn_bytes)),
         ));
     }
-    passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
 }
 

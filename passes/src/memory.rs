@@ -3,9 +3,10 @@
 //! Placing intervals in little memory is bin packing, so several orders are tried, greedily, and the smallest
 //! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
 //! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
-//! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below.
+//! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below. What is
+//! placed are [`mod@crate::trail`]s, most of them a value each.
 
-use crate::trail::trails;
+use crate::trail::{Trail, trails};
 use ir::live::{Live, liveness};
 use ir::plan::{Place, Role};
 use ir::program::{Program, ValueId};
@@ -24,7 +25,7 @@ pub struct Packing {
 }
 
 /// What values are placed by, the least first.
-type Order = fn(&Live) -> (Reverse<u64>, usize);
+type Order = fn(&Trail) -> (Reverse<u64>, usize);
 
 /// Places every value of the program.
 pub fn plan(program: &mut Program) -> Packing {
@@ -47,12 +48,10 @@ pub fn plan(program: &mut Program) -> Packing {
     for device in 0..program.arena_bytes.len() {
         let here = |l: &&Live| program.value(l.value).device.0 == device;
         let live: Vec<Live> = live.iter().filter(here).copied().collect();
-        let trails = trails(program, &live);
-        let (placed, packing) = pack_best(trails.iter().map(|trail| trail.live).collect());
-        for (live, offset) in placed {
-            let own = trails.iter().filter(|trail| trail.live.value == live.value);
-            for &(id, within) in own.flat_map(|trail| &trail.offsets) {
-                program.values[id.0].place = Place::Arena(offset + within);
+        let (placed, packing) = pack_best(&trails(program, &live));
+        for (trail, offset) in placed {
+            for (live, within) in trail.parts {
+                program.values[live.value.0].place = Place::Arena(offset + within);
             }
         }
         program.arena_bytes[device] = packing.arena_bytes;
@@ -79,22 +78,17 @@ pub fn bytes_of_devices(program: &Program) -> Vec<u64> {
 }
 
 /// The smallest packing of all orders.
-fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
+fn pack_best(trails: &[Trail]) -> (Vec<(Trail, u64)>, Packing) {
     let orders: [Order; 4] = [
-        |l| (Reverse(l.bytes), l.first),
-        |l| (Reverse((l.last - l.first) as u64), l.first),
-        |l| {
-            (
-                Reverse(l.bytes.saturating_mul((l.last - l.first + 1) as u64)),
-                l.first,
-            )
-        },
-        |l| (Reverse(0), l.first),
+        |t| (Reverse(t.bytes()), t.life().0),
+        |t| (Reverse(kernels_of(t)), t.life().0),
+        |t| (Reverse(t.bytes().saturating_mul(kernels_of(t) + 1)), t.life().0),
+        |t| (Reverse(0), t.life().0),
     ];
-    let bound = lower_bound(&live);
+    let bound = fullest(trails).map_or(0, |(_, bytes)| bytes);
     let packings = orders.into_iter().flat_map(|order| {
-        let mut sorted = live.clone();
-        sorted.sort_by_key(order);
+        let mut sorted: Vec<&Trail> = trails.iter().collect();
+        sorted.sort_by_key(|trail| order(trail));
         // Either an arena without an end, or one of the least bytes that it can have.
         [0, bound].map(|end| improve(sorted.clone(), bound, end))
     });
@@ -105,39 +99,43 @@ fn pack_best(live: Vec<Live>) -> (Vec<(Live, u64)>, Packing) {
         arena_bytes,
         lower_bound: bound,
     };
-    (placed, packing)
+    let placed = placed.into_iter().map(|(trail, at)| (trail.clone(), at));
+    (placed.collect(), packing)
 }
 
-fn lower_bound(live: &[Live]) -> u64 {
-    fullest(live).map_or(0, |(_, bytes)| bytes)
+fn kernels_of(trail: &Trail) -> u64 {
+    let (first, last) = trail.life();
+    (last - first) as u64
 }
 
 /// The kernel during which the most bytes are alive, the first of several, and how many.
-pub fn fullest(live: &[Live]) -> Option<(usize, u64)> {
-    let at = |k: usize| -> u64 {
-        let alive = live.iter().filter(|l| l.at(k));
-        alive.map(|l| l.bytes).sum()
-    };
-    let moments = live.iter().map(|l| (l.first, at(l.first)));
-    moments.max_by_key(|&(k, bytes)| (bytes, std::cmp::Reverse(k)))
+pub fn fullest(trails: &[Trail]) -> Option<(usize, u64)> {
+    let at = |k: usize| trails.iter().map(|trail| trail.bytes_at(k)).sum::<u64>();
+    let parts = trails.iter().flat_map(|trail| &trail.parts);
+    let moments = parts.map(|(live, _)| (live.first, at(live.first)));
+    moments.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
 }
 
-/// Packs in this order, then again and again with the value that reaches farthest placed first; the best of all. `end` as
+/// What lies where, and the end of the last byte.
+type Packed<'t> = (Vec<(&'t Trail, u64)>, u64);
+
+/// Packs in this order, then again and again with the trail that reaches farthest placed first; the best of all. `end` as
 /// in [`pack`].
-fn improve(mut order: Vec<Live>, bound: u64, end: u64) -> (Vec<(Live, u64)>, u64) {
+fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
     let mut best = pack(&order, end);
     let mut latest = best.clone();
     for _ in 0..ATTEMPTS {
         if best.1 == bound {
             break;
         }
-        let Some((highest, _)) = latest.0.iter().find(|(live, at)| at + live.bytes == latest.1) else {
+        let mut placed = latest.0.iter();
+        let Some((highest, _)) = placed.find(|(trail, at)| at + trail.bytes() == latest.1) else {
             break;
         };
         let position = order
             .iter()
-            .position(|l| l.value == highest.value)
-            .expect("every value is placed");
+            .position(|trail| trail == highest)
+            .expect("every trail is placed");
         order[..=position].rotate_right(1);
         latest = pack(&order, end);
         if latest.1 < best.1 {
@@ -147,28 +145,40 @@ fn improve(mut order: Vec<Live>, bound: u64, end: u64) -> (Vec<(Live, u64)>, u64
     best
 }
 
-/// Places values one after the other and returns the end of the last byte. What lies between the last neighbour and
+/// Places trails one after the other and returns the end of the last byte. What lies between the last neighbour and
 /// `gap_end` is a gap.
-fn pack(live: &[Live], gap_end: u64) -> (Vec<(Live, u64)>, u64) {
-    let mut placed: Vec<(Live, u64)> = vec![];
+fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
+    let mut placed: Vec<(&Trail, u64)> = vec![];
     let mut end = 0;
-    for &next in live {
-        let mut taken: Vec<(u64, u64)> = placed
-            .iter()
-            .filter(|(l, _)| l.meets(&next))
-            .map(|(l, at)| (*at, at + l.bytes))
-            .collect();
+    for &next in trails {
+        let bytes = next.bytes();
+        // Where it may not begin, both ends excluded.
+        let mut taken: Vec<(i64, i64)> = vec![];
+        for (other, at) in &placed {
+            for (theirs, offset) in &other.parts {
+                let from = (at + offset) as i64;
+                let meeting = next.parts.iter().filter(|(own, _)| own.meets(theirs));
+                taken.extend(meeting.map(|(own, offset)| {
+                    let within = *offset as i64;
+                    (
+                        from - within - own.bytes as i64,
+                        from + theirs.bytes as i64 - within,
+                    )
+                }));
+            }
+        }
         taken.sort_unstable();
-        let above = taken.iter().map(|&(_, to)| to).max().unwrap_or(0);
+        let above = taken.iter().map(|&(_, to)| to).max().unwrap_or(0).max(0);
+        let last = gap_end as i64 - bytes as i64;
         let (mut best, mut top) = (None, 0);
-        for (from, to) in taken.into_iter().chain([(gap_end, gap_end)]) {
-            if from >= top + next.bytes && best.is_none_or(|(room, _)| from - top < room) {
+        for (from, to) in taken.into_iter().chain([(last, last)]) {
+            if from >= top && best.is_none_or(|(room, _)| from - top < room) {
                 best = Some((from - top, top));
             }
             top = top.max(to);
         }
-        let offset = best.map_or(above, |(_, at)| at);
-        end = end.max(offset + next.bytes);
+        let offset = best.map_or(above, |(_, at)| at) as u64;
+        end = end.max(offset + bytes);
         placed.push((next, offset));
     }
     (placed, end)

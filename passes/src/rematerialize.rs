@@ -3,7 +3,8 @@
 //! The scale of a local response normalisation is made on the way forward and read again on the way back, when it has long
 //! been the largest tensor that nobody is using; a copy of the images with zeros around them, too. Where memory is fullest,
 //! the value that gives back the most bytes for the time of its kernel is computed again just before its next reader, as
-//! long as all that its kernel reads is still there.
+//! long as all that its kernel reads is still there, or can itself be computed again: a pooled image needs the normalised
+//! one, which is there for a turn only.
 
 use crate::layout::drop_unused_operands;
 use crate::memory;
@@ -14,6 +15,8 @@ use ir::live::{Live, liveness};
 use ir::nest::Nest;
 use ir::plan::Role;
 use ir::program::{KernelCall, Program, Value, ValueId};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Bytes that must come free for each byte that the repeated kernel moves.
 const FREED_PER_MOVED: f64 = 0.2;
@@ -31,8 +34,7 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
         let mut turned = trial.clone();
         micro_batches::cut(&mut turned, turn_bytes);
         let live = liveness(&turned);
-        let held: Vec<Live> = trails(&turned, &live).iter().map(|trail| trail.live).collect();
-        let Some((k, bytes)) = memory::fullest(&held) else {
+        let Some((k, bytes)) = memory::fullest(&trails(&turned, &live)) else {
             break;
         };
         // One moment may give way to another that is as full: only the sum of all steps counts.
@@ -55,13 +57,18 @@ pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
     }
 }
 
-/// A value to compute again.
+/// What to compute again, in order: of each kernel some results. Those of the last one are what is needed.
 struct Again {
-    value: ValueId,
-    /// The kernel that makes it, and which of its results it is.
-    maker: (usize, usize),
-    /// The first kernel that reads it afterwards.
+    steps: Vec<Step>,
+    /// The first kernel that reads them afterwards.
     reader: usize,
+}
+
+/// Some results of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    maker: usize,
+    results: Vec<usize>,
 }
 
 /// A kernel during which much is alive.
@@ -74,83 +81,117 @@ struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    /// What frees the most, for what it takes to compute it again.
-    fn best<'l>(&self, values: impl Iterator<Item = &'l Live>) -> Option<Again> {
-        let idle = values.filter(|l| l.first < self.k && self.k < l.last);
-        let found = idle.filter_map(|l| self.candidate(l));
-        let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        (best.0 >= FREED_PER_MOVED).then_some(best.1)
+    /// What frees the most, for what it takes to compute it again: a value, or if that alone is not worth it, all that its
+    /// kernel makes. (Together they are there from when the first of them is read.)
+    fn best<'l>(&self, values: impl Iterator<Item = &'l Live> + Clone) -> Option<Again> {
+        let of = |together: bool| {
+            let found = values.clone().filter_map(move |l| self.candidate(l, together));
+            let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
+            (best.0 >= FREED_PER_MOVED).then_some(best.1)
+        };
+        of(false).or_else(|| of(true))
     }
 
-    /// A value that nobody uses at this moment, and the bytes it frees for each that is moved.
-    fn candidate(&self, freed: &Live) -> Option<(f64, Again)> {
-        let &Moment {
-            program,
-            live,
-            together,
-            k,
-        } = self;
-        let id = freed.value;
-        let uses = |call: &KernelCall| {
-            call.operands
-                .iter()
-                .chain(&call.results)
-                .any(|&v| program.owner(v) == id)
+    /// A value that nobody uses at this moment, alone or with others of its kernel, and the bytes freed for each that is
+    /// moved.
+    fn candidate(&self, freed: &Live, together: bool) -> Option<(f64, Again)> {
+        let program = self.program;
+        let maker = maker_of(program, freed.value, 0..self.k)?;
+        let mut reader = self.next_reader(freed)?;
+        let mut bytes = 0;
+        let mut results = vec![];
+        for (result, &id) in program.kernels[maker].results.iter().enumerate() {
+            let mut others = self.live.iter().filter(|_| together || id == freed.value);
+            let Some(live) = others.find(|live| live.value == id) else {
+                continue;
+            };
+            if let Some(next) = self.next_reader(live) {
+                reader = reader.min(next);
+                bytes += live.bytes;
+                results.push(result);
+            }
+        }
+        let mut steps = vec![];
+        let read = self.steps(Step { maker, results }, reader, &mut steps)?;
+        Some((bytes as f64 / (read + bytes) as f64, Again { steps, reader }))
+    }
+
+    /// The first kernel that reads a value after this moment, if none uses it now, nor does a group that is under way.
+    fn next_reader(&self, live: &Live) -> Option<usize> {
+        let &Moment { program, k, .. } = self;
+        if live.first >= k || live.last <= k {
+            return None;
+        }
+        let id = live.value;
+        let uses = |i: &usize| {
+            let call = &program.kernels[*i];
+            let mut touched = call.operands.iter().chain(&call.results);
+            touched.any(|&v| program.owner(v) == id)
         };
         // Every turn of a group comes back to all of it.
-        let run = program
-            .kernels
-            .iter()
-            .enumerate()
-            .filter(|(_, call)| uses(call))
-            .map(|(i, _)| i);
-        let (before, after): (Vec<usize>, Vec<usize>) = run.partition(|&i| i < k);
-        if uses(&program.kernels[k]) || together(*before.last()?, k) || together(k, *after.first()?) {
-            return None;
-        }
-        let reader = *after.first()?;
-        let makes = |&i: &usize| program.kernels[i].results.contains(&id);
-        let mut makers = before.iter().copied().filter(makes);
-        let (Some(maker), None) = (makers.next(), makers.next()) else {
-            return None;
-        };
-        let call = &program.kernels[maker];
-        let is_cheap = call.group.is_none() && !call.prepare && call.nest.contraction().is_none();
-        if !is_cheap
-            || program.is_transfer(call)
-            || after.iter().any(|&i| program.kernels[i].results.contains(&id))
-        {
-            return None;
-        }
-        let result = call.results.iter().position(|&v| v == id)?;
-        let again = alone(program, call, result);
-        // What is overwritten later is not what it was.
-        let is_there = |&v: &ValueId| {
-            let owner = program.owner(v);
-            match program.value(owner).role {
-                Role::Input { .. } | Role::Prepared => true,
-                Role::Temporary => {
-                    let overwritten = program
-                        .values
-                        .iter()
-                        .any(|other| other.alias == Some(v) && !other.window);
-                    owner == v && !overwritten && live.iter().any(|l| l.value == v && l.last >= reader)
-                }
-                Role::Parameter { .. } | Role::State { .. } | Role::Output { .. } => false,
-            }
-        };
-        if !again.operands.iter().all(is_there) {
-            return None;
-        }
-        let bytes = |v: &ValueId| program.value(*v).bytes() as f64;
-        let moved: f64 = again.operands.iter().chain([&id]).map(bytes).sum();
-        let again = Again {
-            value: id,
-            maker: (maker, result),
-            reader,
-        };
-        Some((freed.bytes as f64 / moved, again))
+        let (before, after): (Vec<usize>, Vec<usize>) =
+            (0..program.kernels.len()).filter(uses).partition(|&i| i < k);
+        let (last, next) = (*before.last()?, *after.first()?);
+        let is_in_use = uses(&k) || (self.together)(last, k) || (self.together)(k, next);
+        let is_made_later = after.iter().any(|&i| program.kernels[i].results.contains(&id));
+        (!is_in_use && !is_made_later).then_some(next)
     }
+
+    /// Adds what has to be computed again before a reader, ending with this. Returns the bytes that it reads of what is
+    /// there: what is made on the way is taken in turns, and goes through caches.
+    fn steps(&self, step: Step, reader: usize, steps: &mut Vec<Step>) -> Option<u64> {
+        let program = self.program;
+        let call = &program.kernels[step.maker];
+        let is_cheap = call.group.is_none() && !call.prepare && call.nest.contraction().is_none();
+        if !is_cheap || program.is_transfer(call) {
+            return None;
+        }
+        let mut read = 0;
+        for &id in &alone(program, call, &step.results).operands {
+            if self.is_there(id, reader) {
+                read += program.value(id).bytes();
+                continue;
+            }
+            let value = program.value(id);
+            if value.role != Role::Temporary || value.alias.is_some() {
+                return None;
+            }
+            let maker = maker_of(program, id, 0..step.maker)?;
+            let result = program.kernels[maker].results.iter().position(|&v| v == id)?;
+            match steps.iter_mut().find(|other| other.maker == maker) {
+                Some(other) if !other.results.contains(&result) => other.results.push(result),
+                Some(_) => {}
+                None => {
+                    let results = vec![result];
+                    read += self.steps(Step { maker, results }, reader, steps)?;
+                }
+            }
+        }
+        steps.push(step);
+        Some(read)
+    }
+
+    /// Whether a value is at a later kernel what it is now.
+    fn is_there(&self, id: ValueId, reader: usize) -> bool {
+        let &Moment { program, live, .. } = self;
+        let owner = program.owner(id);
+        match program.value(owner).role {
+            Role::Input { .. } | Role::Prepared => true,
+            Role::Temporary => {
+                // What is overwritten later is not what it was.
+                let mut others = program.values.iter();
+                let overwritten = others.any(|other| other.alias == Some(id) && !other.window);
+                owner == id && !overwritten && live.iter().any(|l| l.value == id && l.last >= reader)
+            }
+            Role::Parameter { .. } | Role::State { .. } | Role::Output { .. } => false,
+        }
+    }
+}
+
+/// The only kernel of these that makes a value.
+fn maker_of(program: &Program, id: ValueId, kernels: Range<usize>) -> Option<usize> {
+    let mut makers = kernels.filter(|&i| program.kernels[i].results.contains(&id));
+    makers.next().filter(|_| makers.next().is_none())
 }
 
 fn same_group(program: &Program, a: usize, b: usize) -> bool {
@@ -158,47 +199,64 @@ fn same_group(program: &Program, a: usize, b: usize) -> bool {
     group.is_some() && group == program.kernels[b].group
 }
 
-/// A kernel with one of its results.
-fn alone(program: &Program, call: &KernelCall, result: usize) -> KernelCall {
+/// A kernel with some of its results.
+fn alone(program: &Program, call: &KernelCall, results: &[usize]) -> KernelCall {
+    let outputs = results.iter().map(|&result| call.nest.outputs[result].clone());
     let nest = Nest {
-        outputs: vec![call.nest.outputs[result].clone()],
+        outputs: outputs.collect(),
         ..call.nest.clone()
     };
+    let names = results
+        .iter()
+        .map(|&result| &program.value(call.results[result]).name[..]);
     let mut alone = KernelCall {
-        label: format!("{} again", program.value(call.results[result]).name),
+        label: format!("{} again", names.collect::<Vec<_>>().join("+")),
         nest: normalize(nest),
-        results: vec![call.results[result]],
+        results: results.iter().map(|&result| call.results[result]).collect(),
         ..call.clone()
     };
     drop_unused_operands(&mut alone);
     alone
 }
 
-/// Computes a value again before a reader, for that one and those after it.
+/// Computes values again before a reader, for that one and those after it.
 fn repeat(program: &mut Program, again: &Again) {
-    let (maker, result) = again.maker;
-    let mut call = alone(program, &program.kernels[maker], result);
-    let old = program.value(again.value).clone();
-    program.values.push(Value {
-        name: format!("{}.again", old.name),
-        ..old
-    });
-    let new = ValueId(program.values.len() - 1);
-    call.results = vec![new];
+    let mut new: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let mut calls = vec![];
+    for step in &again.steps {
+        let mut call = alone(program, &program.kernels[step.maker], &step.results);
+        for id in &mut call.operands {
+            *id = new.get(id).copied().unwrap_or(*id);
+        }
+        for id in &mut call.results {
+            let old = program.value(*id).clone();
+            program.values.push(Value {
+                name: format!("{}.again", old.name),
+                ..old
+            });
+            let made = ValueId(program.values.len() - 1);
+            new.insert(*id, made);
+            *id = made;
+        }
+        calls.push(call);
+    }
     for later in &mut program.kernels[again.reader..] {
         for id in &mut later.operands {
-            if *id == again.value {
-                *id = new;
-            } else if program.values[id.0].alias == Some(again.value) {
+            if let Some(&made) = new.get(id) {
+                *id = made;
+            } else if let Some(&made) = program.values[id.0].alias.and_then(|whole| new.get(&whole)) {
                 // A window belongs to one group, and so is read here only.
-                program.values[id.0].alias = Some(new);
+                program.values[id.0].alias = Some(made);
             }
         }
     }
-    program
-        .kernels
-        .insert(first_of_group(program, again.reader), call);
-    drop_unread(program, maker, again.value);
+    let at = first_of_group(program, again.reader);
+    program.kernels.splice(at..at, calls);
+    for step in &again.steps {
+        for id in program.kernels[step.maker].results.clone() {
+            drop_unread(program, step.maker, id);
+        }
+    }
 }
 
 fn first_of_group(program: &Program, k: usize) -> usize {
@@ -211,7 +269,8 @@ fn first_of_group(program: &Program, k: usize) -> usize {
 
 /// Removes a result that nobody reads any more from its kernel, if that has others.
 fn drop_unread(program: &mut Program, maker: usize, id: ValueId) {
-    let read = program.kernels.iter().any(|call| call.operands.contains(&id));
+    let mut operands = program.kernels.iter().flat_map(|call| &call.operands);
+    let read = operands.any(|&v| program.owner(v) == id);
     let call = &mut program.kernels[maker];
     if read || call.results.len() < 2 {
         return;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Both together need one window more than the larger of them, and nothing is computed or moved for it. What follows may
-//! itself be followed, and all of a trail lies in one piece of memory, from the first value's kernel to the last one's.
+//! itself be followed. All of a trail keeps its shape when memory is planned, and others may lie where one of its values is
+//! not there yet, or no more.
 
 use ir::live::Live;
 use ir::program::{KernelCall, Program, ValueId};
@@ -18,10 +19,31 @@ use std::ops::RangeInclusive;
 /// Values that follow each other through the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trail {
-    /// All of it: the first value, from when that is made to when the last one is done with.
-    pub live: Live,
-    /// Where each value lies in it.
-    pub offsets: Vec<(ValueId, u64)>,
+    /// The values, and where each of them lies in the trail.
+    pub parts: Vec<(Live, u64)>,
+}
+
+impl Trail {
+    /// From its first byte to its last.
+    pub fn bytes(&self) -> u64 {
+        let ends = self.parts.iter().map(|(live, offset)| offset + live.bytes);
+        ends.max().unwrap_or(0)
+    }
+
+    /// The first and last kernel during which some of it is alive.
+    pub fn life(&self) -> (usize, usize) {
+        let first = self.parts.iter().map(|(live, _)| live.first).min();
+        let last = self.parts.iter().map(|(live, _)| live.last).max();
+        (first.unwrap_or(0), last.unwrap_or(0))
+    }
+
+    /// The bytes that it needs during a kernel.
+    pub fn bytes_at(&self, k: usize) -> u64 {
+        let alive = || self.parts.iter().filter(|(live, _)| live.at(k));
+        let start = alive().map(|&(_, offset)| offset).min().unwrap_or(0);
+        let end = alive().map(|(live, offset)| offset + live.bytes).max();
+        end.unwrap_or(0) - start
+    }
 }
 
 /// A value that can follow another, by their positions among those alive.
@@ -36,8 +58,7 @@ struct Pair {
 /// alive at the fullest moment, the largest first.
 pub fn trails(program: &Program, live: &[Live]) -> Vec<Trail> {
     let alone = |&live: &Live| Trail {
-        live,
-        offsets: vec![(live.value, 0)],
+        parts: vec![(live, 0)],
     };
     let mut trails: Vec<Trail> = live.iter().map(alone).collect();
     let mut pairs = pairs(program, live);
@@ -63,8 +84,7 @@ pub fn trails(program: &Program, live: &[Live]) -> Vec<Trail> {
 }
 
 fn most_alive(trails: &[Trail]) -> u64 {
-    let all: Vec<Live> = trails.iter().map(|trail| trail.live).collect();
-    crate::memory::fullest(&all).map_or(0, |(_, bytes)| bytes)
+    crate::memory::fullest(trails).map_or(0, |(_, bytes)| bytes)
 }
 
 /// What a group reads for the last time, with what it makes for others, where it touches nothing but windows of both.
@@ -103,30 +123,24 @@ fn only_windows(program: &Program, run: &[KernelCall], id: ValueId) -> bool {
 fn join(trails: &[Trail], live: &[Live], pair: Pair) -> Vec<Trail> {
     let (old, new) = (live[pair.old], live[pair.new]);
     let of = |id: ValueId| {
-        let has = |trail: &&Trail| trail.offsets.iter().any(|&(other, _)| other == id);
+        let has = |trail: &&Trail| trail.parts.iter().any(|(live, _)| live.value == id);
         trails.iter().find(has).expect("every value is in a trail")
     };
     let (before, after) = (of(old.value), of(new.value));
     let within = |trail: &Trail, id: ValueId| {
-        let found = trail.offsets.iter().find(|&&(other, _)| other == id);
+        let found = trail.parts.iter().find(|(live, _)| live.value == id);
         found.expect("the value is in its trail").1 as i64
     };
     let windows = (old.bytes / pair.turns) as i64..=(new.bytes / pair.turns) as i64;
     // Where the later trail begins in terms of the earlier one, and where both do.
     let shift = within(before, old.value) - behind(windows, pair.turns as i64) - within(after, new.value);
     let start = shift.min(0);
-    let moved = |trail: &Trail, by: i64| -> Vec<(ValueId, u64)> {
-        let at = |&(id, offset): &(ValueId, u64)| (id, (offset as i64 + by - start) as u64);
-        trail.offsets.iter().map(at).collect()
+    let moved = |trail: &Trail, by: i64| -> Vec<(Live, u64)> {
+        let at = |&(live, offset): &(Live, u64)| (live, (offset as i64 + by - start) as u64);
+        trail.parts.iter().map(at).collect()
     };
-    let end = (before.live.bytes as i64).max(shift + after.live.bytes as i64);
     let joined = Trail {
-        live: Live {
-            bytes: (end - start) as u64,
-            last: after.live.last,
-            ..before.live
-        },
-        offsets: [moved(before, 0), moved(after, shift)].concat(),
+        parts: [moved(before, 0), moved(after, shift)].concat(),
     };
     let others = trails.iter().filter(|trail| *trail != before && *trail != after);
     others.cloned().chain([joined]).collect()

@@ -362,7 +362,7 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
         {
             winograd::rewrite_all(
                 &mut fast,
-                passes::turns::TURN_BYTES,
+                &|_| passes::turns::TURN_BYTES,
                 &|_, _, forms: &[winograd::Form]| Some(forms[seed as usize / 2 % forms.len()].clone()),
             );
         }

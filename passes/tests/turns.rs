@@ -102,7 +102,7 @@ fn a_large_batch_needs_less_memory() {
 
 /// All that a training step of 2012 needs, parameters and images included, against one kernel an operation.
 #[test]
-fn optimised_steps_need_a_sixth_less_memory() {
+fn optimised_steps_need_a_quarter_less_memory() {
     let path = format!("{}/../models/alexnet.ir", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the model is there");
     let graph = ir::text::parse(&text, "alexnet.ir").unwrap();
@@ -124,7 +124,7 @@ fn optimised_steps_need_a_sixth_less_memory() {
         passes::memory::bytes_of_devices(&program)[0] as f64
     };
     let share = planned(2) / planned(0);
-    assert!(share <= 0.83, "{share} of the memory without optimisation");
+    assert!(share <= 0.75, "{share} of the memory without optimisation");
 }
 
 /// Seven samples are one turn, or seven.
@@ -185,14 +185,13 @@ fn what_is_cheap_is_computed_again() {
 fn what_is_made_in_turns_follows_what_they_read_last() {
     let program = compile(Mode::Train, 8, 0, &mut |_, _| {});
     let trails = passes::trail::trails(&program, &ir::live::liveness(&program));
-    let followed = trails.iter().filter(|trail| trail.offsets.len() > 1).count();
+    let followed = trails.iter().filter(|trail| trail.parts.len() > 1).count();
     assert!(followed > 0, "nothing follows anything");
     for trail in trails {
-        let starts = trail.offsets.iter().map(|&(id, offset)| {
-            let ir::plan::Place::Arena(at) = program.value(id).place else {
+        let starts = trail.parts.iter().map(|(live, offset)| {
+            let ir::plan::Place::Arena(at) = program.value(live.value).place else {
                 panic!("a temporary lies in the arena")
             };
-            assert!(offset + program.value(id).bytes() <= trail.live.bytes);
             at - offset
         });
         let starts: Vec<u64> = starts.collect();

@@ -32,7 +32,7 @@ fn compile(text: &str, mode: Mode, products: usize, observe: &mut dyn FnMut(&ir:
             Box::new(|mut program: ir::program::Program| {
                 rewrite_all(
                     &mut program,
-                    passes::turns::TURN_BYTES,
+                    &|_| passes::turns::TURN_BYTES,
                     &|_, _, forms: &[Form]| {
                         let form = forms.iter().find(|form| form.products() == products).cloned();
                         taken.set(taken.get() + usize::from(form.is_some()));

@@ -25,7 +25,7 @@ pub fn forced(options: &Options<'static>, products: usize) -> Vec<Pass<'static>>
             name,
             Box::new(move |mut program| {
                 let fits = |form: &&Form| form.products() == products;
-                rewrite_all(&mut program, turn_bytes, &|_, _, forms: &[Form]| {
+                rewrite_all(&mut program, &|_| turn_bytes, &|_, _, forms: &[Form]| {
                     forms.iter().find(fits).cloned()
                 });
                 program

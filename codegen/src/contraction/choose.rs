@@ -138,6 +138,7 @@ impl Schedule {
             !reduction.is_empty() && used_again > 1 && after.iter().all(|&l| reuses(&nest, scalar, l));
         Some(Schedule {
             partial: nest.outputs[0].0.clone(),
+            adds: false,
             nest,
             scalar,
             panel,

@@ -3,7 +3,8 @@
 //! One operand is read a vector at a time along the *vector loop* (contiguous in it, constant in the other
 //! operand); of the other one scalar a row is broadcast, for a tile of rows along the *tile loop*. The tile's
 //! sums stay in registers over the inner reduction loops; outer reduction loops accumulate in the first result, or
-//! in scratch memory where that takes the place of an operand that the epilogue reads, or is not contiguous.
+//! in scratch memory where that takes the place of an operand that the epilogue reads, or is not contiguous. Where
+//! sums are added to what the result holds, all of them are, and none is the first.
 //! Nothing is copied for that, apart from a small staged panel where rows of the vector operand lie far apart:
 //! layouts, halos and packed weights were arranged by `passes` so that plain strides find every element.
 //!
@@ -17,7 +18,7 @@ use crate::access::{Access, Operand};
 use crate::kernel::{KernelText, Resolved, frame};
 use crate::mlir::Value;
 use ir::layout::Layout;
-use ir::nest::{Loop, Nest, Output};
+use ir::nest::{Expr, Loop, Nest, Output, Read, Source};
 
 /// The tile of sums held in registers, and the vector registers of the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,13 +35,13 @@ struct Staged {
     scalars: Option<Value>,
 }
 
-/// Lowers a contraction, or returns `None` where its operands are not arranged for it. `in_place` says whether a
-/// result shares the memory of an operand.
+/// Lowers a contraction, or returns `None` where its operands are not arranged for it. `overwritten` are the
+/// operands whose memory is that of a result.
 pub fn lower(
     nest: &Nest,
     operands: &[Operand],
     results: &[Operand],
-    in_place: bool,
+    overwritten: &[usize],
     width: usize,
 ) -> Option<KernelText> {
     let (a, b) = nest.contraction()?;
@@ -55,7 +56,10 @@ pub fn lower(
     let mut schedule = Schedule::new(resolved, a, b, width)?;
     let mut arguments = [operands, results].concat();
     let scattered = schedule.partial.step(schedule.vector) != Some(1);
-    let scratch = (!schedule.outer.is_empty() && (in_place || scattered)).then(|| Operand {
+    let in_place = !overwritten.is_empty();
+    schedule.adds = adds(nest, overwritten) && !schedule.outer.is_empty() && !scattered;
+    let splits = !schedule.outer.is_empty() && !schedule.adds;
+    let scratch = (splits && (in_place || scattered)).then(|| Operand {
         layout: Layout::ordered(vector_last(&nest.outputs[0], schedule.vector)),
         ..results[0].clone()
     });
@@ -69,6 +73,18 @@ pub fn lower(
     Some(KernelText { scratch, ..text })
 }
 
+/// Whether all that a nest does with its sums is to add them to the elements they overwrite.
+fn adds(nest: &Nest, overwritten: &[usize]) -> bool {
+    let [output] = &nest.outputs[..] else { return false };
+    let own = |read: &Read| {
+        let there = matches!(read.source, Source::Operand(i) if overwritten.contains(&i));
+        let mut maps = read.index.iter().zip(&output.index);
+        there && read.guards.is_empty() && maps.all(|(index, map)| index.divisor == 1 && index.map == *map)
+    };
+    let mut sums = nest.reads.iter().enumerate().filter(|(_, read)| own(read));
+    sums.any(|(i, _)| output.value == Expr::Reduced + Expr::Read(i))
+}
+
 /// The dimensions of an output, the one along which the vector loop runs innermost.
 fn vector_last(output: &Output, vector: Loop) -> Vec<usize> {
     let mut order: Vec<usize> = (0..output.index.len()).collect();
@@ -80,6 +96,8 @@ struct Schedule {
     nest: Resolved,
     /// Where partial sums are kept between iterations of the outer reduction.
     partial: Access,
+    /// Whether these are the results, and the sums of every iteration are added to what is there.
+    adds: bool,
     /// The read broadcast from, and the read taken in vectors.
     scalar: usize,
     panel: usize,

@@ -71,6 +71,12 @@ impl Schedule {
             let totals = zeros(body, tile);
             self.sum_chains(body, loops, tile, mask, staged, chains, totals, &types)
         };
+        if self.adds {
+            let before = self.partial_sums(body, loops, tile, mask, None);
+            let sums = add(body, tile, &before, &sums);
+            self.partial_sums(body, loops, tile, mask, Some(&sums));
+            return;
+        }
         let sums = match self.at_edge(body, loops, false) {
             None => sums,
             Some(first) => body.if_else(

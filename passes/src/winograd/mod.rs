@@ -20,9 +20,10 @@ pub mod rewrite;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
-use ir::program::{Algorithm, KernelCall, Program};
+use ir::program::{Algorithm, KernelCall, Program, ValueId};
 use recognise::{Convolution, recognise};
 use rewrite::Product;
+use std::collections::BTreeMap;
 
 /// How one pair of loops is cut into tiles of `outputs + taps − 1` products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,11 +164,11 @@ fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
     lanes.fold(f64::INFINITY, f64::min)
 }
 
-/// Gives every convolution the form that is estimated to take the least time, in turns of so many bytes if possible.
-pub fn choose(program: &mut Program, turn_bytes: u64) {
+/// Gives every convolution the form that is estimated to take the least time. Returns as [`rewrite_all`] does.
+pub fn choose(program: &mut Program, turn_bytes: TurnBytes) -> BTreeMap<usize, ValueId> {
     rewrite_all(program, turn_bytes, &|program, call, forms| {
         chosen(&call.nest, program.mode, forms, call.algorithm).map(|best| best.1.clone())
-    });
+    })
 }
 
 /// The form that takes the least time, and what that is of the direct time.
@@ -208,9 +209,13 @@ pub fn share(nest: &Nest, mode: Mode, algorithm: Option<Algorithm>) -> f64 {
 /// What takes one of a convolution's forms, or none.
 pub type Choice<'c> = &'c dyn Fn(&Program, &KernelCall, &[Form]) -> Option<Form>;
 
-/// Gives every convolution the form that `choice` takes.
-pub fn rewrite_all(program: &mut Program, turn_bytes: u64, choice: Choice) {
+/// Bytes that are between the nests of a kernel's form in a turn, if possible.
+pub type TurnBytes<'c> = &'c dyn Fn(&KernelCall) -> u64;
+
+/// Gives every convolution the form that `choice` takes. Returns what is made in turns, by the number of the group.
+pub fn rewrite_all(program: &mut Program, turn_bytes: TurnBytes, choice: Choice) -> BTreeMap<usize, ValueId> {
     let kernels = std::mem::take(&mut program.kernels);
+    let mut makes = BTreeMap::new();
     for call in kernels {
         let chosen = match &candidates(&call.nest)[..] {
             [] => None,
@@ -218,10 +223,13 @@ pub fn rewrite_all(program: &mut Program, turn_bytes: u64, choice: Choice) {
         };
         match (chosen, recognise(&call.nest)) {
             (Some(form), Some(conv)) => {
-                let calls = rewrite::rewrite(program, &call, &conv, &form, turn_bytes);
+                let calls = rewrite::rewrite(program, &call, &conv, &form, turn_bytes(&call));
+                let groups = calls.iter().filter_map(|part| part.group);
+                makes.extend(groups.map(|group| (group.number, call.results[0])));
                 program.kernels.extend(calls);
             }
             _ => program.kernels.push(call),
         }
     }
+    makes
 }
