@@ -1,24 +1,8 @@
-//! The cheapest strategy as an integer program: which device runs which part of which kernel.
+//! The cheapest strategy: which device runs which part of which kernel.
 //!
-//! ```text
-//! place[k, p] ∈ {0, 1}          kernel k runs as placement p:        Σ over p of place[k, p] = 1
-//! bring[v, p, n] ≥ 0            v, made as p, is brought where the need n is
-//! Σ over p of bring[v, p, n] ≥ Σ place[k, q]                         over placements q of a reader k that need n
-//! bring[v, p, n] ≤ place[maker of v, p]
-//! seconds[d] = Σ work of d in place[k, p] + Σ transfers to d in bring[v, p, n]
-//! length[k] = Σ longest work of a device in place[k, p]
-//! start[k] ≥ start[j] + length[j] + transfers of v                   for every v that k reads and j makes
-//! minimise makespan + a little of the sum of all,  makespan ≥ seconds[d], makespan ≥ start[k] + length[k]
-//! ```
-//!
-//! Of the longest path, and for every device `d`, also: between the ends of two of its kernels lies all work of `d` that waits
-//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::windows`]).
-//!
-//! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
-//! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
-//! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
-//! the queues keep to it is what a simulation checks. The greedy strategy of [`super::choose`] is the answer where
-//! the solver finds none.
+//! A strategy costs what the integer program of [`super::program`] says: its makespan by balance, by the critical path and by
+//! what devices do while others wait. It is improved block by block ([`super::blocks`]), and then the solver is asked for
+//! anything that costs less by more than the gap. The strategy that splits the batch is the answer where nothing is found.
 
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
@@ -26,18 +10,17 @@ use super::held::Moments;
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
-use crate::solver::{Column, Limits, Model};
+use crate::solver::{Answer, Effort, Limits};
 use crate::substitute::normalize;
 use crate::winograd;
-use good_lp::{Expression, constraint};
+use good_lp::constraint;
 use ir::nest::{Loop, Nest, Source};
 use ir::program::{DeviceIx, KernelCall, Program, ValueId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-/// What the work of all devices counts beside the makespan: of equal ones the strategy with less work is better.
-const TOTAL: f64 = 0.01;
-/// The makespan in the solver's units: its tolerances are absolute.
-const SCALE: f64 = 1e3;
+/// Seconds that the solver has for a bound in any case.
+const LEAST: f64 = 0.1;
 
 /// Which strategies are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -330,7 +313,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Seconds that bringing a need takes, if its value was made as this choice says.
-    fn transfer(&self, made: &Choice, need: &Piece) -> f64 {
+    pub(super) fn transfer(&self, made: &Choice, need: &Piece) -> f64 {
         let pieces = || made.writes.iter().filter(|piece| piece.value == need.value);
         if pieces().any(|piece| piece.device == need.device && contains(&piece.part, &need.part)) {
             return 0.0;
@@ -359,7 +342,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Seconds of each device.
-    fn seconds(&self, chosen: &[usize]) -> Vec<f64> {
+    pub(super) fn seconds(&self, chosen: &[usize]) -> Vec<f64> {
         let mut seconds = vec![0.0; self.costs.len()];
         for (choices, &p) in self.kernels.iter().zip(chosen) {
             seconds
@@ -421,104 +404,35 @@ impl<'a> Problem<'a> {
         room: Option<(&Moments, &[f64])>,
         limits: Limits,
     ) -> Result<(Vec<usize>, f64), String> {
-        let unit = self.seconds(start).into_iter().fold(f64::MIN_POSITIVE, f64::max) / SCALE;
-        let mut model = Model::default();
-        let place: Vec<Vec<Column>> = self
-            .kernels
-            .iter()
-            .map(|choices| choices.iter().map(|_| model.binary()).collect())
-            .collect();
-        let mut seconds = vec![Expression::default(); self.costs.len()];
-        for (columns, choices) in place.iter().zip(&self.kernels) {
-            let one: Expression = columns.iter().map(|c| c.variable).sum();
-            model.row(constraint!(one == 1));
-            for (column, choice) in columns.iter().zip(choices) {
-                for (sum, s) in seconds.iter_mut().zip(&choice.seconds) {
-                    *sum += *s / unit * column.variable;
-                }
+        let begun = Instant::now();
+        let stated = self.state(start, room);
+        // Where there is too little room, the start is no solution.
+        let known = match room {
+            None => self.improved(&stated, start, limits),
+            Some(_) => None,
+        };
+        let below = known
+            .as_ref()
+            .map_or(f64::INFINITY, |known| known.cost * (1.0 - limits.gap));
+        let mut model = stated.model.clone();
+        if below.is_finite() {
+            model.row(constraint!(stated.cost.clone() <= below));
+        }
+        let left = Limits {
+            seconds: (limits.seconds - begun.elapsed().as_secs_f64()).max(LEAST),
+            ..limits
+        };
+        let known = known.map(|known| known.chosen);
+        let (chosen, bound) = match model.answer(&stated.cost, left, Effort::Whole)? {
+            Answer::Solved(solution) => {
+                let chosen = stated.chosen(&solution);
+                let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
+                (chosen, solution.bound)
             }
-        }
-        let mut brought = vec![];
-        for (need, users) in &self.needs {
-            let mut delay = Expression::default();
-            let maker = self.maker[&need.value];
-            let mut there = Expression::default();
-            for (p, made) in self.kernels[maker].iter().enumerate() {
-                let cost = self.transfer(made, need);
-                if cost == 0.0 {
-                    there += place[maker][p].variable;
-                    continue;
-                }
-                let bring = model.positive();
-                model.row(constraint!(bring.variable <= place[maker][p].variable));
-                seconds[need.device] += cost / unit * bring.variable;
-                delay += cost / unit * bring.variable;
-                there += bring.variable;
-            }
-            let mut readers: BTreeMap<usize, Expression> = BTreeMap::new();
-            for &(k, p) in users {
-                *readers.entry(k).or_default() += place[k][p].variable;
-            }
-            for reads in readers.into_values() {
-                model.row(constraint!(there.clone() >= reads));
-            }
-            brought.push(delay);
-        }
-        let makespan = model.positive();
-        if let Some((moments, room)) = room {
-            self.bound_held(&mut model, &place, moments, room);
-        }
-        self.critical_path(&mut model, &place, &brought, makespan, unit);
-        self.windows(&mut model, &place, &brought, makespan, unit);
-        let mut cost: Expression = makespan.variable.into();
-        for sum in seconds {
-            model.row(constraint!(makespan.variable >= sum.clone()));
-            cost += TOTAL * sum;
-        }
-        let solution = model.minimise(cost, &[], limits)?;
-        let chosen = place
-            .iter()
-            .map(|columns| columns.iter().position(|&c| solution.is_set(c)));
-        let chosen: Option<Vec<usize>> = chosen.collect();
-        let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
-        // The bound is one of the whole cost, of which the total is a part that the makespan bounds from above.
-        let bound = solution.bound * unit / (1.0 + TOTAL * self.costs.len() as f64);
-        Ok((chosen, bound))
-    }
-}
-
-impl Problem<'_> {
-    /// Every kernel begins when what it reads is there.
-    fn critical_path(
-        &self,
-        model: &mut Model,
-        place: &[Vec<Column>],
-        brought: &[Expression],
-        makespan: Column,
-        unit: f64,
-    ) {
-        let begin: Vec<Column> = self.kernels.iter().map(|_| model.positive()).collect();
-        let mut end: Vec<Expression> = vec![];
-        for ((columns, choices), begin) in place.iter().zip(&self.kernels).zip(&begin) {
-            let mut end_of: Expression = begin.variable.into();
-            for (column, choice) in columns.iter().zip(choices) {
-                let longest = choice.seconds.iter().copied().fold(0.0, f64::max);
-                end_of += longest / unit * column.variable;
-            }
-            end.push(end_of);
-        }
-        for end in &end {
-            model.row(constraint!(makespan.variable >= end.clone()));
-        }
-        for ((need, users), delay) in self.needs.iter().zip(brought) {
-            let maker = self.maker[&need.value];
-            let readers: BTreeSet<usize> = users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect();
-            for k in readers {
-                model.row(constraint!(
-                    begin[k].variable >= end[maker].clone() + delay.clone()
-                ));
-            }
-        }
+            Answer::Infeasible => (known.ok_or("nothing meets all conditions")?, below),
+            Answer::Unknown { bound } => (known.ok_or("the solver found nothing within its limits")?, bound),
+        };
+        Ok((chosen, stated.makespan(bound.min(below).max(0.0))))
     }
 }
 
