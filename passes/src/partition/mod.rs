@@ -9,6 +9,7 @@
 //! | [`search`] | the cheapest strategy |
 //! | [`program`] | what strategies cost, as an integer program |
 //! | [`blocks`] | a strategy improved by solving parts of that program |
+//! | [`settle`] | of the strategies near the bound one with a short schedule |
 //!
 //! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
 //! what it reads, a device needs the box that its part of the loop touches. So splitting the batch, channels, groups, the
@@ -28,6 +29,7 @@ pub mod pieces;
 mod program;
 pub mod region;
 pub mod search;
+mod settle;
 mod windows;
 
 use crate::layout::drop_unused_operands;

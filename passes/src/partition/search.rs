@@ -2,7 +2,8 @@
 //!
 //! A strategy costs what the integer program of [`super::program`] says: its makespan by balance, by the critical path and by
 //! what devices do while others wait. It is improved block by block ([`super::blocks`]), and then the solver is asked for
-//! anything that costs less by more than the gap. The strategy that splits the batch is the answer where nothing is found.
+//! anything that costs less by more than the gap. Of what is near the bound, a strategy with a shorter simulated schedule is
+//! preferred ([`super::settle`]). The strategy that splits the batch is the answer where nothing is found.
 
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
@@ -21,6 +22,10 @@ use std::time::Instant;
 
 /// Seconds that the solver has for a bound in any case.
 const LEAST: f64 = 0.1;
+/// Nodes of the solver's search for a bound: unlike seconds, they do not depend on what else a machine does.
+const NODES: i32 = 500;
+/// Strategies with a makespan by balance within so many gaps of the bound may differ in their simulated one.
+const NEAR: f64 = 2.0;
 
 /// Which strategies are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,8 +73,14 @@ pub struct Alternative {
     pub busiest: f64,
 }
 
-/// What each device would need of its memory, in bytes, if kernels were placed so.
-pub type Measure<'m> = &'m dyn Fn(&Strategy) -> Vec<u64>;
+/// What a strategy would be compiled to.
+#[derive(Clone, Copy)]
+pub struct Measures<'m> {
+    /// What each device would need of its memory, in bytes.
+    pub bytes: &'m dyn Fn(&Strategy) -> Vec<u64>,
+    /// Seconds of a run, the queues of the devices simulated; infinite if kernels cannot be placed so.
+    pub seconds: &'m dyn Fn(&Strategy) -> f64,
+}
 
 /// Devices that have so many times the memory of what a whole program holds are not looked at.
 const PLENTY: f64 = 8.0;
@@ -78,25 +89,28 @@ const PLENTY: f64 = 8.0;
 const ATTEMPTS: usize = 4;
 
 /// The cheapest strategy for devices that take these shares of what is split, one model of costs a device, and that have
-/// the memory for what `measure` says, if there is one.
+/// the memory for what it would be compiled to, if there is one.
 pub fn search(
     program: &Program,
     shares: &[usize],
     costs: &[Costs],
     splits: Splits,
     limits: Limits,
-    measure: Measure,
+    measures: Measures,
 ) -> Found {
     let problem = Problem::new(program, shares, costs, splits);
     let moments = Moments::of(program);
     let capacity: Vec<f64> = costs.iter().map(|c| c.profile.memory.capacity_gb * 1e9).collect();
     let start = problem.start(&by_batch(program, shares));
-    let known = problem.seconds(&start).into_iter().fold(0.0, f64::max);
+    let known = problem.busiest(&start);
     let solved = problem.solve(&start, None, limits.worth(known));
     // What is worth little time may find nothing in it.
     let solved = solved.or_else(|_| problem.solve(&start, None, limits));
     let mut found = match solved {
-        Ok((chosen, bound)) => problem.found(shares, chosen, bound, None),
+        Ok((chosen, bound)) => {
+            let chosen = problem.settled(shares, chosen, bound / (1.0 - NEAR * limits.gap), measures);
+            problem.found(shares, chosen, bound, None)
+        }
         Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
     };
     // Without what kernels keep to themselves, which is never this much.
@@ -108,7 +122,7 @@ pub fn search(
     }
     for _ in 0..ATTEMPTS {
         let (strategy, chosen) = (&found.0.strategy, &found.1);
-        let need = measure(strategy);
+        let need = (measures.bytes)(strategy);
         if need
             .iter()
             .zip(&capacity)
@@ -359,6 +373,20 @@ impl<'a> Problem<'a> {
         seconds
     }
 
+    /// The strategy of these choices.
+    pub(super) fn strategy(&self, shares: &[usize], chosen: &[usize]) -> Strategy {
+        let placed = self.kernels.iter().zip(chosen);
+        Strategy {
+            shares: shares.to_vec(),
+            kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
+        }
+    }
+
+    /// Seconds of the busiest device.
+    pub(super) fn busiest(&self, chosen: &[usize]) -> f64 {
+        self.seconds(chosen).into_iter().fold(0.0, f64::max)
+    }
+
     /// What was found, and the choice of every kernel.
     fn found(
         &self,
@@ -367,8 +395,7 @@ impl<'a> Problem<'a> {
         bound: f64,
         fallback: Option<String>,
     ) -> (Found, Vec<usize>) {
-        let busiest = |chosen: &[usize]| self.seconds(chosen).into_iter().fold(0.0, f64::max);
-        let seconds = busiest(&chosen);
+        let seconds = self.busiest(&chosen);
         let mut tried = chosen.clone();
         let mut alternatives = vec![];
         for (k, choices) in self.kernels.iter().enumerate() {
@@ -377,18 +404,14 @@ impl<'a> Problem<'a> {
                 Alternative {
                     placement: choice.placement.clone(),
                     seconds: choice.seconds.clone(),
-                    busiest: busiest(&tried),
+                    busiest: self.busiest(&tried),
                 }
             });
             alternatives.push(places.collect());
             tried[k] = chosen[k];
         }
-        let placed = self.kernels.iter().zip(&chosen);
         let found = Found {
-            strategy: Strategy {
-                shares: shares.to_vec(),
-                kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
-            },
+            strategy: self.strategy(shares, &chosen),
             seconds,
             bound: bound.min(seconds),
             alternatives,
@@ -422,8 +445,12 @@ impl<'a> Problem<'a> {
             seconds: (limits.seconds - begun.elapsed().as_secs_f64()).max(LEAST),
             ..limits
         };
+        let effort = match known {
+            Some(_) => Effort::Nodes(NODES),
+            None => Effort::Whole,
+        };
         let known = known.map(|known| known.chosen);
-        let (chosen, bound) = match model.answer(&stated.cost, left, Effort::Whole)? {
+        let (chosen, bound) = match model.answer(&stated.cost, left, effort)? {
             Answer::Solved(solution) => {
                 let chosen = stated.chosen(&solution);
                 let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
