@@ -19,11 +19,6 @@ const BLOCK: usize = 10;
 const STEP: usize = 3;
 /// Nodes of a search for the places of a block.
 const NODES: i32 = 20;
-/// What must be gained by a block, relative to the cost.
-const GAIN: f64 = 2e-3;
-/// What of the seconds blocks may take, at the most; the rest is for the bound.
-const SHARE: f64 = 0.6;
-
 /// A choice for every kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -33,30 +28,32 @@ pub(super) struct Known {
 }
 
 impl Problem<'_> {
-    /// The start, improved; `None` for programs that are no larger than two blocks, or if no block was solved.
-    pub(super) fn improved(&self, stated: &Stated, start: &[usize], limits: Limits) -> Option<Known> {
+    /// What is known, or else the start, improved by blocks that gain so much of the cost, until it costs no more than is
+    /// enough, or for so many seconds. `None` for programs that are no larger than two blocks, or if no block was solved.
+    pub(super) fn improved(
+        &self,
+        stated: &Stated,
+        start: &[usize],
+        mut known: Option<Known>,
+        gain: f64,
+        enough: f64,
+        seconds: f64,
+    ) -> Option<Known> {
         if self.kernels.len() <= 2 * BLOCK {
-            return None;
+            return known;
         }
         let begun = Instant::now();
-        let left = || limits.seconds * SHARE - begun.elapsed().as_secs_f64();
-        let relaxed = stated.model.answer(&stated.cost, limits, Effort::Relaxed);
-        let bound = match relaxed {
-            Ok(Answer::Solved(relaxed)) => relaxed.bound,
-            Ok(Answer::Infeasible | Answer::Unknown { .. }) | Err(_) => 0.0,
-        };
+        let left = || seconds - begun.elapsed().as_secs_f64();
         let neighbours = self.neighbours();
-        let mut known: Option<Known> = None;
         loop {
             let mut better = false;
             for middle in (0..self.kernels.len()).step_by(STEP) {
-                let near = |known: &Known| known.cost * (1.0 - limits.gap) <= bound;
-                if left() <= 0.0 || known.as_ref().is_some_and(near) {
+                if left() <= 0.0 || known.as_ref().is_some_and(|known| known.cost <= enough) {
                     return known;
                 }
                 let limits = Limits {
                     seconds: left(),
-                    gap: GAIN,
+                    gap: gain,
                 };
                 let block = around(&neighbours, middle);
                 if let Some(found) = self.of_block(stated, &block, start, known.as_ref(), limits) {
@@ -67,6 +64,14 @@ impl Problem<'_> {
             if !better {
                 return known;
             }
+        }
+    }
+
+    /// A bound on the cost: that of the program if nothing has to be whole.
+    pub(super) fn relaxed(stated: &Stated, limits: Limits) -> f64 {
+        match stated.model.answer(&stated.cost, limits, Effort::Relaxed) {
+            Ok(Answer::Solved(relaxed)) => relaxed.bound,
+            Ok(Answer::Infeasible | Answer::Unknown { .. }) | Err(_) => 0.0,
         }
     }
 
@@ -86,7 +91,9 @@ impl Problem<'_> {
             model.row(constraint!(columns[chosen[k]].variable == 1));
         }
         if let Some(known) = known {
-            model.row(constraint!(stated.cost.clone() <= known.cost * (1.0 - GAIN)));
+            model.row(constraint!(
+                stated.cost.clone() <= known.cost * (1.0 - limits.gap)
+            ));
         }
         match model.answer(&stated.cost, limits, Effort::Nodes(NODES)) {
             Ok(Answer::Solved(solution)) => Some(Known {

@@ -5,6 +5,7 @@
 //! anything that costs less by more than the gap. Of what is near the bound, a strategy with a shorter simulated schedule is
 //! preferred ([`super::settle`]). The strategy that splits the batch is the answer where nothing is found.
 
+use super::blocks::Known;
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
 use super::held::Moments;
@@ -22,6 +23,11 @@ use std::time::Instant;
 
 /// Seconds that the solver has for a bound in any case.
 const LEAST: f64 = 0.1;
+/// What of the seconds there are until a bound is asked for.
+const SHARE: f64 = 0.4;
+/// What a block must gain of the cost before the bound is asked for, and afterwards.
+const MUCH: f64 = 2e-3;
+const LITTLE: f64 = 1e-5;
 /// Nodes of the solver's search for a bound: unlike seconds, they do not depend on what else a machine does.
 const NODES: i32 = 500;
 /// Strategies with a makespan by balance within so many gaps of the bound may differ in their simulated one.
@@ -428,12 +434,14 @@ impl<'a> Problem<'a> {
         limits: Limits,
     ) -> Result<(Vec<usize>, f64), String> {
         let begun = Instant::now();
+        let left = || limits.seconds - begun.elapsed().as_secs_f64();
         let stated = self.state(start, room);
         // Where there is too little room, the start is no solution.
-        let known = match room {
-            None => self.improved(&stated, start, limits),
-            Some(_) => None,
-        };
+        let known = room.is_none().then(|| {
+            let enough = Self::relaxed(&stated, limits) / (1.0 - limits.gap);
+            self.improved(&stated, start, None, MUCH, enough, SHARE * left())
+        });
+        let known = known.flatten();
         let below = known
             .as_ref()
             .map_or(f64::INFINITY, |known| known.cost * (1.0 - limits.gap));
@@ -441,24 +449,29 @@ impl<'a> Problem<'a> {
         if below.is_finite() {
             model.row(constraint!(stated.cost.clone() <= below));
         }
-        let left = Limits {
-            seconds: (limits.seconds - begun.elapsed().as_secs_f64()).max(LEAST),
-            ..limits
-        };
         let effort = match known {
             Some(_) => Effort::Nodes(NODES),
             None => Effort::Whole,
         };
-        let known = known.map(|known| known.chosen);
-        let (chosen, bound) = match model.answer(&stated.cost, left, effort)? {
+        let within = Limits {
+            seconds: left().max(LEAST),
+            ..limits
+        };
+        let (known, bound) = match model.answer(&stated.cost, within, effort)? {
             Answer::Solved(solution) => {
                 let chosen = stated.chosen(&solution);
                 let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
-                (chosen, solution.bound)
+                let cost = solution.cost;
+                (Known { chosen, cost }, solution.bound)
             }
             Answer::Infeasible => (known.ok_or("nothing meets all conditions")?, below),
             Answer::Unknown { bound } => (known.ok_or("the solver found nothing within its limits")?, bound),
         };
+        let chosen = match room {
+            None => self.improved(&stated, start, Some(known.clone()), LITTLE, 0.0, left()),
+            Some(_) => None,
+        };
+        let chosen = chosen.unwrap_or(known).chosen;
         Ok((chosen, stated.makespan(bound.min(below).max(0.0))))
     }
 }
