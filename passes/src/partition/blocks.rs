@@ -29,7 +29,7 @@ pub(super) struct Known {
 
 impl Problem<'_> {
     /// What is known, or else the start, improved by blocks that gain so much of the cost, until it costs no more than is
-    /// enough, or for so many seconds. `None` for programs that are no larger than two blocks, or if no block was solved.
+    /// enough, or for so many seconds and sweeps over the program. `None` for programs that are no larger than two blocks, or if no block was solved.
     pub(super) fn improved(
         &self,
         stated: &Stated,
@@ -37,7 +37,7 @@ impl Problem<'_> {
         mut known: Option<Known>,
         gain: f64,
         enough: f64,
-        seconds: f64,
+        (sweeps, seconds): (usize, f64),
     ) -> Option<Known> {
         if self.kernels.len() <= 2 * BLOCK {
             return known;
@@ -45,7 +45,7 @@ impl Problem<'_> {
         let begun = Instant::now();
         let left = || seconds - begun.elapsed().as_secs_f64();
         let neighbours = self.neighbours();
-        loop {
+        for _ in 0..sweeps {
             let mut better = false;
             for middle in (0..self.kernels.len()).step_by(STEP) {
                 if left() <= 0.0 || known.as_ref().is_some_and(|known| known.cost <= enough) {
@@ -65,6 +65,7 @@ impl Problem<'_> {
                 return known;
             }
         }
+        known
     }
 
     /// A bound on the cost: that of the program if nothing has to be whole.

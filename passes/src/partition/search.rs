@@ -21,10 +21,10 @@ use ir::program::{DeviceIx, KernelCall, Program, ValueId};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Seconds that the solver has for a bound in any case.
-const LEAST: f64 = 0.1;
-/// What of the seconds there are until a bound is asked for.
+/// What blocks may take of the seconds that there are for a bound.
 const SHARE: f64 = 0.4;
+/// How often all blocks are looked at before then, at the most.
+const SWEEPS: usize = 10;
 /// What a block must gain of the cost before the bound is asked for, and afterwards.
 const MUCH: f64 = 2e-3;
 const LITTLE: f64 = 1e-5;
@@ -439,7 +439,7 @@ impl<'a> Problem<'a> {
         // Where there is too little room, the start is no solution.
         let known = room.is_none().then(|| {
             let enough = Self::relaxed(&stated, limits) / (1.0 - limits.gap);
-            self.improved(&stated, start, None, MUCH, enough, SHARE * left())
+            self.improved(&stated, start, None, MUCH, enough, (SWEEPS, SHARE * left()))
         });
         let known = known.flatten();
         let below = known
@@ -453,11 +453,7 @@ impl<'a> Problem<'a> {
             Some(_) => Effort::Nodes(NODES),
             None => Effort::Whole,
         };
-        let within = Limits {
-            seconds: left().max(LEAST),
-            ..limits
-        };
-        let (known, bound) = match model.answer(&stated.cost, within, effort)? {
+        let (known, bound) = match model.answer(&stated.cost, limits, effort)? {
             Answer::Solved(solution) => {
                 let chosen = stated.chosen(&solution);
                 let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
@@ -468,7 +464,7 @@ impl<'a> Problem<'a> {
             Answer::Unknown { bound } => (known.ok_or("the solver found nothing within its limits")?, bound),
         };
         let chosen = match room {
-            None => self.improved(&stated, start, Some(known.clone()), LITTLE, 0.0, left()),
+            None => self.improved(&stated, start, Some(known.clone()), LITTLE, 0.0, (1, left())),
             Some(_) => None,
         };
         let chosen = chosen.unwrap_or(known).chosen;
