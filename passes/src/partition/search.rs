@@ -92,7 +92,7 @@ pub struct Measures<'m> {
 const PLENTY: f64 = 8.0;
 
 /// How often a search is repeated with less room where a device has too little memory for what it found.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 6;
 
 /// The cheapest strategy for devices that take these shares of what is split, one model of costs a device, and that have
 /// the memory for what it would be compiled to, if there is one.
@@ -126,6 +126,7 @@ pub fn search(
     {
         return found.0;
     }
+    let mut rest = vec![0.0_f64; capacity.len()];
     for _ in 0..ATTEMPTS {
         let (strategy, chosen) = (&found.0.strategy, &found.1);
         let need = (measures.bytes)(strategy);
@@ -137,13 +138,13 @@ pub fn search(
             return found.0;
         }
         let held = problem.held(&moments, chosen);
-        let rest = need
-            .iter()
-            .zip(&held)
-            .map(|(&need, &held)| (need as f64 - held).max(0.0));
+        // The most so far: equal devices may change places from one attempt to the next.
+        for ((rest, &need), &held) in rest.iter_mut().zip(&need).zip(&held) {
+            *rest = rest.max(need as f64 - held);
+        }
         let room: Vec<f64> = capacity
             .iter()
-            .zip(rest)
+            .zip(&rest)
             .map(|(capacity, rest)| capacity - rest)
             .collect();
         let solved = match room.iter().all(|&room| room > 0.0) {
