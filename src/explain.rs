@@ -6,7 +6,7 @@ use crate::model_args::{ModelArgs, colour};
 use ir::plan::Mode;
 use ir::program::{Algorithm, KernelCall, Program};
 use passes::Stage;
-use passes::cost::{Candidate, Costs, makespan};
+use passes::cost::{Candidate, Costs, Makespan, makespan};
 use passes::eqsat::report::{Chosen, Report};
 use passes::partition::search::Found;
 use runtime::Error;
@@ -24,12 +24,24 @@ struct Explanation {
     devices: Vec<String>,
     /// Milliseconds of a step: the queues of the devices, simulated.
     predicted_ms: f64,
+    /// What each device does meanwhile.
+    schedule: Vec<Use>,
     /// Which kernels were chosen among which; absent at lower levels of optimisation.
     kernels: Option<Report>,
     /// Where they run; absent on one device.
     places: Option<Places>,
     /// The kernels of the program in the order they run.
     program: Vec<Row>,
+}
+
+/// Milliseconds of a device in the simulated step.
+#[derive(Debug, Serialize)]
+struct Use {
+    computes: f64,
+    /// Transfers to it while it computes nothing.
+    receives: f64,
+    /// Neither: what it needs is being made by another device.
+    waits: f64,
 }
 
 /// Where kernels run.
@@ -91,6 +103,7 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
     });
     let program = program.map_err(|error| Error::input(error.to_string()))?;
     let rows = program.kernels.iter().filter(|call| !call.prepare);
+    let simulated = makespan(&program, &costs);
     let explanation = Explanation {
         model: program.model.clone(),
         mode: mode_name(mode),
@@ -99,7 +112,8 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
             .iter()
             .map(|device| device.profile.name.clone())
             .collect(),
-        predicted_ms: makespan(&program, &costs).us / 1e3,
+        predicted_ms: simulated.us / 1e3,
+        schedule: Use::of_devices(&program, &simulated),
         kernels,
         places,
         program: rows.map(|call| Row::new(&program, call, &costs)).collect(),
@@ -118,6 +132,31 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Infer => "infer",
         Mode::Gradients => "gradients",
         Mode::Train => "train",
+    }
+}
+
+impl Use {
+    fn of_devices(program: &Program, simulated: &Makespan) -> Vec<Use> {
+        let of_device = |device: usize| {
+            let calls = program.kernels.iter().zip(&simulated.calls);
+            let here = calls.filter(|(call, _)| program.device_of(call).0 == device);
+            let (transfers, kernels): (Vec<_>, Vec<_>) =
+                here.partition(|(call, _)| program.is_transfer(call));
+            let meanwhile = |&(begin, end): &(f64, f64)| {
+                let shared = kernels
+                    .iter()
+                    .map(|(_, (from, to))| (end.min(*to) - begin.max(*from)).max(0.0));
+                end - begin - shared.sum::<f64>()
+            };
+            let computes: f64 = kernels.iter().map(|(_, (begin, end))| end - begin).sum();
+            let receives: f64 = transfers.iter().map(|(_, times)| meanwhile(times)).sum();
+            Use {
+                computes: computes / 1e3,
+                receives: receives / 1e3,
+                waits: (simulated.us - computes - receives).max(0.0) / 1e3,
+            }
+        };
+        (0..simulated.busy_us.len()).map(of_device).collect()
     }
 }
 
@@ -224,6 +263,14 @@ impl Explanation {
             );
             if let Some(reason) = &places.fallback {
                 _ = writeln!(text, "  chosen greedily: {reason}");
+            }
+            text += "  an account of kernels before they are split and laid out; of the step as predicted, queues simulated,\n";
+            for (device, part) in self.schedule.iter().enumerate() {
+                _ = writeln!(
+                    text,
+                    "  device {device} computes {:.3} ms, only receives {:.3} ms, waits for others {:.3} ms",
+                    part.computes, part.receives, part.waits
+                );
             }
         }
         text += "\ndevice          ms  bound    algorithm         layout  turns  kernel\n";

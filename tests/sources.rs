@@ -213,7 +213,7 @@ const WHY_LONG: &[(&str, &str)] = &[
     ),
     (
         "passes/src/partition/search.rs",
-        "one integer program: what it is stated of, its rows, and what its answer means",
+        "what follows from placing a kernel, what an answer means, and the search that leads from one to the other",
     ),
     (
         "passes/tests/programs.rs",

@@ -54,7 +54,7 @@ use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
 use partition::Strategy;
-use partition::search::Found;
+use partition::search::{Found, Measures};
 
 /// What kind of machine kernels are laid out for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,9 +136,10 @@ pub enum Pass<'a> {
     Program(&'static str, Box<dyn Fn(Program) -> Program + 'a>),
 }
 
-/// Limits of the search for places.
+/// Limits of the search for places. What it does is limited by counts first: those seconds are for a machine with much else
+/// to do.
 const PLACES: solver::Limits = solver::Limits {
-    seconds: 15.0,
+    seconds: 60.0,
     gap: 5e-3,
 };
 
@@ -199,14 +200,26 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
             Some(costs) => {
                 let rest = rest(options);
                 let search = move |p: &Program| {
+                    // Where values lie in memory takes long, and makes no difference to a simulation.
+                    let timed = &rest[..rest.len() - 1];
                     // As it would be compiled; what cannot be placed so is refused later.
-                    let measure = |strategy: &Strategy| {
+                    let bytes = |strategy: &Strategy| {
                         let placed = partition::partition(p, strategy);
                         placed.map_or(vec![], |placed| {
                             memory::bytes_of_devices(&run_rest(&rest, placed))
                         })
                     };
-                    partition::search::search(p, &shares, costs, splits, PLACES, &measure)
+                    let seconds = |strategy: &Strategy| {
+                        let placed = partition::partition(p, strategy);
+                        placed.map_or(f64::INFINITY, |placed| {
+                            cost::makespan(&run_rest(timed, placed), costs).us * 1e-6
+                        })
+                    };
+                    let measures = Measures {
+                        bytes: &bytes,
+                        seconds: &seconds,
+                    };
+                    partition::search::search(p, &shares, costs, splits, PLACES, measures)
                 };
                 Pass::Place("partition", Box::new(search))
             }

@@ -48,7 +48,7 @@ pub struct Column {
 }
 
 /// An integer program being stated.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     variables: ProblemVariables,
     columns: Vec<Variable>,
@@ -59,8 +59,35 @@ pub struct Model {
 #[derive(Clone, Debug)]
 pub struct Solution {
     values: Vec<f64>,
+    /// What it costs.
+    pub cost: f64,
     /// No solution costs less.
     pub bound: f64,
+}
+
+/// How far a program is solved, within the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// To the gap.
+    Whole,
+    /// For so many nodes of the search: unlike seconds, they do not depend on what else a machine does.
+    Nodes(i32),
+    /// As if no variable had to be whole: a bound.
+    Relaxed,
+}
+
+/// What the solver says of a program.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The cheapest solution, or what is known of it at a limit.
+    Solved(Solution),
+    /// Nothing meets all conditions.
+    Infeasible,
+    /// No solution was found at a limit; none costs less than the bound.
+    Unknown {
+        /// May be minus infinity.
+        bound: f64,
+    },
 }
 
 impl Model {
@@ -105,24 +132,36 @@ impl Model {
         if self.columns.is_empty() {
             return Ok(Solution {
                 values: vec![],
+                cost: 0.0,
                 bound: 0.0,
             });
         }
-        match self.attempt(&cost, start, limits)? {
-            Ok(solution) => Ok(solution),
-            Err(_) if !start.is_empty() => self.attempt(&cost, &[], limits)?,
-            Err(error) => Err(error),
+        let answer = match self.attempt(&cost, start, limits, Effort::Whole)? {
+            Ok(answer) => answer,
+            Err(_) if !start.is_empty() => self.answer(&cost, limits, Effort::Whole)?,
+            Err(error) => return Err(error),
+        };
+        match answer {
+            Answer::Solved(solution) => Ok(solution),
+            Answer::Infeasible => Err("nothing meets all conditions".to_string()),
+            Answer::Unknown { .. } => Err("the solver found nothing within its limits".to_string()),
         }
     }
 
-    /// A solution, or how it contradicts itself: HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not
+    /// What there is to say of the cheapest solution.
+    pub fn answer(&self, cost: &Expression, limits: Limits, effort: Effort) -> Result<Answer, String> {
+        self.attempt(cost, &[], limits, effort)?
+    }
+
+    /// An answer, or how it contradicts itself: HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not
     /// have. Other errors are final.
     fn attempt(
         &self,
         cost: &Expression,
         start: &[(Column, f64)],
         limits: Limits,
-    ) -> Result<Result<Solution, String>, String> {
+        effort: Effort,
+    ) -> Result<Result<Answer, String>, String> {
         let mut model = self.variables.clone().minimise(cost.clone()).using(highs);
         for row in &self.rows {
             model = model.with(row.clone());
@@ -134,6 +173,11 @@ impl Model {
         model.set_option("parallel", "off");
         model.set_option("time_limit", limits.seconds);
         model.set_option("mip_rel_gap", limits.gap);
+        match effort {
+            Effort::Whole => {}
+            Effort::Nodes(nodes) => model.set_option("mip_max_nodes", nodes),
+            Effort::Relaxed => model.set_option("solve_relaxation", true),
+        }
         let mut known = vec![0.0; self.columns.len()];
         start
             .iter()
@@ -144,22 +188,30 @@ impl Model {
                 .map_err(|error| format!("the start was refused: {error:?}"))?;
         }
         let solved = model.try_solve().map_err(|error| format!("{error:?}"))?;
-        if format!("{:?}", solved.status()) == "Infeasible" {
-            return Err("nothing meets all conditions".to_string());
+        // Costs are bounded from below, so what may be either is infeasible.
+        if ["Infeasible", "UnboundedOrInfeasible"].contains(&&format!("{:?}", solved.status())[..]) {
+            return Ok(Ok(Answer::Infeasible));
         }
-        let bound = solved
-            .double_info_value(c"mip_dual_bound")
-            .map_err(|error| format!("no bound: {error:?}"))?;
+        let bound = match effort {
+            Effort::Relaxed => solved.objective_value(),
+            Effort::Whole | Effort::Nodes(_) => solved
+                .double_info_value(c"mip_dual_bound")
+                .map_err(|error| format!("no bound: {error:?}"))?,
+        };
         let values = solved.get_solution().columns().to_vec();
         // Without a solution there are zeros, at an infinite cost.
         if values.len() != self.columns.len() || !solved.objective_value().is_finite() {
-            return Err("the solver found nothing within its limits".to_string());
+            return Ok(Ok(Answer::Unknown { bound }));
         }
         let of_variables: HashMap<Variable, f64> =
             self.columns.iter().copied().zip(values.iter().copied()).collect();
         let (found, says) = (cost.eval_with(&of_variables), solved.objective_value());
         Ok(match (found - says).abs() <= TOLERANCE * (1.0 + says.abs()) {
-            true => Ok(Solution { values, bound }),
+            true => Ok(Answer::Solved(Solution {
+                values,
+                cost: found,
+                bound,
+            })),
             false => Err(format!("the solver says {says} of a solution that costs {found}")),
         })
     }

@@ -6,7 +6,10 @@
 //! | [`pieces`] | what of each value lies on which device; slices, transfers, joins |
 //! | [`choose`] | a strategy by its cost, greedily |
 //! | [`choice`] | a placement of one kernel with what follows from it |
-//! | [`search`] | the cheapest strategy as an integer program |
+//! | [`search`] | the cheapest strategy |
+//! | [`program`] | what strategies cost, as an integer program |
+//! | [`blocks`] | a strategy improved by solving parts of that program |
+//! | [`settle`] | of the strategies near the bound one with a short schedule |
 //!
 //! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
 //! what it reads, a device needs the box that its part of the loop touches. So splitting the batch, channels, groups, the
@@ -18,12 +21,15 @@
 //! parameter that was not computed where it lies is brought there. A kernel that finishes partial sums and does nothing
 //! but update parameters comes last, so that nobody waits for the sums of the other device before the end of the step.
 
+mod blocks;
 mod choice;
 pub mod choose;
 mod held;
 pub mod pieces;
+mod program;
 pub mod region;
 pub mod search;
+mod settle;
 mod windows;
 
 use crate::layout::drop_unused_operands;

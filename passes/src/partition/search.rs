@@ -1,43 +1,37 @@
-//! The cheapest strategy as an integer program: which device runs which part of which kernel.
+//! The cheapest strategy: which device runs which part of which kernel.
 //!
-//! ```text
-//! place[k, p] ∈ {0, 1}          kernel k runs as placement p:        Σ over p of place[k, p] = 1
-//! bring[v, p, n] ≥ 0            v, made as p, is brought where the need n is
-//! Σ over p of bring[v, p, n] ≥ Σ place[k, q]                         over placements q of a reader k that need n
-//! bring[v, p, n] ≤ place[maker of v, p]
-//! seconds[d] = Σ work of d in place[k, p] + Σ transfers to d in bring[v, p, n]
-//! length[k] = Σ longest work of a device in place[k, p]
-//! start[k] ≥ start[j] + length[j] + transfers of v                   for every v that k reads and j makes
-//! minimise makespan + a little of the sum of all,  makespan ≥ seconds[d], makespan ≥ start[k] + length[k]
-//! ```
-//!
-//! Of the longest path, and for every device `d`, also: between the ends of two of its kernels lies all work of `d` that waits
-//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::windows`]).
-//!
-//! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
-//! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
-//! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
-//! the queues keep to it is what a simulation checks. The greedy strategy of [`super::choose`] is the answer where
-//! the solver finds none.
+//! A strategy costs what the integer program of [`super::program`] says: its makespan by balance, by the critical path and by
+//! what devices do while others wait. It is improved block by block ([`super::blocks`]), and then the solver is asked for
+//! anything that costs less by more than the gap. Of what is near the bound, a strategy with a shorter simulated schedule is
+//! preferred ([`super::settle`]). The strategy that splits the batch is the answer where nothing is found.
 
+use super::blocks::Known;
 use super::choice::{Choice, Piece, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
 use super::held::Moments;
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
-use crate::solver::{Column, Limits, Model};
+use crate::solver::{Answer, Effort, Limits};
 use crate::substitute::normalize;
 use crate::winograd;
-use good_lp::{Expression, constraint};
+use good_lp::constraint;
 use ir::nest::{Loop, Nest, Source};
 use ir::program::{DeviceIx, KernelCall, Program, ValueId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-/// What the work of all devices counts beside the makespan: of equal ones the strategy with less work is better.
-const TOTAL: f64 = 0.01;
-/// The makespan in the solver's units: its tolerances are absolute.
-const SCALE: f64 = 1e3;
+/// What blocks may take of the seconds that there are for a bound.
+const SHARE: f64 = 0.4;
+/// How often all blocks are looked at before then, at the most.
+const SWEEPS: usize = 10;
+/// What a block must gain of the cost before the bound is asked for, and afterwards.
+const MUCH: f64 = 2e-3;
+const LITTLE: f64 = 1e-5;
+/// Nodes of the solver's search for a bound: unlike seconds, they do not depend on what else a machine does.
+const NODES: i32 = 500;
+/// Strategies with a makespan by balance within so many gaps of the bound may differ in their simulated one.
+const NEAR: f64 = 2.0;
 
 /// Which strategies are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,35 +79,44 @@ pub struct Alternative {
     pub busiest: f64,
 }
 
-/// What each device would need of its memory, in bytes, if kernels were placed so.
-pub type Measure<'m> = &'m dyn Fn(&Strategy) -> Vec<u64>;
+/// What a strategy would be compiled to.
+#[derive(Clone, Copy)]
+pub struct Measures<'m> {
+    /// What each device would need of its memory, in bytes.
+    pub bytes: &'m dyn Fn(&Strategy) -> Vec<u64>,
+    /// Seconds of a run, the queues of the devices simulated; infinite if kernels cannot be placed so.
+    pub seconds: &'m dyn Fn(&Strategy) -> f64,
+}
 
 /// Devices that have so many times the memory of what a whole program holds are not looked at.
 const PLENTY: f64 = 8.0;
 
 /// How often a search is repeated with less room where a device has too little memory for what it found.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 6;
 
 /// The cheapest strategy for devices that take these shares of what is split, one model of costs a device, and that have
-/// the memory for what `measure` says, if there is one.
+/// the memory for what it would be compiled to, if there is one.
 pub fn search(
     program: &Program,
     shares: &[usize],
     costs: &[Costs],
     splits: Splits,
     limits: Limits,
-    measure: Measure,
+    measures: Measures,
 ) -> Found {
     let problem = Problem::new(program, shares, costs, splits);
     let moments = Moments::of(program);
     let capacity: Vec<f64> = costs.iter().map(|c| c.profile.memory.capacity_gb * 1e9).collect();
     let start = problem.start(&by_batch(program, shares));
-    let known = problem.seconds(&start).into_iter().fold(0.0, f64::max);
+    let known = problem.busiest(&start);
     let solved = problem.solve(&start, None, limits.worth(known));
     // What is worth little time may find nothing in it.
     let solved = solved.or_else(|_| problem.solve(&start, None, limits));
     let mut found = match solved {
-        Ok((chosen, bound)) => problem.found(shares, chosen, bound, None),
+        Ok((chosen, bound)) => {
+            let chosen = problem.settled(shares, chosen, bound / (1.0 - NEAR * limits.gap), measures);
+            problem.found(shares, chosen, bound, None)
+        }
         Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
     };
     // Without what kernels keep to themselves, which is never this much.
@@ -123,9 +126,10 @@ pub fn search(
     {
         return found.0;
     }
+    let mut rest = vec![0.0_f64; capacity.len()];
     for _ in 0..ATTEMPTS {
         let (strategy, chosen) = (&found.0.strategy, &found.1);
-        let need = measure(strategy);
+        let need = (measures.bytes)(strategy);
         if need
             .iter()
             .zip(&capacity)
@@ -134,13 +138,13 @@ pub fn search(
             return found.0;
         }
         let held = problem.held(&moments, chosen);
-        let rest = need
-            .iter()
-            .zip(&held)
-            .map(|(&need, &held)| (need as f64 - held).max(0.0));
+        // The most so far: equal devices may change places from one attempt to the next.
+        for ((rest, &need), &held) in rest.iter_mut().zip(&need).zip(&held) {
+            *rest = rest.max(need as f64 - held);
+        }
         let room: Vec<f64> = capacity
             .iter()
-            .zip(rest)
+            .zip(&rest)
             .map(|(capacity, rest)| capacity - rest)
             .collect();
         let solved = match room.iter().all(|&room| room > 0.0) {
@@ -330,7 +334,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Seconds that bringing a need takes, if its value was made as this choice says.
-    fn transfer(&self, made: &Choice, need: &Piece) -> f64 {
+    pub(super) fn transfer(&self, made: &Choice, need: &Piece) -> f64 {
         let pieces = || made.writes.iter().filter(|piece| piece.value == need.value);
         if pieces().any(|piece| piece.device == need.device && contains(&piece.part, &need.part)) {
             return 0.0;
@@ -359,7 +363,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Seconds of each device.
-    fn seconds(&self, chosen: &[usize]) -> Vec<f64> {
+    pub(super) fn seconds(&self, chosen: &[usize]) -> Vec<f64> {
         let mut seconds = vec![0.0; self.costs.len()];
         for (choices, &p) in self.kernels.iter().zip(chosen) {
             seconds
@@ -376,6 +380,20 @@ impl<'a> Problem<'a> {
         seconds
     }
 
+    /// The strategy of these choices.
+    pub(super) fn strategy(&self, shares: &[usize], chosen: &[usize]) -> Strategy {
+        let placed = self.kernels.iter().zip(chosen);
+        Strategy {
+            shares: shares.to_vec(),
+            kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
+        }
+    }
+
+    /// Seconds of the busiest device.
+    pub(super) fn busiest(&self, chosen: &[usize]) -> f64 {
+        self.seconds(chosen).into_iter().fold(0.0, f64::max)
+    }
+
     /// What was found, and the choice of every kernel.
     fn found(
         &self,
@@ -384,8 +402,7 @@ impl<'a> Problem<'a> {
         bound: f64,
         fallback: Option<String>,
     ) -> (Found, Vec<usize>) {
-        let busiest = |chosen: &[usize]| self.seconds(chosen).into_iter().fold(0.0, f64::max);
-        let seconds = busiest(&chosen);
+        let seconds = self.busiest(&chosen);
         let mut tried = chosen.clone();
         let mut alternatives = vec![];
         for (k, choices) in self.kernels.iter().enumerate() {
@@ -394,18 +411,14 @@ impl<'a> Problem<'a> {
                 Alternative {
                     placement: choice.placement.clone(),
                     seconds: choice.seconds.clone(),
-                    busiest: busiest(&tried),
+                    busiest: self.busiest(&tried),
                 }
             });
             alternatives.push(places.collect());
             tried[k] = chosen[k];
         }
-        let placed = self.kernels.iter().zip(&chosen);
         let found = Found {
-            strategy: Strategy {
-                shares: shares.to_vec(),
-                kernels: placed.map(|(choices, &p)| choices[p].placement.clone()).collect(),
-            },
+            strategy: self.strategy(shares, &chosen),
             seconds,
             bound: bound.min(seconds),
             alternatives,
@@ -421,104 +434,42 @@ impl<'a> Problem<'a> {
         room: Option<(&Moments, &[f64])>,
         limits: Limits,
     ) -> Result<(Vec<usize>, f64), String> {
-        let unit = self.seconds(start).into_iter().fold(f64::MIN_POSITIVE, f64::max) / SCALE;
-        let mut model = Model::default();
-        let place: Vec<Vec<Column>> = self
-            .kernels
-            .iter()
-            .map(|choices| choices.iter().map(|_| model.binary()).collect())
-            .collect();
-        let mut seconds = vec![Expression::default(); self.costs.len()];
-        for (columns, choices) in place.iter().zip(&self.kernels) {
-            let one: Expression = columns.iter().map(|c| c.variable).sum();
-            model.row(constraint!(one == 1));
-            for (column, choice) in columns.iter().zip(choices) {
-                for (sum, s) in seconds.iter_mut().zip(&choice.seconds) {
-                    *sum += *s / unit * column.variable;
-                }
+        let begun = Instant::now();
+        let left = || limits.seconds - begun.elapsed().as_secs_f64();
+        let stated = self.state(start, room);
+        // Where there is too little room, the start is no solution.
+        let known = room.is_none().then(|| {
+            let enough = Self::relaxed(&stated, limits) / (1.0 - limits.gap);
+            self.improved(&stated, start, None, MUCH, enough, (SWEEPS, SHARE * left()))
+        });
+        let known = known.flatten();
+        let below = known
+            .as_ref()
+            .map_or(f64::INFINITY, |known| known.cost * (1.0 - limits.gap));
+        let mut model = stated.model.clone();
+        if below.is_finite() {
+            model.row(constraint!(stated.cost.clone() <= below));
+        }
+        let effort = match known {
+            Some(_) => Effort::Nodes(NODES),
+            None => Effort::Whole,
+        };
+        let (known, bound) = match model.answer(&stated.cost, limits, effort)? {
+            Answer::Solved(solution) => {
+                let chosen = stated.chosen(&solution);
+                let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
+                let cost = solution.cost;
+                (Known { chosen, cost }, solution.bound)
             }
-        }
-        let mut brought = vec![];
-        for (need, users) in &self.needs {
-            let mut delay = Expression::default();
-            let maker = self.maker[&need.value];
-            let mut there = Expression::default();
-            for (p, made) in self.kernels[maker].iter().enumerate() {
-                let cost = self.transfer(made, need);
-                if cost == 0.0 {
-                    there += place[maker][p].variable;
-                    continue;
-                }
-                let bring = model.positive();
-                model.row(constraint!(bring.variable <= place[maker][p].variable));
-                seconds[need.device] += cost / unit * bring.variable;
-                delay += cost / unit * bring.variable;
-                there += bring.variable;
-            }
-            let mut readers: BTreeMap<usize, Expression> = BTreeMap::new();
-            for &(k, p) in users {
-                *readers.entry(k).or_default() += place[k][p].variable;
-            }
-            for reads in readers.into_values() {
-                model.row(constraint!(there.clone() >= reads));
-            }
-            brought.push(delay);
-        }
-        let makespan = model.positive();
-        if let Some((moments, room)) = room {
-            self.bound_held(&mut model, &place, moments, room);
-        }
-        self.critical_path(&mut model, &place, &brought, makespan, unit);
-        self.windows(&mut model, &place, &brought, makespan, unit);
-        let mut cost: Expression = makespan.variable.into();
-        for sum in seconds {
-            model.row(constraint!(makespan.variable >= sum.clone()));
-            cost += TOTAL * sum;
-        }
-        let solution = model.minimise(cost, &[], limits)?;
-        let chosen = place
-            .iter()
-            .map(|columns| columns.iter().position(|&c| solution.is_set(c)));
-        let chosen: Option<Vec<usize>> = chosen.collect();
-        let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
-        // The bound is one of the whole cost, of which the total is a part that the makespan bounds from above.
-        let bound = solution.bound * unit / (1.0 + TOTAL * self.costs.len() as f64);
-        Ok((chosen, bound))
-    }
-}
-
-impl Problem<'_> {
-    /// Every kernel begins when what it reads is there.
-    fn critical_path(
-        &self,
-        model: &mut Model,
-        place: &[Vec<Column>],
-        brought: &[Expression],
-        makespan: Column,
-        unit: f64,
-    ) {
-        let begin: Vec<Column> = self.kernels.iter().map(|_| model.positive()).collect();
-        let mut end: Vec<Expression> = vec![];
-        for ((columns, choices), begin) in place.iter().zip(&self.kernels).zip(&begin) {
-            let mut end_of: Expression = begin.variable.into();
-            for (column, choice) in columns.iter().zip(choices) {
-                let longest = choice.seconds.iter().copied().fold(0.0, f64::max);
-                end_of += longest / unit * column.variable;
-            }
-            end.push(end_of);
-        }
-        for end in &end {
-            model.row(constraint!(makespan.variable >= end.clone()));
-        }
-        for ((need, users), delay) in self.needs.iter().zip(brought) {
-            let maker = self.maker[&need.value];
-            let readers: BTreeSet<usize> = users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect();
-            for k in readers {
-                model.row(constraint!(
-                    begin[k].variable >= end[maker].clone() + delay.clone()
-                ));
-            }
-        }
+            Answer::Infeasible => (known.ok_or("nothing meets all conditions")?, below),
+            Answer::Unknown { bound } => (known.ok_or("the solver found nothing within its limits")?, bound),
+        };
+        let chosen = match room {
+            None => self.improved(&stated, start, Some(known.clone()), LITTLE, 0.0, (1, left())),
+            Some(_) => None,
+        };
+        let chosen = chosen.unwrap_or(known).chosen;
+        Ok((chosen, stated.makespan(bound.min(below).max(0.0))))
     }
 }
 

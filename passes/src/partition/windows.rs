@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! end[i] ≥ end[i−1] + Σ work of d in kernels between path[i−1] and path[i]          for every device d
-//! makespan ≥ end[i] + Σ work of d in kernels that wait for path[i]
+//! rest[i, d] ≥ rest[i+1, d] + Σ work of d in kernels that wait for path[i] and not for path[i+1]
+//! makespan ≥ end[i] + rest[i, d]
 //! ```
 //!
 //! Transfers count where both the kernel that made the value and all that need it lie within.
@@ -59,6 +60,9 @@ impl Problem<'_> {
     }
 
     /// States that devices wait for each other.
+    ///
+    /// What waits for a kernel of the path waits for those before it, too: the work behind each is that behind the next and
+    /// some more, so that every kernel is in few rows.
     pub(super) fn windows(
         &self,
         model: &mut Model,
@@ -68,38 +72,75 @@ impl Problem<'_> {
         unit: f64,
     ) {
         let waiting = self.waiting();
-        let load = |device: usize, from: Option<usize>, within: &BTreeSet<usize>| {
-            let mut load = Expression::default();
-            for &k in within {
-                for (column, choice) in place[k].iter().zip(&self.kernels[k]) {
-                    load += choice.seconds[device] / unit * column.variable;
-                }
-            }
-            for ((need, users), delay) in self.needs.iter().zip(brought) {
-                let maker = self.maker[&need.value];
-                let begins = within.contains(&maker) || from == Some(maker);
-                if need.device == device && begins && users.iter().all(|(k, _)| within.contains(k)) {
-                    load += delay.clone();
-                }
-            }
-            load
-        };
-        let mut before: Option<(usize, Column)> = None;
-        for k in self.longest_path(&waiting) {
-            let end = model.positive();
+        let path = self.longest_path(&waiting);
+        let mut ends: Vec<Column> = vec![];
+        for (i, &k) in path.iter().enumerate() {
+            let last = i.checked_sub(1).map(|last| path[last]);
             let mut window: BTreeSet<usize> = (0..k).filter(|&other| waiting[other].contains(&k)).collect();
-            if let Some((last, _)) = before {
+            if let Some(last) = last {
                 window.retain(|other| waiting[last].contains(other));
             }
             window.insert(k);
+            let end = model.positive();
             for device in 0..self.costs.len() {
-                let begin = before.map_or(Expression::default(), |(_, end)| end.variable.into());
-                let within = load(device, before.map(|(last, _)| last), &window);
+                let begin = ends
+                    .last()
+                    .map_or(Expression::default(), |end| end.variable.into());
+                let brings = self.brought_within(device, last, &window);
+                let within = self.load(device, &window, &brings, place, brought, unit);
                 model.row(constraint!(end.variable >= begin + within));
-                let rest = load(device, Some(k), &waiting[k]);
-                model.row(constraint!(makespan.variable >= end.variable + rest));
             }
-            before = Some((k, end));
+            ends.push(end);
         }
+        for device in 0..self.costs.len() {
+            let mut behind = Expression::default();
+            let (mut kernels, mut brings) = (BTreeSet::new(), BTreeSet::new());
+            for (&k, end) in path.iter().zip(&ends).rev() {
+                let all = self.brought_within(device, Some(k), &waiting[k]);
+                let more_kernels: BTreeSet<usize> = waiting[k].difference(&kernels).copied().collect();
+                let more_brings: BTreeSet<usize> = all.difference(&brings).copied().collect();
+                let more = self.load(device, &more_kernels, &more_brings, place, brought, unit);
+                let rest = model.positive();
+                model.row(constraint!(rest.variable >= behind + more));
+                model.row(constraint!(makespan.variable >= end.variable + rest.variable));
+                behind = rest.variable.into();
+                (kernels, brings) = (waiting[k].clone(), all);
+            }
+        }
+    }
+
+    /// The needs of a device whose values are made within some kernels, or by the one before them, and read by those alone.
+    fn brought_within(
+        &self,
+        device: usize,
+        before: Option<usize>,
+        within: &BTreeSet<usize>,
+    ) -> BTreeSet<usize> {
+        let lies = |n: &usize| {
+            let (need, users) = &self.needs[*n];
+            let maker = self.maker[&need.value];
+            let begins = within.contains(&maker) || before == Some(maker);
+            need.device == device && begins && users.iter().all(|(k, _)| within.contains(k))
+        };
+        (0..self.needs.len()).filter(lies).collect()
+    }
+
+    /// The work of a device in kernels, and in bringing what they need.
+    fn load(
+        &self,
+        device: usize,
+        kernels: &BTreeSet<usize>,
+        brings: &BTreeSet<usize>,
+        place: &[Vec<Column>],
+        brought: &[Expression],
+        unit: f64,
+    ) -> Expression {
+        let mut load: Expression = brings.iter().map(|&n| brought[n].clone()).sum();
+        for &k in kernels {
+            for (column, choice) in place[k].iter().zip(&self.kernels[k]) {
+                load += choice.seconds[device] / unit * column.variable;
+            }
+        }
+        load
     }
 }

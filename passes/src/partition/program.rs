@@ -1,0 +1,157 @@
+//! The integer program of [`super::search`].
+//!
+//! ```text
+//! place[k, p] ∈ {0, 1}          kernel k runs as placement p:        Σ over p of place[k, p] = 1
+//! bring[v, p, n] ≥ 0            v, made as p, is brought where the need n is
+//! Σ over p of bring[v, p, n] ≥ Σ place[k, q]                         over placements q of a reader k that need n
+//! bring[v, p, n] ≤ place[maker of v, p]
+//! seconds[d] = Σ work of d in place[k, p] + Σ transfers to d in bring[v, p, n]
+//! length[k] = Σ longest work of a device in place[k, p]
+//! start[k] ≥ start[j] + length[j] + transfers of v                   for every v that k reads and j makes
+//! minimise makespan + a little of the sum of all,  makespan ≥ seconds[d], makespan ≥ start[k] + length[k]
+//! ```
+//!
+//! Of the longest path, and for every device `d`, also: between the ends of two of its kernels lies all work of `d` that waits
+//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::windows`]).
+//!
+//! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
+//! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
+//! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
+//! the queues keep to it is what a simulation checks.
+
+use super::held::Moments;
+use super::search::Problem;
+use crate::solver::{Column, Model, Solution};
+use good_lp::{Expression, constraint};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the work of all devices counts beside the makespan: of equal ones the strategy with less work is better.
+const TOTAL: f64 = 0.01;
+/// The makespan in the solver's units: its tolerances are absolute.
+const SCALE: f64 = 1e3;
+
+/// The program.
+pub(super) struct Stated {
+    pub(super) model: Model,
+    /// Of each kernel a column a choice.
+    pub(super) place: Vec<Vec<Column>>,
+    pub(super) cost: Expression,
+    /// Seconds of one of the solver's units.
+    unit: f64,
+    devices: usize,
+}
+
+impl Stated {
+    /// The choice of every kernel; `None` if the solver leaves one without.
+    pub(super) fn chosen(&self, solution: &Solution) -> Option<Vec<usize>> {
+        let chosen = |columns: &Vec<Column>| columns.iter().position(|&c| solution.is_set(c));
+        self.place.iter().map(chosen).collect()
+    }
+
+    /// The bound on the makespan, in seconds, that follows from one of the cost.
+    pub(super) fn makespan(&self, cost: f64) -> f64 {
+        // The total is a part of the cost that the makespan bounds from above.
+        cost * self.unit / (1.0 + TOTAL * self.devices as f64)
+    }
+}
+
+impl Problem<'_> {
+    /// States that all kernels have a place, how long makespans are at the least, and that no more is held than there is
+    /// room for. They are in units of that of a start.
+    pub(super) fn state(&self, start: &[usize], room: Option<(&Moments, &[f64])>) -> Stated {
+        let unit = self.seconds(start).into_iter().fold(f64::MIN_POSITIVE, f64::max) / SCALE;
+        let mut model = Model::default();
+        let place: Vec<Vec<Column>> = self
+            .kernels
+            .iter()
+            .map(|choices| choices.iter().map(|_| model.binary()).collect())
+            .collect();
+        let mut seconds = vec![Expression::default(); self.costs.len()];
+        for (columns, choices) in place.iter().zip(&self.kernels) {
+            let one: Expression = columns.iter().map(|c| c.variable).sum();
+            model.row(constraint!(one == 1));
+            for (column, choice) in columns.iter().zip(choices) {
+                for (sum, s) in seconds.iter_mut().zip(&choice.seconds) {
+                    *sum += *s / unit * column.variable;
+                }
+            }
+        }
+        let mut brought = vec![];
+        for (need, users) in &self.needs {
+            let mut delay = Expression::default();
+            let maker = self.maker[&need.value];
+            let mut there = Expression::default();
+            for (p, made) in self.kernels[maker].iter().enumerate() {
+                let cost = self.transfer(made, need);
+                if cost == 0.0 {
+                    there += place[maker][p].variable;
+                    continue;
+                }
+                let bring = model.positive();
+                model.row(constraint!(bring.variable <= place[maker][p].variable));
+                seconds[need.device] += cost / unit * bring.variable;
+                delay += cost / unit * bring.variable;
+                there += bring.variable;
+            }
+            let mut readers: BTreeMap<usize, Expression> = BTreeMap::new();
+            for &(k, p) in users {
+                *readers.entry(k).or_default() += place[k][p].variable;
+            }
+            for reads in readers.into_values() {
+                model.row(constraint!(there.clone() >= reads));
+            }
+            brought.push(delay);
+        }
+        let makespan = model.positive();
+        if let Some((moments, room)) = room {
+            self.bound_held(&mut model, &place, moments, room);
+        }
+        self.critical_path(&mut model, &place, &brought, makespan, unit);
+        self.windows(&mut model, &place, &brought, makespan, unit);
+        let mut cost: Expression = makespan.variable.into();
+        for sum in seconds {
+            model.row(constraint!(makespan.variable >= sum.clone()));
+            cost += TOTAL * sum;
+        }
+        Stated {
+            model,
+            place,
+            cost,
+            unit,
+            devices: self.costs.len(),
+        }
+    }
+
+    /// Every kernel begins when what it reads is there.
+    fn critical_path(
+        &self,
+        model: &mut Model,
+        place: &[Vec<Column>],
+        brought: &[Expression],
+        makespan: Column,
+        unit: f64,
+    ) {
+        let begin: Vec<Column> = self.kernels.iter().map(|_| model.positive()).collect();
+        let mut end: Vec<Expression> = vec![];
+        for ((columns, choices), begin) in place.iter().zip(&self.kernels).zip(&begin) {
+            let mut end_of: Expression = begin.variable.into();
+            for (column, choice) in columns.iter().zip(choices) {
+                let longest = choice.seconds.iter().copied().fold(0.0, f64::max);
+                end_of += longest / unit * column.variable;
+            }
+            end.push(end_of);
+        }
+        for end in &end {
+            model.row(constraint!(makespan.variable >= end.clone()));
+        }
+        for ((need, users), delay) in self.needs.iter().zip(brought) {
+            let maker = self.maker[&need.value];
+            let readers: BTreeSet<usize> = users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect();
+            for k in readers {
+                model.row(constraint!(
+                    begin[k].variable >= end[maker].clone() + delay.clone()
+                ));
+            }
+        }
+    }
+}
