@@ -313,10 +313,7 @@ impl Schedule<'_> {
         let values = match partial {
             Some(_) => vec![value],
             None => {
-                let mut math = Math {
-                    body,
-                    lanes: lanes.clone(),
-                };
+                let mut math = Math { body, lanes };
                 let mut scope = Scope::of_reads(&self.nest.reads);
                 scope.reduced = Some(value);
                 let outputs = self.nest.outputs.iter();
