@@ -52,7 +52,7 @@ for log in "$logs"/*; do
   case $name in *.failed) continue ;; esac
   if [ -e "$log.failed" ]; then
     failures=$((failures + 1))
-    printf '%s FAILED:\n' "$name"
+    printf '%s: conformance FAILED:\n' "$name"
     grep -v '^ok' "$log"
   else
     printf '%s: %s tensors and kernels as their references; worst: ' "$name" "$(grep -c '^ok' "$log")"

@@ -19,6 +19,7 @@ const BLOCK: usize = 10;
 const STEP: usize = 3;
 /// Nodes of a search for the places of a block.
 const NODES: i32 = 20;
+
 /// A choice for every kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -29,7 +30,8 @@ pub(super) struct Known {
 
 impl Problem<'_> {
     /// What is known, or else the start, improved by blocks that gain so much of the cost, until it costs no more than is
-    /// enough, or for so many seconds and sweeps over the program. `None` for programs that are no larger than two blocks, or if no block was solved.
+    /// enough, or for so many seconds and sweeps over the program. `None` for programs that are no larger than two blocks, or
+    /// if no block was solved.
     pub(super) fn improved(
         &self,
         stated: &Stated,
