@@ -404,9 +404,7 @@ impl<'m> Decoder<'m> {
                 Some([Operand::Number(_)]) => Ok(self.make(Code::Barrier, 0, [0; 3])),
                 _ => Err("only barriers of all threads are known".to_string()),
             },
-            "fence" if parts[1..].starts_with(&["proxy", "async"]) => {
-                Ok(self.make(Code::ShowWrites, 0, [0; 3]))
-            }
+            "fence" if parts.contains(&"proxy") => Ok(self.make(Code::ShowWrites, 0, [0; 3])),
             "membar" | "fence" | "prefetch" | "griddepcontrol" => Ok(self.make(Code::Nothing, 0, [0; 3])),
             _ => {
                 let (code, wide, sources) =
