@@ -235,11 +235,13 @@ fn sums_are_waited_for() {
 
 #[test]
 fn shared_memory_is_shown_and_left_alone() {
-    faulty(
-        |text| text.replace("fence.proxy.async;\n", ""),
-        128,
-        &["did not show", "fence.proxy.async is missing"],
-    );
+    for other in ["", "fence.proxy.async.global;\n", "fence.proxy.alias;\n"] {
+        faulty(
+            |text| text.replace("fence.proxy.async;\n", other),
+            128,
+            &["did not show", "fence.proxy.async is missing"],
+        );
+    }
     faulty(
         |text| text.replace("bar.sync 0;\nmov.b32", "mov.b32"),
         128,

@@ -404,7 +404,7 @@ impl<'m> Decoder<'m> {
                 Some([Operand::Number(_)]) => Ok(self.make(Code::Barrier, 0, [0; 3])),
                 _ => Err("only barriers of all threads are known".to_string()),
             },
-            "fence" if parts.contains(&"proxy") => Ok(self.make(Code::ShowWrites, 0, [0; 3])),
+            "fence" if super::names::shows_shared(&parts) => Ok(self.make(Code::ShowWrites, 0, [0; 3])),
             "membar" | "fence" | "prefetch" | "griddepcontrol" => Ok(self.make(Code::Nothing, 0, [0; 3])),
             _ => {
                 let (code, wide, sources) =

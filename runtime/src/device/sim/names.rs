@@ -167,6 +167,14 @@ pub fn memory(parts: &[&str]) -> Memory {
     }
 }
 
+/// Whether an instruction shows `wgmma` what was written to shared memory: a fence of all memory or of that.
+pub fn shows_shared(parts: &[&str]) -> bool {
+    matches!(
+        parts,
+        ["fence", "proxy", "async"] | ["fence", "proxy", "async", "shared::cta"]
+    )
+}
+
 /// A comparison by its name: `setp.lt.and.s32`.
 pub fn comparison(parts: &[&str]) -> Option<(Compare, Compared, Option<Binary>)> {
     let ty = *parts.last()?;
