@@ -192,6 +192,7 @@ fn what_is_made_in_turns_follows_what_they_read_last() {
             let ir::plan::Place::Arena(at) = program.value(live.value).place else {
                 panic!("a temporary lies in the arena")
             };
+            assert!(offset + program.value(live.value).bytes() <= trail.bytes());
             at - offset
         });
         let starts: Vec<u64> = starts.collect();

@@ -41,6 +41,17 @@ pub(super) struct Stated {
     devices: usize,
 }
 
+/// What rows are made of.
+pub(super) struct Columns<'a> {
+    /// Of each kernel a column a choice.
+    pub(super) place: &'a [Vec<Column>],
+    /// Of each need what bringing it takes.
+    pub(super) brought: &'a [Expression],
+    pub(super) makespan: Column,
+    /// Seconds of one of the solver's units.
+    pub(super) unit: f64,
+}
+
 impl Stated {
     /// The choice of every kernel; `None` if the solver leaves one without.
     pub(super) fn chosen(&self, solution: &Solution) -> Option<Vec<usize>> {
@@ -106,8 +117,14 @@ impl Problem<'_> {
         if let Some((moments, room)) = room {
             self.bound_held(&mut model, &place, moments, room);
         }
-        self.critical_path(&mut model, &place, &brought, makespan, unit);
-        self.windows(&mut model, &place, &brought, makespan, unit);
+        let columns = Columns {
+            place: &place,
+            brought: &brought,
+            makespan,
+            unit,
+        };
+        self.critical_path(&mut model, &columns);
+        self.windows(&mut model, &columns);
         let mut cost: Expression = makespan.variable.into();
         for sum in seconds {
             model.row(constraint!(makespan.variable >= sum.clone()));
@@ -122,20 +139,26 @@ impl Problem<'_> {
         }
     }
 
+    /// The kernels that need the value of a need and run after its maker.
+    pub(super) fn readers_of(&self, need: usize) -> BTreeSet<usize> {
+        let (need, users) = &self.needs[need];
+        let maker = self.maker[&need.value];
+        users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect()
+    }
+
     /// Every kernel begins when what it reads is there.
-    fn critical_path(
-        &self,
-        model: &mut Model,
-        place: &[Vec<Column>],
-        brought: &[Expression],
-        makespan: Column,
-        unit: f64,
-    ) {
+    fn critical_path(&self, model: &mut Model, columns: &Columns) {
+        let Columns {
+            place,
+            brought,
+            makespan,
+            unit,
+        } = columns;
         let begin: Vec<Column> = self.kernels.iter().map(|_| model.positive()).collect();
         let mut end: Vec<Expression> = vec![];
-        for ((columns, choices), begin) in place.iter().zip(&self.kernels).zip(&begin) {
+        for ((places, choices), begin) in place.iter().zip(&self.kernels).zip(&begin) {
             let mut end_of: Expression = begin.variable.into();
-            for (column, choice) in columns.iter().zip(choices) {
+            for (column, choice) in places.iter().zip(choices) {
                 let longest = choice.seconds.iter().copied().fold(0.0, f64::max);
                 end_of += longest / unit * column.variable;
             }
@@ -144,10 +167,9 @@ impl Problem<'_> {
         for end in &end {
             model.row(constraint!(makespan.variable >= end.clone()));
         }
-        for ((need, users), delay) in self.needs.iter().zip(brought) {
+        for ((n, (need, _)), delay) in self.needs.iter().enumerate().zip(*brought) {
             let maker = self.maker[&need.value];
-            let readers: BTreeSet<usize> = users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect();
-            for k in readers {
+            for k in self.readers_of(n) {
                 model.row(constraint!(
                     begin[k].variable >= end[maker].clone() + delay.clone()
                 ));

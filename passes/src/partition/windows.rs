@@ -12,6 +12,7 @@
 //!
 //! Transfers count where both the kernel that made the value and all that need it lie within.
 
+use super::program::Columns;
 use super::search::Problem;
 use crate::solver::{Column, Model};
 use good_lp::{Expression, constraint};
@@ -23,10 +24,8 @@ type Waiting = Vec<BTreeSet<usize>>;
 impl Problem<'_> {
     fn waiting(&self) -> Waiting {
         let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.kernels.len()];
-        for (need, users) in &self.needs {
-            let maker = self.maker[&need.value];
-            let later = users.iter().map(|(k, _)| *k).filter(|&k| k > maker);
-            readers[maker].extend(later);
+        for (n, (need, _)) in self.needs.iter().enumerate() {
+            readers[self.maker[&need.value]].extend(self.readers_of(n));
         }
         let mut after: Waiting = vec![BTreeSet::new(); self.kernels.len()];
         for k in (0..self.kernels.len()).rev() {
@@ -63,14 +62,7 @@ impl Problem<'_> {
     ///
     /// What waits for a kernel of the path waits for those before it, too: the work behind each is that behind the next and
     /// some more, so that every kernel is in few rows.
-    pub(super) fn windows(
-        &self,
-        model: &mut Model,
-        place: &[Vec<Column>],
-        brought: &[Expression],
-        makespan: Column,
-        unit: f64,
-    ) {
+    pub(super) fn windows(&self, model: &mut Model, columns: &Columns) {
         let waiting = self.waiting();
         let path = self.longest_path(&waiting);
         let mut ends: Vec<Column> = vec![];
@@ -87,7 +79,7 @@ impl Problem<'_> {
                     .last()
                     .map_or(Expression::default(), |end| end.variable.into());
                 let brings = self.brought_within(device, last, &window);
-                let within = self.load(device, &window, &brings, place, brought, unit);
+                let within = self.load(device, &window, &brings, columns);
                 model.row(constraint!(end.variable >= begin + within));
             }
             ends.push(end);
@@ -99,10 +91,12 @@ impl Problem<'_> {
                 let all = self.brought_within(device, Some(k), &waiting[k]);
                 let more_kernels: BTreeSet<usize> = waiting[k].difference(&kernels).copied().collect();
                 let more_brings: BTreeSet<usize> = all.difference(&brings).copied().collect();
-                let more = self.load(device, &more_kernels, &more_brings, place, brought, unit);
+                let more = self.load(device, &more_kernels, &more_brings, columns);
                 let rest = model.positive();
                 model.row(constraint!(rest.variable >= behind + more));
-                model.row(constraint!(makespan.variable >= end.variable + rest.variable));
+                model.row(constraint!(
+                    columns.makespan.variable >= end.variable + rest.variable
+                ));
                 behind = rest.variable.into();
                 (kernels, brings) = (waiting[k].clone(), all);
             }
@@ -131,9 +125,9 @@ impl Problem<'_> {
         device: usize,
         kernels: &BTreeSet<usize>,
         brings: &BTreeSet<usize>,
-        place: &[Vec<Column>],
-        brought: &[Expression],
-        unit: f64,
+        &Columns {
+            place, brought, unit, ..
+        }: &Columns,
     ) -> Expression {
         let mut load: Expression = brings.iter().map(|&n| brought[n].clone()).sum();
         for &k in kernels {

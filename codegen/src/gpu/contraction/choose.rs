@@ -119,22 +119,22 @@ impl<'a> Schedule<'a> {
             Precision::Tf32 | Precision::Bf16 => &WARP_TILES,
         };
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
+        // Rounds that the busiest multiprocessor takes, of whole depths.
+        let waves =
+            |tile: &Tile, parts: usize| (blocks(tile) * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
         let split = |tile: &Tile| {
             let steps = terms.div_ceil(tile.depth);
             let places = PROCESSORS * if tile.is_alone() { 1 } else { 2 };
             let most = parts(steps, STEPS, places / blocks(tile));
-            let time = |parts: usize| (blocks(tile) * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
             // Of equals the most: two blocks on a multiprocessor compute while either waits.
-            let fastest = (1..=most).rev().min_by(|&a, &b| time(a).total_cmp(&time(b)));
+            let fastest = (1..=most)
+                .rev()
+                .min_by(|&a, &b| waves(tile, a).total_cmp(&waves(tile, b)));
             fastest.expect("at least one part")
         };
         // Time of the whole in units of a product at full speed: products of whole tiles, on the processors that
         // have a block.
-        let cost = |tile: &Tile| {
-            let (blocks, parts) = (blocks(tile), split(tile));
-            let waves = (blocks * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
-            waves * (tile.rows * tile.columns) as f64 / tile.reuse
-        };
+        let cost = |tile: &Tile| waves(tile, split(tile)) * (tile.rows * tile.columns) as f64 / tile.reuse;
         let filled = tiles.iter().filter_map(|tile| {
             let side = |read: usize, loops: &[Loop], elements: usize| {
                 Side::new(nest, read, loops.to_vec(), &depth, elements, tile, precision)
@@ -234,11 +234,11 @@ impl Side {
         };
         // Lines that run the other way take vectors of warpgroups, which turn them in registers.
         let packed = convert::packed(tile, precision);
-        let turned = convert::turned(tile, elements, packed).filter(|_| whole && along == Along::Side);
-        let turned = turned.filter(|_| lines == Lines::Swizzled);
+        let turns = whole && along == Along::Side && lines == Lines::Swizzled;
+        let turned = turns.then(|| convert::turned(tile, elements, packed)).flatten();
         let straight = whole && (along == Along::Side) == (lines == Lines::Depths);
         let vector = if straight || turned.is_some() { VECTOR } else { 1 };
-        let unturned = whole && lines == Lines::Swizzled && vector == 1;
+        let unturned = turns && turned.is_none();
         let deep = match (turned, vector) {
             (Some(depths), _) => depths,
             (None, 1) => packed,

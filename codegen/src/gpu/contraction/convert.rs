@@ -40,7 +40,7 @@ pub(super) fn packed(tile: &Tile, precision: Precision) -> usize {
 
 /// Elements that are dealt to as many lines, and lanes that load them.
 pub(super) const DEALT: usize = 32;
-pub(super) const DEALERS: usize = DEALT / VECTOR;
+const DEALERS: usize = DEALT / VECTOR;
 
 /// How many depths a thread turns at once of a side with so many elements, of which `packed` share a word: as many as leave
 /// no thread without work.
@@ -50,6 +50,15 @@ pub(super) fn turned(tile: &Tile, elements: usize, packed: usize) -> Option<usiz
         at_once.is_multiple_of(DEALT) && elements.is_multiple_of(at_once)
     };
     [4, 2, 1].into_iter().filter(|&n| n >= packed).find(whole)
+}
+
+/// The line of the first element of vector `number` of a turned side; the others are [`DEALERS`] lines apart.
+pub(super) fn line_of(body: &mut Body, number: Value) -> Value {
+    let (all, lane) = (
+        body.index_op("divui", number, DEALERS as i64),
+        body.index_op("remui", number, DEALERS as i64),
+    );
+    body.sum(0, &[(all, DEALT as i64), (lane, 1)])
 }
 
 /// The element whose depths are in line `number` of a turned side.

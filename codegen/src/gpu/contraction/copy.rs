@@ -139,13 +139,7 @@ impl Schedule<'_> {
             .collect();
         let place = body.sum(0, &[(across, steps.0 as i64)]);
         let line_of_first = match side.is_turned() {
-            true => {
-                let (all, lane) = (
-                    body.index_op("divui", across, convert::DEALERS as i64),
-                    body.index_op("remui", across, convert::DEALERS as i64),
-                );
-                body.sum(0, &[(all, convert::DEALT as i64), (lane, 1)])
-            }
+            true => convert::line_of(body, across),
             false => place,
         };
         let apart = steps.0 * wide;
