@@ -182,15 +182,15 @@ fn tuning_fills_the_cache_and_costs_use_it() {
                 .unwrap_or_else(|| number(l, "predicted_us"))
         })
         .sum();
-    let report = place.json(&format!("bench {CIFAR} --batch 8 --iters 1 --json"));
+    let report = place.json(&format!("bench {CIFAR} --batch 8 --iters 20 --json"));
     let predicted = number(&report, "predicted_ms");
     assert!(
         (predicted - measured / 1e3).abs() < 0.02 * predicted + 0.01,
         "{predicted} ms and {measured} us"
     );
-    // Whatever else runs on this machine.
-    let ratio = predicted / number(&report, "median_ms");
-    assert!((0.05..20.0).contains(&ratio), "{report}");
+    // The fastest of the iterations, because other programs may run on this machine meanwhile.
+    let ratio = predicted / number(&report, "min_ms");
+    assert!((1.0 / 3.0..3.0).contains(&ratio), "{report}");
 }
 
 #[test]

@@ -252,6 +252,12 @@ fn every_module_says_why_it_exists() {
 /// Files under `ir/src/ops/` that several operations share.
 const SHARED: [&str; 3] = ["mod", "build", "window"];
 
+/// The Rust name of an operation: `max_pool` is `MaxPool`.
+fn variant_of(mnemonic: &str) -> String {
+    let parts = mnemonic.split('_');
+    parts.map(|part| part[..1].to_uppercase() + &part[1..]).collect()
+}
+
 #[test]
 fn every_operation_has_its_line_its_example_and_its_tests() {
     let sources = sources();
@@ -277,10 +283,7 @@ fn every_operation_has_its_line_its_example_and_its_tests() {
             continue;
         }
         let place = path.display();
-        let variant: String = name
-            .split('_')
-            .map(|part| part[..1].to_uppercase() + &part[1..])
-            .collect();
+        let variant = variant_of(&name);
         let line = format!("{name}::{variant},");
         assert!(
             table.contains(&line),
@@ -305,13 +308,21 @@ fn every_operation_has_its_line_its_example_and_its_tests() {
     let known: BTreeSet<&str> = operations.iter().map(String::as_str).collect();
     let listed: BTreeSet<&str> = ir::ops::MNEMONICS.iter().copied().collect();
     assert_eq!(known, listed);
-    // Tests under ir/tests/ops/ go over all mnemonics; besides, each stands in a test that is its own.
-    let tests: String = sources
+    // Tests under ir/tests/ops/ go over all mnemonics. In addition, a test of its own has the operation as a statement
+    // (`y = name(x)`) or constructs it (`Name { .. }`); the name in a comment or a message is not a test. Tests compare
+    // a gradient (`name_grad`) with central differences of the operation that it belongs to.
+    let tests: Vec<&String> = sources
         .iter()
         .filter(|(path, _)| path.starts_with("ir/tests") || path.starts_with("passes/tests"))
-        .map(|(_, text)| text.as_str())
+        .map(|(_, text)| text)
         .collect();
-    for name in known {
-        assert!(has_word(&tests, name), "no test of ir or passes names {name}");
+    for name in known.iter().filter_map(|name| name.split("_grad").next()) {
+        let statement = format!("= {name}(");
+        let variant = variant_of(name);
+        let is_tested = |text: &&String| text.contains(&statement) || has_word(&code(text), &variant);
+        assert!(
+            tests.iter().any(is_tested),
+            "no test of ir or passes has a statement {statement}...) or constructs {variant}"
+        );
     }
 }

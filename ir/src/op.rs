@@ -7,8 +7,8 @@ use std::fmt;
 
 /// An operation: a name, typed attributes, and everything a pass or code generator asks of it.
 ///
-/// No method has a default: an operation that forgets one does not compile. `ops!` in [`crate::ops`] joins
-/// the operations into one enum.
+/// An operation that forgets a method does not compile. The one default is [`Operation::differentiable`]: an
+/// operation has a gradient unless it says why not. `ops!` in [`crate::ops`] joins the operations into one enum.
 pub trait Operation: Sized {
     /// The name in the text format.
     const MNEMONIC: &'static str;
