@@ -167,12 +167,11 @@ fn needs(program: &Program, strategy: &Strategy) -> Vec<u64> {
     memory::bytes_of_devices(&placed)
 }
 
-/// Balance first, then the schedule: what is taken is near the bound, and simulated it is no longer than what the integer
-/// program finds.
+/// Local search shortens the simulated schedule of the integer program's answer (by 2 % here), and stays near the bound.
 #[test]
 fn near_the_bound_the_shorter_schedule_is_taken() {
-    let program = training_step("alexnet-cifar");
-    let profile = Profile::shipped("gtx580").expect("this profile ships");
+    let program = training_step("alexnet-owt");
+    let profile = Profile::shipped("h200").expect("this profile ships");
     let costs = Costs {
         profile: &profile,
         precision: Precision::F32,
@@ -188,7 +187,7 @@ fn near_the_bound_the_shorter_schedule_is_taken() {
             &program,
             &[1, 1],
             &[costs; 2],
-            Splits::WithoutBatch,
+            Splits::All,
             LIMITS,
             measures,
         )
@@ -196,7 +195,7 @@ fn near_the_bound_the_shorter_schedule_is_taken() {
     let (balanced, settled) = (find(&|_| 0.0), find(&seconds));
     let (before, after) = (seconds(&balanced.strategy), seconds(&settled.strategy));
     println!("simulated {:.2} ms, then {:.2} ms", before * 1e3, after * 1e3);
-    assert!(after <= before, "{after} s after {before} s");
+    assert!(after < before * 0.995, "{after} s after {before} s");
     let near = balanced.gap().max(2.0 * LIMITS.gap);
     assert!(settled.gap() <= near + 1e-9, "{}", settled.gap());
 }
