@@ -283,23 +283,6 @@ pub fn reduce_point(resolved: &Resolved, math: &mut Math, point: &Point) -> (Opt
             );
             (Some(result[0]), Some(result[1]))
         }
-        Combine::LogSumExp => {
-            let (lowest, zero) = (math.constant(f64::NEG_INFINITY), math.constant(0.0));
-            let top = reduce(resolved, math, point, &[lowest], &mut |math, point, carried| {
-                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
-                vec![math.f("maximumf", carried[0], value)]
-            })[0];
-            let sum = reduce(resolved, math, point, &[zero], &mut |math, point, carried| {
-                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
-                // Also where both are infinite, and their difference is no number.
-                let (equal, below) = (math.compare("oeq", value, top), math.f("subf", value, top));
-                let below = math.select(equal, zero, below);
-                let power = math.exp(below);
-                vec![math.f("addf", carried[0], power)]
-            })[0];
-            let log = math.log(sum);
-            (Some(math.f("addf", top, log)), None)
-        }
     }
 }
 

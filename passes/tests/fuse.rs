@@ -118,7 +118,7 @@ output grad = grad
         let sums = program
             .kernels
             .iter()
-            .filter(|k| k.nest.combine == ir::nest::Combine::LogSumExp);
+            .filter(|k| k.nest.combine == ir::nest::Combine::Max);
         sums.count()
     };
     assert_eq!(reads_logits(&fused(net)), 1);

@@ -183,14 +183,7 @@ fn near_the_bound_the_shorter_schedule_is_taken() {
             bytes: &|_| vec![],
             seconds,
         };
-        search(
-            &program,
-            &[1, 1],
-            &[costs; 2],
-            Splits::All,
-            LIMITS,
-            measures,
-        )
+        search(&program, &[1, 1], &[costs; 2], Splits::All, LIMITS, measures)
     };
     let (balanced, settled) = (find(&|_| 0.0), find(&seconds));
     let (before, after) = (seconds(&balanced.strategy), seconds(&settled.strategy));

@@ -7,8 +7,10 @@
 use super::points::{VECTOR, is_vector};
 use super::thread::{Grid, barrier, below, both, frame, lanes_type, load_shared, store_shared};
 use super::{Call, PROCESSORS, Partial, lower_points, parts};
+use crate::access::Access;
 use crate::emit::{Point, Scope};
 use crate::kernel::{KernelText, Resolved, decode};
+use crate::loops::asks_winner;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::{Combine, Expr, Loop};
@@ -41,8 +43,13 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
     let mut reduction: Vec<Loop> = nest.reduction_loops();
     reduction.retain(|&l| nest.extent(l) > 1);
     let terms: usize = reduction.iter().map(|&l| nest.extent(l)).product();
-    let sums = matches!(nest.combine, Combine::Sum | Combine::LogSumExp);
-    if !sums || terms < LEAST_TERMS || count > MOST_POINTS {
+    let shares = match nest.combine {
+        Combine::Sum => true,
+        // Where the maximum is found is not shared, nor which terms are inside.
+        Combine::Max => !asks_winner(nest) && nest.reads.iter().all(Access::is_affine),
+        Combine::None => false,
+    };
+    if !shares || terms < LEAST_TERMS || count > MOST_POINTS {
         return None;
     }
     let schedule = Schedule::new(nest, loops, reduction, terms);
@@ -175,25 +182,11 @@ impl<'a> Schedule<'a> {
             inside,
             point,
         };
-        let result = match nest.combine {
-            Combine::LogSumExp => {
-                let top = self.reduce(body, &place, f64::NEG_INFINITY, "maximumf", &|_, value| value);
-                let sum = self.reduce(body, &place, 0.0, "addf", &|math, value| {
-                    // Also where both are infinite, and their difference is no number.
-                    let (zero, equal) = (math.constant(0.0), math.compare("oeq", value, top));
-                    let below = math.f("subf", value, top);
-                    let below = math.select(equal, zero, below);
-                    math.exp(below)
-                });
-                let mut math = Math {
-                    body,
-                    lanes: self.lanes(),
-                };
-                let log = math.log(sum);
-                math.f("addf", top, log)
-            }
-            _ => self.reduce(body, &place, 0.0, "addf", &|_, value| value),
+        let (initial, combine) = match nest.combine {
+            Combine::Max => (f64::NEG_INFINITY, "maximumf"),
+            _ => (0.0, "addf"),
         };
+        let result = self.reduce(body, &place, initial, combine);
         let first = below(body, along, 1);
         let writes = inside.map_or(first, |inside| both(body, first, inside));
         body.if_true(writes, |body| {
@@ -215,15 +208,8 @@ impl<'a> Schedule<'a> {
         });
     }
 
-    /// Combines the terms of the block's part of the reduction, each put through `term`; every thread gets the result.
-    fn reduce(
-        &self,
-        body: &mut Body,
-        place: &Place,
-        initial: f64,
-        combine: &str,
-        term: &dyn Fn(&mut Math, Value) -> Value,
-    ) -> Value {
+    /// Combines the terms of the block's part of the reduction; every thread gets the result.
+    fn reduce(&self, body: &mut Body, place: &Place, initial: f64, combine: &str) -> Value {
         let nest = self.nest;
         let extents: Vec<usize> = self.reduction.iter().map(|&l| nest.extent(l)).collect();
         let terms: usize = extents.iter().product();
@@ -252,7 +238,6 @@ impl<'a> Schedule<'a> {
                 }
                 let mut math = Math { body, lanes };
                 let value = Scope::of_reads(&nest.reads).value(&mut math, &point, &nest.body);
-                let value = term(&mut math, value);
                 vec![math.f(combine, carried[0], value)]
             },
         );
@@ -276,10 +261,7 @@ impl<'a> Schedule<'a> {
         }
         let across = body.index_op("remui", place.thread, self.across as i64);
         let first = body.sum(0, &[(across, width)]);
-        let result = load_shared(body, first, self.width);
-        // Another reduction may follow in the same memory.
-        barrier(body);
-        result
+        load_shared(body, first, self.width)
     }
 }
 

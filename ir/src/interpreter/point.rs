@@ -52,9 +52,6 @@ impl Point<'_> {
                         (top, place, found) = (value, number as f64, true);
                     }
                 }
-                Combine::LogSumExp if value == top => sum += 1.0,
-                Combine::LogSumExp if value > top => (top, sum) = (value, sum * (top - value).exp() + 1.0),
-                Combine::LogSumExp => sum += (value - top).exp(),
             }
             for l in (parallel..extents.len()).rev() {
                 self.point[l] += 1;
@@ -65,7 +62,6 @@ impl Point<'_> {
             }
         }
         (self.reduced, self.winner) = match nest.combine {
-            Combine::LogSumExp => (top + sum.ln(), place),
             Combine::Max => (top, place),
             Combine::None | Combine::Sum => (sum, place),
         };
@@ -211,7 +207,7 @@ mod tests {
     fn a_point_is_what_the_whole_nest_has_there() {
         let data = vec![0.5, -2.0, 3.0, 1.5, -0.25, 4.0];
         let element = |_: usize, index: &[usize]| data.get(index[0]).copied();
-        for combine in [Combine::Sum, Combine::Max, Combine::LogSumExp] {
+        for combine in [Combine::Sum, Combine::Max] {
             let nest = nest(combine);
             let whole = evaluate_nest(&nest, &[&Tensor::f32(&[6], data.clone())]).unwrap();
             for x in 0..6 {

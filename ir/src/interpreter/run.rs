@@ -109,7 +109,6 @@ fn compute(nest: &Nest, rows: &Rows, reads: &[RowRead], part: Range<usize>) -> V
         if nest.combine != Combine::None {
             reduce(nest, reads, &mut body, &mut point, len, &mut sums);
         }
-        sums.finish();
         let row = Row {
             point: &point,
             len,
@@ -163,7 +162,7 @@ struct Combined {
     combine: Combine,
     /// The sum; the maximum; or the maximum whose exponentials are summed.
     value: [f64; ROW],
-    /// The place of the maximum, or the sum of exponentials relative to it.
+    /// The place of the maximum.
     other: [f64; ROW],
     /// Whether a maximum was found.
     found: [bool; ROW],
@@ -173,7 +172,7 @@ impl Combined {
     fn new(combine: Combine) -> Combined {
         let start = match combine {
             Combine::None | Combine::Sum => 0.0,
-            Combine::Max | Combine::LogSumExp => f64::NEG_INFINITY,
+            Combine::Max => f64::NEG_INFINITY,
         };
         Combined {
             combine,
@@ -201,28 +200,6 @@ impl Combined {
                         (self.value[i], self.other[i], self.found[i]) = (value, number as f64, true);
                     }
                 }
-            }
-            Combine::LogSumExp => {
-                let state = self.value.iter_mut().zip(&mut self.other);
-                for ((top, sum), &value) in state.zip(row) {
-                    if value == *top {
-                        // Also where both are infinite, and their difference is no number.
-                        *sum += 1.0;
-                    } else if value > *top {
-                        (*top, *sum) = (value, *sum * (*top - value).exp() + 1.0);
-                    } else {
-                        // A NaN makes the sum a NaN here.
-                        *sum += (value - *top).exp();
-                    }
-                }
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        if self.combine == Combine::LogSumExp {
-            for (top, sum) in self.value.iter_mut().zip(&self.other) {
-                *top += sum.ln();
             }
         }
     }

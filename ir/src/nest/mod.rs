@@ -152,8 +152,6 @@ pub enum Combine {
     Sum,
     /// The maximum over reads that are inside, starting at −∞. NaN wins; the first of equals wins.
     Max,
-    /// `ln Σ exp(body)`, computed without overflow.
-    LogSumExp,
 }
 
 /// A value that a nest stores.

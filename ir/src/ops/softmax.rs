@@ -9,7 +9,9 @@ use crate::op::{
 };
 use crate::types::{DType, Type};
 
-/// `y = softmax(x)`: x and y `[N, K]`, rows of y sum to 1.
+/// `y = softmax(x)`: x and y `[N, K]`, rows of y sum to 1: `exp(x − max) / Σ exp(x − max)`.
+///
+/// An element of −∞ has probability 0. A row with NaN or +∞, or of −∞ alone, is NaN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Softmax;
 
@@ -39,12 +41,13 @@ impl Operation for Softmax {
         Ok(operands[0].clone())
     }
 
+    /// Intermediates: the maximum of each row, and the sum of exponentials relative to it.
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        let value = (Expr::Read(0) - Expr::Read(1)).unary(Unary::Exp);
-        vec![
-            log_sum_exp::rows(operands[0], 0),
-            map(result, vec![read(0, loops(0, 2)), row(0)], value),
-        ]
+        let shifted = Expr::Read(0) - Expr::Read(1);
+        let [maximum, sum] = log_sum_exp::shifted_rows(operands[0], 0, shifted.clone());
+        let reads = vec![read(0, loops(0, 2)), row(0), row(1)];
+        let value = map(result, reads, shifted.unary(Unary::Exp) / Expr::Read(2));
+        vec![maximum, sum, value]
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -4,7 +4,7 @@ use super::build::{loops, map, read, reduce};
 use super::softmax::row;
 use super::{SoftmaxCrossEntropyGrad, log_sum_exp};
 use crate::graph::NodeId;
-use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest};
+use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest, Unary};
 use crate::op::{
     Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
 };
@@ -12,8 +12,11 @@ use crate::types::{DType, Type};
 
 /// `loss = softmax_cross_entropy(x, labels)`: x `[N, K]`, labels i64 `[N]`; the mean over the batch, a scalar.
 ///
-/// A label outside `0..K` matches no class: its sample's loss is the logarithm of the sum alone. The runtime
-/// rejects such labels before they get here.
+/// A sample's loss is `log Σ exp(x − max) − (x[label] − max)`, `max` over its row. A logit of −∞ has probability 0. A row
+/// with NaN or +∞, or of −∞ alone, makes the loss NaN.
+///
+/// A label outside `0..K` matches no class: its sample's loss is the logarithm of the sum alone. The runtime rejects such
+/// labels before they get here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SoftmaxCrossEntropy;
 
@@ -55,22 +58,25 @@ output loss = loss";
         Ok(Type::new(DType::F32, []))
     }
 
-    /// Stages: the row's log-sum-exp, the logit of its label, and the mean of their differences.
+    /// Intermediates: of each row the maximum, the sum of exponentials relative to it, and the logit of its label relative
+    /// to it.
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (rows, columns) = (operands[0].extents()[0], operands[0].extents()[1]);
-        let reads = vec![read(0, loops(0, 2)), read(1, [Affine::of(Loop(0))])];
-        let picked = is_label(1).select(Expr::Read(0), Expr::Constant(0.0));
-        let row_type = Type::new(DType::F32, [operands[0].shape[0]]);
+        let shifted = Expr::Read(0) - Expr::Read(1);
+        let [maximum, sum] = log_sum_exp::shifted_rows(operands[0], 0, shifted.clone());
+        let reads = vec![read(0, loops(0, 2)), row(0), read(1, [Affine::of(Loop(0))])];
+        let picked = is_label(2).select(shifted, Expr::Constant(0.0));
+        let row_type = log_sum_exp::row_type(operands[0]);
         let logit = reduce(&row_type, vec![columns], reads, Combine::Sum, picked);
         let mut mean = map(
             result,
-            vec![row(0), row(1)],
+            vec![row(1), row(2)],
             Expr::Reduced * Expr::Constant(1.0 / rows as f64),
         );
         mean.reduction = vec![rows];
         mean.combine = Combine::Sum;
-        mean.body = Expr::Read(0) - Expr::Read(1);
-        vec![log_sum_exp::rows(operands[0], 0), logit, mean]
+        mean.body = Expr::Read(0).unary(Unary::Log) - Expr::Read(1);
+        vec![maximum, sum, logit, mean]
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -11,7 +11,8 @@ use crate::op::{
 };
 use crate::types::{DType, Type};
 
-/// `dx = softmax_cross_entropy_grad(dloss, x, labels)`: `(softmax(x) − onehot(labels))·dloss/N`.
+/// `dx = softmax_cross_entropy_grad(dloss, x, labels)`: `(softmax(x) − onehot(labels))·dloss/N`, the softmax from
+/// `x − max` as in [`super::Softmax`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SoftmaxCrossEntropyGrad;
 
@@ -42,19 +43,19 @@ output dx = dx";
     }
 
     fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        let probability = (Expr::Read(0) - Expr::Read(1)).unary(Unary::Exp);
-        let target = is_label(2).select(Expr::Constant(1.0), Expr::Constant(0.0));
-        let factor = Expr::Read(3) * Expr::Constant(1.0 / operands[1].extents()[0] as f64);
+        let shifted = Expr::Read(0) - Expr::Read(1);
+        let [maximum, sum] = log_sum_exp::shifted_rows(operands[1], 1, shifted.clone());
+        let probability = shifted.unary(Unary::Exp) / Expr::Read(2);
+        let target = is_label(3).select(Expr::Constant(1.0), Expr::Constant(0.0));
+        let factor = Expr::Read(4) * Expr::Constant(1.0 / operands[1].extents()[0] as f64);
         let reads = vec![
             read(1, loops(0, 2)),
             row(0),
+            row(1),
             read(2, [Affine::of(Loop(0))]),
             read(0, []),
         ];
-        vec![
-            log_sum_exp::rows(operands[1], 1),
-            map(result, reads, (probability - target) * factor),
-        ]
+        vec![maximum, sum, map(result, reads, (probability - target) * factor)]
     }
 
     fn gradient(&self, _: &mut GradientContext) -> Vec<Option<NodeId>> {

@@ -117,13 +117,7 @@ impl Work {
             outer.expression(&loops, &output.value, vector, lanes);
             outer.count += at.instructions(vector, lanes);
         }
-        // The logarithm of a sum of exponentials takes two rounds: for the largest and for the sum.
-        let rounds = if nest.combine == Combine::LogSumExp {
-            2.0
-        } else {
-            1.0
-        };
-        let instructions = (rounds * inner.count * all + outer.count * points) / fill;
+        let instructions = (inner.count * all + outer.count * points) / fill;
         Work {
             kind: kind(nest),
             operations: inner.operations * all + outer.operations * points,
@@ -188,7 +182,6 @@ fn combine(nest: &Nest) -> f64 {
         Combine::Sum => 1.0,
         Combine::Max if asks => WINNER,
         Combine::Max => 3.0,
-        Combine::LogSumExp => 1.0 + EXP / 2.0,
     }
 }
 
