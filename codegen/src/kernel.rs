@@ -175,6 +175,17 @@ impl Resolved {
         (self.parallel..self.extents.len()).map(Loop).collect()
     }
 
+    /// The reads of the body.
+    pub fn body_reads(&self) -> Vec<&Access> {
+        let mut reads = vec![];
+        self.body.walk(&mut |e| {
+            if let Expr::Read(read) | Expr::Inside(read) = e {
+                reads.push(&self.reads[*read]);
+            }
+        });
+        reads
+    }
+
     /// The extent of a loop.
     pub fn extent(&self, l: Loop) -> usize {
         self.extents[l.0]

@@ -5,6 +5,7 @@
 //! | [`contraction`] | register-tiled kernels of convolutions and matrix products |
 //! | [`transform`] | sums with small tables of constants, unrolled: the transforms of fast convolutions |
 //! | [`loops`] | kernels of every other nest: maps, windows, rows |
+//! | [`sums`] | sums of many terms on a CPU, by lanes and blocks |
 //! | [`halo`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
 //! | [`emit`], [`scalar`] | reads, stores and arithmetic on vectors of points |
@@ -30,6 +31,7 @@ pub mod loops;
 pub mod mlir;
 pub mod scalar;
 mod scratch;
+pub mod sums;
 pub mod transform;
 
 pub use buffers::Buffers;

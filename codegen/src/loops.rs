@@ -9,6 +9,7 @@ use crate::emit::{Point, Scope};
 use crate::kernel::{KernelText, Resolved, decode, frame};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
+use crate::sums::{has_lanes_along, sum};
 use ir::nest::{Combine, Expr, Loop, Nest};
 
 /// Tasks are made until there are this many, so that uneven cores balance.
@@ -32,8 +33,10 @@ struct Schedule {
     tasks: Vec<Loop>,
     /// Loops inside a task, outermost first.
     nested: Vec<Loop>,
-    /// The loop along the lanes.
+    /// The parallel loop along the lanes.
     vector: Option<Loop>,
+    /// Of a sum without one, the reduction loop along the lanes.
+    along: Option<Loop>,
     /// Iterations of the vector loop that one task does; a multiple of the width.
     chunk: usize,
     width: usize,
@@ -59,6 +62,19 @@ impl Schedule {
             .chain(loops.iter().filter(|l| resolved.extent(**l) >= width))
             .min_by_key(|l| irregular(l))
             .copied();
+        // A sum along memory for each point, where neighbouring points would read far apart.
+        let is_apart = |l: Loop| {
+            resolved
+                .body_reads()
+                .iter()
+                .any(|read| !matches!(read.step(l), Some(0 | 1)))
+        };
+        let along = resolved
+            .reduction_loops()
+            .into_iter()
+            .filter(|_| resolved.combine == Combine::Sum && vector.is_none_or(is_apart))
+            .find(|&l| has_lanes_along(resolved, l, width));
+        let vector = vector.filter(|_| along.is_none());
         loops.retain(|l| Some(*l) != vector);
         loops.sort_by_key(|&l| std::cmp::Reverse(output.step(l)));
         let mut count = 1;
@@ -84,6 +100,7 @@ impl Schedule {
             tasks,
             nested: loops,
             vector,
+            along,
             chunk: chunk.max(width),
             width,
         }
@@ -139,14 +156,13 @@ impl Schedule {
                 loops: loops.to_vec(),
                 vector: None,
             };
-            return write_point(
-                resolved,
-                &mut Math {
-                    body,
-                    lanes: Lanes::scalar(),
-                },
-                point,
-            );
+            let math = &mut Math {
+                body,
+                lanes: Lanes::scalar(),
+            };
+            let along = self.along.map(|l| (l, self.width));
+            let reduced = reduce_point(resolved, math, &point, along);
+            return finish_point(resolved, math, &point, reduced);
         };
         let (extent, width) = (resolved.extent(vector), self.width);
         let whole = extent / width * width;
@@ -208,7 +224,7 @@ impl Schedule {
 
 /// Writes the reduction and the outputs at one point (or vector of points).
 pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
-    let reduced = reduce_point(resolved, math, &point);
+    let reduced = reduce_point(resolved, math, &point, None);
     finish_point(resolved, math, &point, reduced);
 }
 
@@ -228,17 +244,17 @@ pub fn finish_point(
 }
 
 /// Writes the reduction at one point (or vector of points); of a maximum, also the winner's place.
-pub fn reduce_point(resolved: &Resolved, math: &mut Math, point: &Point) -> (Option<Value>, Option<Value>) {
+///
+/// `along` is a reduction loop for lanes of a width, if a single point's sum has them.
+pub fn reduce_point(
+    resolved: &Resolved,
+    math: &mut Math,
+    point: &Point,
+    along: Option<(Loop, usize)>,
+) -> (Option<Value>, Option<Value>) {
     match resolved.combine {
         Combine::None => (None, None),
-        Combine::Sum => {
-            let zero = math.constant(0.0);
-            let sum = reduce(resolved, math, point, &[zero], &mut |math, point, carried| {
-                let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
-                vec![math.f("addf", carried[0], value)]
-            });
-            (Some(sum[0]), None)
-        }
+        Combine::Sum => (Some(sum(resolved, math, point, along)), None),
         Combine::Max => {
             // Before anything won its place is −1, where padding can come before the first element.
             let padded: Vec<usize> = padded_reads(resolved);

@@ -56,6 +56,33 @@ impl Math<'_> {
         }
     }
 
+    /// The same f64 in every lane.
+    pub fn constant_f64(&mut self, value: f64) -> Value {
+        let ty = self.lanes.of("f64");
+        match self.lanes.width {
+            1 => self.body.op(format_args!("arith.constant {value:?} : {ty}")),
+            _ => self
+                .body
+                .op(format_args!("arith.constant dense<{value:?}> : {ty}")),
+        }
+    }
+
+    /// A binary operation on f64 lanes, as `addf`.
+    pub fn f64(&mut self, name: &str, a: Value, b: Value) -> Value {
+        let ty = self.lanes.of("f64");
+        self.body.op(format_args!("arith.{name} {a}, {b} : {ty}"))
+    }
+
+    /// f32 lanes as f64.
+    pub fn widen(&mut self, value: Value) -> Value {
+        self.convert("extf", value, "f32", "f64")
+    }
+
+    /// f64 lanes rounded to f32.
+    pub fn narrow(&mut self, value: Value) -> Value {
+        self.convert("truncf", value, "f64", "f32")
+    }
+
     /// The same 32-bit integer in every lane.
     pub fn integer(&mut self, value: i32) -> Value {
         let ty = self.i32();

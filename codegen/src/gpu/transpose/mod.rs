@@ -159,7 +159,7 @@ impl<'a> Schedule<'a> {
             let take = |math: &mut Math, place: &Place| match stage.source {
                 Source::Read(read) => vec![place.point.read(math, &nest.reads[read])],
                 _ => {
-                    let (reduced, winner) = reduce_point(nest, math, &place.point);
+                    let (reduced, winner) = reduce_point(nest, math, &place.point, None);
                     reduced.into_iter().chain(winner).take(values).collect()
                 }
             };
@@ -200,7 +200,7 @@ impl<'a> Schedule<'a> {
                 }
             }
             if reduced.is_none() {
-                (reduced, winner) = reduce_point(nest, math, &place.point);
+                (reduced, winner) = reduce_point(nest, math, &place.point, None);
             }
             (scope.reduced, scope.winner) = (reduced, winner);
             let outputs = nest.outputs.iter();
