@@ -10,4 +10,5 @@ mod nets;
 mod ops;
 mod scalars;
 mod slide;
+mod sums;
 mod winograd;

@@ -79,6 +79,41 @@ fn exponentials_of_rows() {
     each(text, 8e-6, exponents);
 }
 
+/// Two equal logits, however large: the loss is log 2, probabilities are halves, gradients are -1/2 and 1/2. An f32 keeps
+/// nothing of log 2 next to 1e8. The model scales logits of 1, since a test's numbers are given by a function.
+#[test]
+fn large_logits() {
+    fn ones(_: &str, dtype: DType, extents: &[usize], _: u64) -> Tensor {
+        let value = if dtype == DType::F32 { 1.0 } else { 0.0 };
+        Tensor::new(dtype, extents, vec![value; extents.iter().product()])
+    }
+    for logit in ["0", "1000", "1e5", "1e7", "1e8", "3e38", "-3e38"] {
+        let text = format!(
+            "model m\ninput = input() shape=[1, 2]\nx = scale(input) factor={logit}\nl = input() shape=[1] dtype=i64\n\
+             one = constant() shape=[] value=1\nloss = softmax_cross_entropy(x, l)\n\
+             g = softmax_cross_entropy_grad(one, x, l)\ny = softmax(x)\n\
+             output loss = loss\noutput g = g\noutput y = y\n"
+        );
+        let graph = crate::harness::parse(&text);
+        let given = graph.select(ir::Op::is_leaf).into_iter().map(|id| {
+            let node = graph.node(id);
+            let value = ones(&node.name, node.ty.dtype, &node.ty.extents(), 1);
+            (node.name.clone(), value)
+        });
+        let given = given.collect();
+        let values = ir::interpreter::evaluate(&graph, &given).unwrap();
+        let output = |name: &str| values.output(&graph, name).unwrap().data.clone();
+        assert!(
+            (output("loss")[0] - 2f64.ln()).abs() < 1e-12,
+            "{logit}: {:?}",
+            output("loss")
+        );
+        assert_eq!(output("g"), [-0.5, 0.5], "{logit}");
+        assert_eq!(output("y"), [0.5, 0.5], "{logit}");
+        each(&text, 3e-7, ones);
+    }
+}
+
 /// Mostly −∞, so that whole windows and rows hold nothing else; some ∞ and NaN.
 fn mostly_infinite(_: &str, dtype: DType, extents: &[usize], seed: u64) -> Tensor {
     let value = |i: usize| match (ir::nest::uniform(seed as i64, 1, 2, i as u32) * 20.0) as u32 {
