@@ -1,5 +1,6 @@
 //! Which profile and which measured times a compilation counts with, and what its launches then cost.
 
+use crate::cache::folder::cache_folder;
 use crate::kernel_times;
 use clap::Args;
 use codegen::{Compiled, Target};
@@ -153,7 +154,7 @@ pub fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
 
 /// Where the profile of this machine is kept.
 pub fn calibrated_path() -> Option<PathBuf> {
-    kernel_times::cache_folder().map(|folder| folder.join("cpu.toml"))
+    cache_folder().map(|folder| folder.join("cpu.toml"))
 }
 
 /// The calibrated profile of this machine. One that cannot be read is said and left out.
