@@ -5,7 +5,7 @@
 use crate::costs::{self, machine};
 use crate::peak::{self, Probe, copy_text, nothing_text};
 use codegen::bridge::HostTarget;
-use ir::profile::{Cache, Compute, Link, Memory, OneUnit, Profile};
+use ir::profile::{Cache, Compute, CpuClass, Link, Memory, OneUnit, Profile};
 use runtime::Error;
 use runtime::cli::OutputArgs;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,8 @@ pub fn measure() -> Result<Profile, Error> {
         }),
         link: link(),
         gpu: None,
+        // Peaks are measured; what kernels reach of them is the class's.
+        efficiency: CpuClass::of_features(&target.features).profile().efficiency,
     })
 }
 
