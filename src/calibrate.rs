@@ -190,7 +190,10 @@ fn today() -> String {
 /// A time in seconds since 1970 as `2026-11-25T18:30:00Z`.
 pub fn time(seconds: u64) -> String {
     let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{}T{hours:02}:{minutes:02}:{rest:02}Z", date((seconds / 86_400) as i64))
+    format!(
+        "{}T{hours:02}:{minutes:02}:{rest:02}Z",
+        date((seconds / 86_400) as i64)
+    )
 }
 
 /// The date of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
@@ -226,7 +229,10 @@ mod tests {
     #[test]
     fn seconds_are_times() {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(20_782 * 86_400 + 3 * 3600 + 4 * 60 + 5), "2026-11-25T03:04:05Z");
+        assert_eq!(
+            time(20_782 * 86_400 + 3 * 3600 + 4 * 60 + 5),
+            "2026-11-25T03:04:05Z"
+        );
     }
 
     #[test]

@@ -301,12 +301,7 @@ fn run(command: Command) -> Result<(), Error> {
                 1
             };
             let output = model.compile(&[mode], model.batch().unwrap_or(usual), recipe)?;
-            args.run(
-                &output.artifact,
-                &model.devices.parse()?,
-                mode,
-                Some(output.time),
-            )
+            args.run(&output.artifact, &model.devices.parse()?, mode, Some(output.time))
         }
         Command::Data(DataCommand::Synth {
             dir,
@@ -398,7 +393,11 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
     };
     output.artifact.write(&path)?;
     let seconds = output.time.ms / 1e3;
-    let cached = if output.time.cached { ", from the cache" } else { "" };
+    let cached = if output.time.cached {
+        ", from the cache"
+    } else {
+        ""
+    };
     Console::stderr().say(&format!("wrote {} ({seconds:.1} s{cached})", path.display()));
     Ok(())
 }

@@ -62,7 +62,12 @@ fn a_second_start_finds_what_the_first_compiled() {
     assert!(place.is_found(""));
     // Batch 1 is what inference without --batch runs; what is the same is found from wherever it is asked for.
     assert!(place.is_found("--batch 1 --recipe tiny.toml"));
-    for other in ["--batch 2", "--opt-level 1", "--mode train", "--devices cpu:0,cpu:0"] {
+    for other in [
+        "--batch 2",
+        "--opt-level 1",
+        "--mode train",
+        "--devices cpu:0,cpu:0",
+    ] {
         assert!(!place.is_found(other), "{other}");
         assert!(place.is_found(other), "{other}");
     }
@@ -93,7 +98,9 @@ fn an_artifact_from_the_cache_is_the_compiled_one() {
     let artifact = runtime::Artifact::read(&place.0.path("other.alx")).unwrap();
     assert!(artifact.recipe.unwrap().contains("lr = 0.5"));
     // Momentum is.
-    place.0.write("tiny.toml", recipe.replace("[sgd]", "[sgd]\nmomentum = 0.5"));
+    place
+        .0
+        .write("tiny.toml", recipe.replace("[sgd]", "[sgd]\nmomentum = 0.5"));
     assert!(!said(place.output("compile tiny.ir --mode train -o other.alx")).contains("from the cache"));
 
     // Stages are shown of what is compiled now.
@@ -115,7 +122,11 @@ fn what_a_run_compiled_evaluation_does_not_need() {
     assert_eq!(first, second);
     assert_eq!(place.entries().len(), 2);
     place.output("train tiny.ir --data data --out one --steps 6 --resume");
-    assert_eq!(place.entries().len(), 2, "a run goes on with what it was compiled to");
+    assert_eq!(
+        place.entries().len(),
+        2,
+        "a run goes on with what it was compiled to"
+    );
 }
 
 #[test]
@@ -123,7 +134,9 @@ fn a_changed_ingredient_is_compiled_anew() {
     let place = Cached::new();
     assert!(!place.is_found(""));
     let text = place.0.read_text("tiny.ir");
-    place.0.write("tiny.ir", text.replace("kernel=2 stride=2", "kernel=2  stride=2"));
+    place
+        .0
+        .write("tiny.ir", text.replace("kernel=2 stride=2", "kernel=2  stride=2"));
     assert!(!place.is_found(""), "the text of the model is kept with it");
     place.0.write("tiny.ir", &text);
     assert!(place.is_found(""));
@@ -165,18 +178,31 @@ fn damaged_entries_are_thrown_away_and_counted() {
     let middle = whole.len() / 2;
     let mut changed = whole.clone();
     changed[middle] ^= 0x80;
-    let damages = [&whole[..middle], &[], &flipped, &changed, b"alexc-cache-1 \n\n", b"\xff\xfe"];
+    let damages = [
+        &whole[..middle],
+        &[],
+        &flipped,
+        &changed,
+        b"alexc-cache-1 \n\n",
+        b"\xff\xfe",
+    ];
     for (count, damaged) in damages.iter().enumerate() {
         std::fs::write(path, damaged).unwrap();
         let output = place.output(RUN);
         assert!(output.stderr.is_empty(), "damage {count} is no one's business");
         assert!(place.0.read("y.safetensors") == expected);
-        assert!(std::fs::read(path).unwrap().len() == whole.len(), "it is written again");
+        assert!(
+            std::fs::read(path).unwrap().len() == whole.len(),
+            "it is written again"
+        );
         assert_eq!(place.json("cache --json")["thrown_away"], count + 1);
     }
     std::fs::write(path, b"nothing").unwrap();
     let text = String::from_utf8(place.output("cache").stdout).unwrap();
-    assert!(text.contains("damaged") && text.contains("6 damaged entries were thrown away"), "{text}");
+    assert!(
+        text.contains("damaged") && text.contains("6 damaged entries were thrown away"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -190,7 +216,10 @@ fn two_processes_at_once_disturb_neither() {
         let started: Vec<_> = (0..4).map(start).collect();
         for (i, child) in started.into_iter().enumerate() {
             succeeded("run", child.wait_with_output().unwrap());
-            assert!(place.0.read(&format!("y{i}")) == place.0.read("y0"), "round {round}");
+            assert!(
+                place.0.read(&format!("y{i}")) == place.0.read("y0"),
+                "round {round}"
+            );
         }
         assert_eq!(place.entries().len(), 1);
         assert_eq!(place.json("cache --json")["thrown_away"], 0);
@@ -264,7 +293,11 @@ fn without_a_folder_that_can_be_written_everything_works() {
             .unwrap();
         let output = succeeded(arguments, output);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(said.matches("note: the compiled model is not kept").count(), 1, "{said}");
+        assert_eq!(
+            said.matches("note: the compiled model is not kept").count(),
+            1,
+            "{said}"
+        );
         assert_eq!(said.lines().count(), 1, "{said}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["cached"], false);
@@ -289,7 +322,10 @@ fn without_a_folder_that_can_be_written_everything_works() {
 fn the_cache_is_listed_and_cleared() {
     let place = Cached::new();
     let empty = place.json("cache --json");
-    assert_eq!((&empty["total_bytes"], &empty["limit_bytes"]), (&0.into(), &2_000_000_000u64.into()));
+    assert_eq!(
+        (&empty["total_bytes"], &empty["limit_bytes"]),
+        (&0.into(), &2_000_000_000u64.into())
+    );
     place.output("compile tiny.ir --mode train -o t.alx");
     place.output("compile tiny.ir --target sm_90 --precision tf32 --batch 5 -o t.alx --devices sim");
     let listed = place.json("cache --json");
@@ -298,21 +334,34 @@ fn the_cache_is_listed_and_cleared() {
     let entries = listed["entries"].as_array().unwrap();
     assert_eq!(entries.len(), 2);
     let (gpu, train) = (&entries[0], &entries[1]);
-    assert_eq!((&gpu["model"], &gpu["batch"]), (&"tiny".into(), &5.into()), "the last used first");
+    assert_eq!(
+        (&gpu["model"], &gpu["batch"]),
+        (&"tiny".into(), &5.into()),
+        "the last used first"
+    );
     assert_eq!(gpu["targets"], serde_json::json!(["sm_90 tf32"]));
     assert_eq!(train["modes"], serde_json::json!(["infer", "train"]));
     assert!(train["last_used"].as_str().unwrap().ends_with('Z') && train["compile_ms"].as_f64() > Some(0.0));
     let bytes: u64 = entries.iter().map(|entry| entry["bytes"].as_u64().unwrap()).sum();
     assert_eq!(listed["total_bytes"], bytes);
     let text = String::from_utf8(place.output("cache").stdout).unwrap();
-    for part in ["tiny, infer and train, batch 6", "sm_90 tf32", "2 entries", "2.0 GB", "last used 20"] {
+    for part in [
+        "tiny, infer and train, batch 6",
+        "sm_90 tf32",
+        "2 entries",
+        "2.0 GB",
+        "last used 20",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     // What tuning and calibrating kept is not the cache's.
     place.output("tune tiny.ir");
     assert!(place.0.path("cache/kernel-times.json").exists());
     let cleared = place.json("cache --clear --json");
-    assert_eq!((&cleared["removed_entries"], &cleared["removed_bytes"]), (&2.into(), &bytes.into()));
+    assert_eq!(
+        (&cleared["removed_entries"], &cleared["removed_bytes"]),
+        (&2.into(), &bytes.into())
+    );
     assert!(place.entries().is_empty() && place.0.path("cache/kernel-times.json").exists());
     let text = String::from_utf8(place.output("cache --clear").stdout).unwrap();
     assert!(text.contains("0 entries removed"), "{text}");

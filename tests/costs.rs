@@ -248,10 +248,17 @@ fn calibration_writes_a_profile_that_is_found_again() {
     assert_eq!(place.succeeds(compile), with_file);
     let cpu = &place.json("devices --json")["devices"][0];
     assert_eq!(cpu["profile"], "calibrated");
-    assert!(cpu["profile_file"].as_str().unwrap().ends_with("cache/alexc/cpu.toml"));
+    assert!(
+        cpu["profile_file"]
+            .as_str()
+            .unwrap()
+            .ends_with("cache/alexc/cpu.toml")
+    );
     // It is of no use for code for another class of processors.
     let other = place.succeeds(&format!("{compile} --devices cpu:0-1 --target avx2"));
-    let class = place.succeeds(&format!("{compile} --devices cpu:0-1 --target avx2 --profile cpu-avx2"));
+    let class = place.succeeds(&format!(
+        "{compile} --devices cpu:0-1 --target avx2 --profile cpu-avx2"
+    ));
     assert_eq!(other, class);
 
     place.write("cache/alexc/cpu.toml", "units = many");

@@ -164,7 +164,10 @@ fn a_class_is_told_by_features_and_scales_with_cores() {
         assert_eq!(profile.lanes, lanes, "{class:?}");
         assert!(profile.efficiency.is_some(), "{class:?}");
         let mut before = profile.part(1, 1);
-        assert_eq!(before.memory.bandwidth, profile.one_unit.as_ref().unwrap().bandwidth);
+        assert_eq!(
+            before.memory.bandwidth,
+            profile.one_unit.as_ref().unwrap().bandwidth
+        );
         for cores in [2, 4, 16, 64] {
             let part = profile.part(cores, cores);
             assert_eq!(part.problem(), None, "{class:?} with {cores} cores");
@@ -172,7 +175,10 @@ fn a_class_is_told_by_features_and_scales_with_cores() {
             let one_core = |profile: &Profile| profile.compute.f32 / f64::from(profile.units);
             assert!((one_core(&part) / one_core(&profile) - 1.0).abs() < 1e-9);
             let bandwidth = |profile: &Profile| profile.memory.bandwidth;
-            assert!(bandwidth(&part) > bandwidth(&before), "{class:?} with {cores} cores");
+            assert!(
+                bandwidth(&part) > bandwidth(&before),
+                "{class:?} with {cores} cores"
+            );
             assert!(bandwidth(&part) < f64::from(cores) * bandwidth(&profile.part(1, 1)));
             before = part;
         }
@@ -196,7 +202,10 @@ fn efficiency_is_stated_or_that_of_the_class() {
     assert_eq!(Profile::parse(&stated.to_toml()).unwrap(), stated);
     let text = stated.to_toml().replace("memory = 0.25", "memory = -0.25");
     let error = Profile::parse(&text).unwrap_err().to_string();
-    assert!(error.contains("[efficiency.row] memory = -0.25") && error.contains("above 0"), "{error}");
+    assert!(
+        error.contains("[efficiency.row] memory = -0.25") && error.contains("above 0"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -109,7 +109,10 @@ impl Report {
             _ = writeln!(text, "{bytes:>10}  last used {last_used}  {described}");
         }
         let (entries, total, limit) = (self.entries.len(), size(self.total_bytes), size(self.limit_bytes));
-        _ = writeln!(text, "{entries} entries, {total} of at most {limit} ({LIMIT_VARIABLE})");
+        _ = writeln!(
+            text,
+            "{entries} entries, {total} of at most {limit} ({LIMIT_VARIABLE})"
+        );
         if self.thrown_away > 0 {
             _ = writeln!(text, "{} damaged entries were thrown away", self.thrown_away);
         }

@@ -12,7 +12,11 @@ pub struct Key(String);
 pub fn build() -> String {
     let llvm = codegen::bridge::llvm_version();
     let package = env!("CARGO_PKG_VERSION");
-    format!("{package}-{}-{}-llvm-{llvm}", env!("ALEXC_BUILD"), codegen::VERSION)
+    format!(
+        "{package}-{}-{}-llvm-{llvm}",
+        env!("ALEXC_BUILD"),
+        codegen::VERSION
+    )
 }
 
 impl Key {
@@ -103,7 +107,11 @@ mod tests {
 
     impl Ingredients {
         fn key(&self, recipe: Recipe) -> Key {
-            let modes = [vec![Mode::Train], vec![Mode::Infer, Mode::Train], vec![Mode::Train, Mode::Gradients]];
+            let modes = [
+                vec![Mode::Train],
+                vec![Mode::Infer, Mode::Train],
+                vec![Mode::Train, Mode::Gradients],
+            ];
             let sm = |name: &str| GpuTarget::from_name(name).unwrap();
             let avx2 = HostTarget::avx2();
             let targets = [

@@ -22,6 +22,7 @@ pub use key::Key;
 use folder::Folder;
 use runtime::Error;
 use runtime::console::Console;
+use std::fs::File;
 use std::time::SystemTime;
 
 /// The cache of compiled artifacts, or none: where it is switched off, or where this user has no folder for it.
@@ -52,10 +53,8 @@ impl Cache {
         let bytes = std::fs::read(&path).ok()?;
         match Entry::from_bytes(&bytes) {
             Some(entry) => {
-                // The least recently used entries go first.
-                let now = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-                // In a folder that this user cannot write nothing goes, so the time does not matter.
-                _ = now;
+                // The least recently used entries go first. Where this user cannot write, none goes, so a failure is no harm.
+                _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(entry)
             }
             None => {

@@ -20,7 +20,11 @@ impl CpuClass {
 
     /// The class of a processor with these features, in the notation of LLVM: `+avx2,+fma,-avx512f`.
     pub fn of_features(features: &str) -> CpuClass {
-        let has = |name: &str| features.split(',').any(|found| found.strip_prefix('+') == Some(name));
+        let has = |name: &str| {
+            features
+                .split(',')
+                .any(|found| found.strip_prefix('+') == Some(name))
+        };
         match (has("avx512f"), has("amx-tile") && has("amx-bf16")) {
             (true, true) => CpuClass::Amx,
             (true, false) => CpuClass::Avx512,

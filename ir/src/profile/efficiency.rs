@@ -16,6 +16,8 @@ pub struct Efficiency {
     pub window: Reached,
     /// Any other reduction.
     pub row: Reached,
+    /// Sums with a table of constants: the transforms of fast convolutions.
+    pub transform: Reached,
     /// No reduction.
     pub map: Reached,
 }
@@ -38,6 +40,7 @@ impl Efficiency {
             ("accumulation", self.accumulation),
             ("window", self.window),
             ("row", self.row),
+            ("transform", self.transform),
             ("map", self.map),
         ];
         shapes.into_iter().flat_map(|(shape, reached)| {

@@ -266,6 +266,7 @@ fn reached(profile: &Profile, kind: Kind) -> Reached {
         Kind::Accumulation => efficiency.accumulation,
         Kind::Window => efficiency.window,
         Kind::Row => efficiency.row,
+        Kind::Transform => efficiency.transform,
         Kind::Map => efficiency.map,
     }
 }
