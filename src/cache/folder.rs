@@ -193,10 +193,19 @@ impl Folder {
     }
 }
 
+/// Removes a file; one that is not there is no error.
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::writing(path, &error)),
-        _ => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(Error::writing(path, &error)),
     }
 }
 
