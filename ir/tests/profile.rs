@@ -164,10 +164,8 @@ fn a_class_is_told_by_features_and_scales_with_cores() {
         assert_eq!(profile.lanes, lanes, "{class:?}");
         assert!(profile.efficiency.is_some(), "{class:?}");
         let mut before = profile.part(1, 1);
-        assert_eq!(
-            before.memory.bandwidth,
-            profile.one_unit.as_ref().unwrap().bandwidth
-        );
+        let one = profile.one_unit.as_ref().unwrap().bandwidth;
+        assert!((before.memory.bandwidth / one - 1.0).abs() < 1e-9);
         for cores in [2, 4, 16, 64] {
             let part = profile.part(cores, cores);
             assert_eq!(part.problem(), None, "{class:?} with {cores} cores");
