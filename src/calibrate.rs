@@ -5,7 +5,7 @@
 use crate::costs::{self, machine};
 use crate::peak::{self, Probe, copy_text, nothing_text};
 use codegen::bridge::HostTarget;
-use ir::profile::{Cache, Compute, Link, Memory, OneUnit, Profile};
+use ir::profile::{Cache, Compute, CpuClass, Link, Memory, OneUnit, Profile};
 use runtime::Error;
 use runtime::cli::OutputArgs;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,8 @@ pub fn measure() -> Result<Profile, Error> {
         }),
         link: link(),
         gpu: None,
+        // Peaks are measured; what kernels reach of them is the class's.
+        efficiency: CpuClass::of_features(&target.features).profile().efficiency,
     })
 }
 
@@ -185,6 +187,15 @@ fn today() -> String {
     date((seconds / 86_400) as i64)
 }
 
+/// A time in seconds since 1970 as `2026-11-25T18:30:00Z`.
+pub fn time(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!(
+        "{}T{hours:02}:{minutes:02}:{rest:02}Z",
+        date((seconds / 86_400) as i64)
+    )
+}
+
 /// The date of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
 fn date(day: i64) -> String {
     let shifted = day + 719_468;
@@ -213,6 +224,15 @@ mod tests {
         ] {
             assert_eq!(date(day), text);
         }
+    }
+
+    #[test]
+    fn seconds_are_times() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            time(20_782 * 86_400 + 3 * 3600 + 4 * 60 + 5),
+            "2026-11-25T03:04:05Z"
+        );
     }
 
     #[test]

@@ -171,6 +171,19 @@ enum Command {
         #[arg(short = 'o', long = "output", value_name = "OUT.alx")]
         output: PathBuf,
     },
+    /// What compiling has kept, so that the same model is not compiled twice
+    #[command(
+        after_help = "The cache is in ALEXC_CACHE_DIR, else in XDG_CACHE_HOME/alexc, else in ~/.cache/alexc. It holds at most \
+                      ALEXC_CACHE_LIMIT bytes (as 500M; without, 2G; 0 switches it off); the least recently used \
+                      entries go first.\n\nExamples:\n  alexc cache --json\n  alexc cache --clear"
+    )]
+    Cache {
+        /// Remove all entries; the profile and the measured times of this machine stay
+        #[arg(long)]
+        clear: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Print the completions of a shell
     #[command(
         after_help = "Example:\n  alexc completions bash > ~/.local/share/bash-completion/completions/alexc"
@@ -288,12 +301,7 @@ fn run(command: Command) -> Result<(), Error> {
                 1
             };
             let output = model.compile(&[mode], model.batch().unwrap_or(usual), recipe)?;
-            args.run(
-                &output.artifact,
-                &model.devices.parse()?,
-                mode,
-                Some(output.milliseconds),
-            )
+            args.run(&output.artifact, &model.devices.parse()?, mode, Some(output.time))
         }
         Command::Data(DataCommand::Synth {
             dir,
@@ -337,6 +345,7 @@ fn run(command: Command) -> Result<(), Error> {
             let target = GpuTarget::from_name(&target).expect("clap lets only known names through");
             crate::gpu_peak::artifact(&target, small)?.write(&output)
         }
+        Command::Cache { clear, output } => crate::cache::command::command(clear, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "alexc", &mut script);
@@ -383,8 +392,13 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         (None, false) => return Ok(()),
     };
     output.artifact.write(&path)?;
-    let seconds = output.milliseconds / 1e3;
-    Console::stderr().say(&format!("wrote {} ({seconds:.1} s)", path.display()));
+    let seconds = output.time.ms / 1e3;
+    let cached = if output.time.cached {
+        ", from the cache"
+    } else {
+        ""
+    };
+    Console::stderr().say(&format!("wrote {} ({seconds:.1} s{cached})", path.display()));
     Ok(())
 }
 

@@ -112,7 +112,11 @@ pub struct Model {
 impl Model {
     /// Reads and parses a model; the error shows every mistake with its place.
     pub fn read(path: &Path, colour: bool) -> Result<Model, Error> {
-        let text = runtime::files::read_text(path, MODEL_BYTES)?;
+        Model::parse(runtime::files::read_text(path, MODEL_BYTES)?, path, colour)
+    }
+
+    /// Parses the text of the model in `path`.
+    pub fn parse(text: String, path: &Path, colour: bool) -> Result<Model, Error> {
         let graph = ir::text::parse(&text, &path.display().to_string())
             .map_err(|mistakes| Error::Report(ir::text::render(&mistakes, &text, colour)))?;
         Ok(Model { text, graph })
@@ -129,6 +133,18 @@ pub fn compile(
     request: &Request,
     costs: &[DeviceCosts],
 ) -> Result<(Artifact, Emitted), Error> {
+    compile_and_warn(model, request, costs, &mut |warning| {
+        Console::stderr().warn(warning)
+    })
+}
+
+/// As [`compile`]; `warn` is told of every search that did not end with its answer.
+pub fn compile_and_warn(
+    model: &Model,
+    request: &Request,
+    costs: &[DeviceCosts],
+    warn: &mut dyn FnMut(&str),
+) -> Result<(Artifact, Emitted), Error> {
     let mut emitted = Emitted::new();
     let mut artifact = Artifact {
         name: model.graph.name().to_string(),
@@ -144,7 +160,7 @@ pub fn compile(
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted)?;
+        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted, warn)?;
         artifact.programs.push(program);
         artifact.cases.extend(cases);
     }
@@ -187,7 +203,13 @@ fn compile_mode(
     costs: &[DeviceCosts],
     mode: Mode,
     emitted: &mut Emitted,
+    warn: &mut dyn FnMut(&str),
 ) -> Result<(Compiled, Vec<Case>), Error> {
+    let mut warn = |what: &str, fallback: Option<&str>| {
+        if let Some(reason) = fallback {
+            warn(&format!("{what} were chosen greedily: {reason}"));
+        }
+    };
     let devices = costs::of_devices(costs, &request.targets);
     let options = options(request, mode, (!devices.is_empty()).then_some(&devices[..]));
     let mut optimized = None;
@@ -254,13 +276,6 @@ fn compile_mode(
     let mut made = program_of(compiled, &request.targets, text);
     made.predicted_ms = costs.map(|costs| costs.step_us / 1e3);
     Ok((made, cases))
-}
-
-/// Says that a search did not end with its answer.
-fn warn(what: &str, fallback: Option<&str>) {
-    if let Some(reason) = fallback {
-        Console::stderr().warn(&format!("{what} were chosen greedily: {reason}"));
-    }
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.

@@ -1,10 +1,12 @@
 //! Which profile and which measured times a compilation counts with, and what its launches then cost.
 
+use crate::cache::folder::cache_folder;
 use crate::kernel_times;
 use clap::Args;
+use codegen::bridge::HostTarget;
 use codegen::{Compiled, Target};
 use ir::plan::Plan;
-use ir::profile::{Precision, Profile, SHIPPED};
+use ir::profile::{CpuClass, Precision, Profile, SHIPPED};
 use ir::program::Program;
 use passes::cost::{Candidate, Costs, KernelCost, KernelTimes, makespan};
 use runtime::console::Console;
@@ -18,7 +20,8 @@ const PROFILE_BYTES: u64 = 1 << 20;
 /// Flags that say what costs are computed from.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CostArgs {
-    /// The device that costs are computed for: cpu2, gtx580, h200 or a file, as alexc devices --calibrate writes it
+    /// The device that costs are computed for: cpu-avx2, cpu-avx512, cpu-amx, gtx580, h200 or a file, as alexc devices
+    /// --calibrate writes it
     #[arg(long, value_name = "FILE|NAME")]
     pub profile: Option<String>,
     /// The file of measured kernel times; without, the one in the cache folder
@@ -60,7 +63,7 @@ impl CostArgs {
         let here = named.as_ref().is_none_or(|named| named.name == machine());
         let profiles = profiles(named, devices, targets)?;
         let of_device = |((profile, device), target): ((Profile, &DeviceSpec), &Target)| {
-            let here = here && device.code() == target.code();
+            let here = here && device.code() == target.code() && is_of_here(target);
             let name = device_name(device)?.filter(|_| here);
             let times = name.map(|name| cache.times(&name)).unwrap_or_default();
             Ok(DeviceCosts {
@@ -78,6 +81,50 @@ impl CostArgs {
     }
 }
 
+/// Whether code for a target is what this machine's processor gets where no target is named; GPUs are not looked at.
+fn is_of_here(target: &Target) -> bool {
+    match target {
+        Target::Host(host) => *host == HostTarget::native(),
+        Target::Gpu(..) => true,
+    }
+}
+
+/// The profile that costs of a processor are computed from, where none is named.
+#[derive(Clone, Debug)]
+pub struct UsualProfile {
+    /// Its figures.
+    pub profile: Profile,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a profile comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// This machine was calibrated: the file.
+    Calibrated(PathBuf),
+    /// It ships for a class of processors.
+    Shipped(CpuClass),
+}
+
+impl UsualProfile {
+    /// The profile for a processor: the calibrated one of this machine if the code is for it, or that of the target's class.
+    pub fn of(host: &HostTarget) -> UsualProfile {
+        let is_native = *host == HostTarget::native();
+        if let Some((profile, file)) = is_native.then(calibrated).flatten() {
+            return UsualProfile {
+                profile,
+                origin: Origin::Calibrated(file),
+            };
+        }
+        let class = CpuClass::of_features(&host.features);
+        UsualProfile {
+            profile: class.profile(),
+            origin: Origin::Shipped(class),
+        }
+    }
+}
+
 /// The profile of each device: the one named, or the calibrated one of this machine, or a shipped one of its kind. Cores of
 /// one processor share what they have.
 fn profiles(
@@ -91,7 +138,7 @@ fn profiles(
     for (device, target) in devices.iter().zip(targets) {
         let profile = match (&named, device, target) {
             (Some(named), ..) => named.clone(),
-            (None, DeviceSpec::Cpu(_), Target::Host(_)) => calibrated().unwrap_or_else(|| shipped("cpu2")),
+            (None, DeviceSpec::Cpu(_), Target::Host(host)) => UsualProfile::of(host).profile,
             _ => shipped("h200"),
         };
         counts.push(match device {
@@ -153,14 +200,14 @@ pub fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
 
 /// Where the profile of this machine is kept.
 pub fn calibrated_path() -> Option<PathBuf> {
-    kernel_times::cache_folder().map(|folder| folder.join("cpu.toml"))
+    cache_folder().map(|folder| folder.join("cpu.toml"))
 }
 
-/// The calibrated profile of this machine. One that cannot be read is said and left out.
-fn calibrated() -> Option<Profile> {
+/// The calibrated profile of this machine, and its file. One that cannot be read is said and left out.
+fn calibrated() -> Option<(Profile, PathBuf)> {
     let path = calibrated_path().filter(|path| path.exists())?;
     match read_profile(&path) {
-        Ok(profile) => (profile.name == machine()).then_some(profile),
+        Ok(profile) => (profile.name == machine()).then_some((profile, path)),
         Err(error) => {
             let remedy = "it is ignored; write it again with alexc devices --calibrate";
             Console::stderr().warn(&format!("{error}; {remedy}"));
@@ -171,7 +218,7 @@ fn calibrated() -> Option<Profile> {
 
 /// The name of this machine's processor: under it profiles and times are kept.
 pub fn machine() -> String {
-    let host = codegen::bridge::HostTarget::native();
+    let host = HostTarget::native();
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text
         .lines()

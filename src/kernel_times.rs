@@ -1,8 +1,9 @@
-//! The file of measured kernel times: `kernel-times.json` in `$XDG_CACHE_HOME/alexc`, or where a flag says.
+//! The file of measured kernel times: `kernel-times.json` in the cache folder, or where a flag says.
 //!
 //! Times are kept by device and by the version of code generation; those of another version are dropped when a device
 //! is tuned again. A file that is damaged is said and ignored: it is a cache, and `alexc tune` writes a new one.
 
+use crate::cache::folder::cache_folder;
 use passes::cost::KernelTimes;
 use passes::cost::times::{Key, MeasuredTime};
 use runtime::console::Console;
@@ -37,19 +38,6 @@ impl Default for Cache {
             devices: BTreeMap::new(),
         }
     }
-}
-
-/// The folder of files that can be made again: `$XDG_CACHE_HOME/alexc`, or `~/.cache/alexc`.
-pub fn cache_folder() -> Option<PathBuf> {
-    let named = |variable: &str| {
-        std::env::var_os(variable)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    // The specification of the variable has relative paths ignored.
-    let cache = named("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| named("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("alexc"))
 }
 
 /// The file that is meant: the one named, or that of the cache folder, if this user has one.

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`cli`], [`model_args`] | the command line |
 //! | [`compile`] | a model's text to an artifact |
+//! | [`cache`] | artifacts of earlier compilations, found again |
 //! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`], [`draw`] | what `--emit` prints and draws |
 //! | [`explain`] | what was chosen, why, and what else it could have been |
 //! | [`costs`], [`kernel_times`], [`tune`] | what launches cost, computed and measured |
 //! | [`peak`], [`calibrate`], [`gpu_peak`] | a machine's limits, measured; a profile of them; an artifact that measures a GPU's |
 
+pub mod cache;
 pub mod calibrate;
 pub mod cases;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! The flags that say which model is compiled, for what, and how.
 
-use crate::compile::{Emitted, Model, Request, compile};
+use crate::cache::{self, Cache, Description, Entry, Key};
+use crate::compile::{Emitted, MODEL_BYTES, Model, Request, compile_and_warn};
 use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
@@ -8,7 +9,9 @@ use codegen::bridge::{GpuTarget, HostTarget};
 use codegen::gpu::Precision;
 use ir::plan::Mode;
 use passes::Splits;
+use runtime::bench::CompileTime;
 use runtime::cli::DeviceArgs;
+use runtime::console::Console;
 use runtime::recipe::Recipe;
 use runtime::{Artifact, Error};
 use std::io::IsTerminal;
@@ -41,6 +44,9 @@ pub struct ModelArgs {
     /// What costs are computed from.
     #[command(flatten)]
     pub costs: CostArgs,
+    /// Compile anew, and keep nothing (see alexc cache)
+    #[arg(long)]
+    pub no_cache: bool,
 }
 
 /// Devices of a program at the most.
@@ -57,8 +63,8 @@ pub struct Output {
     pub artifact: Artifact,
     /// Stages that were asked for.
     pub emitted: Emitted,
-    /// What compiling took.
-    pub milliseconds: f64,
+    /// What compiling took, or finding what was compiled before.
+    pub time: CompileTime,
 }
 
 impl ModelArgs {
@@ -162,16 +168,52 @@ impl ModelArgs {
         Ok(targets)
     }
 
-    /// Compiles the model as requested, and computes what it costs.
+    /// Compiles the model as requested, and computes what it costs; or finds in the cache what was compiled before.
     pub fn compile_as(&self, request: &Request) -> Result<Output, Error> {
         let begin = Instant::now();
-        let model = Model::read(&self.model, colour())?;
+        let milliseconds = || begin.elapsed().as_secs_f64() * 1e3;
+        let text = runtime::files::read_text(&self.model, MODEL_BYTES)?;
         let costs = self.costs.choose(&self.devices.parse()?, &request.targets)?;
-        let (artifact, emitted) = compile(&model, request, &costs)?;
-        Ok(Output {
+        // Stages and cases are not kept.
+        let cache = match self.no_cache || request.with_cases || !request.emit.is_empty() {
+            true => Cache::none(),
+            false => Cache::open()?,
+        };
+        let key = Key::of(&cache::key::build(), &text, request, &costs);
+        if let Some(mut found) = cache.find(&key).filter(|found| found.artifact.model == text) {
+            if found.artifact.recipe.is_some() {
+                found.artifact.recipe = Some(request.recipe.to_toml()?);
+            }
+            for warning in &found.description.warnings {
+                let remedy = "it was compiled before; --no-cache compiles it again";
+                Console::stderr().warn(&format!("{warning} ({remedy})"));
+            }
+            return Ok(Output {
+                artifact: found.artifact,
+                emitted: Emitted::new(),
+                time: CompileTime {
+                    ms: milliseconds(),
+                    cached: true,
+                },
+            });
+        }
+        let model = Model::parse(text, &self.model, colour())?;
+        let mut warnings = vec![];
+        let (artifact, emitted) = compile_and_warn(&model, request, &costs, &mut |warning| {
+            Console::stderr().warn(warning);
+            warnings.push(warning.to_string());
+        })?;
+        let ms = milliseconds();
+        let description = Description::new(&artifact.name, request, ms, warnings);
+        let entry = Entry {
+            description,
             artifact,
+        };
+        cache.store(&key, &entry);
+        Ok(Output {
+            artifact: entry.artifact,
             emitted,
-            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+            time: CompileTime { ms, cached: false },
         })
     }
 }

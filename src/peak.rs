@@ -1,6 +1,7 @@
 //! Measures what this machine can do at the most, with generated kernels: fused multiply-adds in registers, and a
 //! streaming copy. Shares of a limit mean something only against a limit measured in the same run.
 
+use crate::costs::{Origin, UsualProfile};
 use codegen::bridge::{HostTarget, compile};
 use ir::DType;
 use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
@@ -66,15 +67,33 @@ pub fn report(output: OutputArgs) -> Result<(), Error> {
     let target = HostTarget::native();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let peak = measure(&target)?;
+    let usual = UsualProfile::of(&target);
+    let (profile, file, origin) = match &usual.origin {
+        Origin::Calibrated(file) => (
+            "calibrated",
+            Some(file),
+            format!("calibrated, {}", file.display()),
+        ),
+        Origin::Shipped(class) => (
+            class.name(),
+            None,
+            format!(
+                "{}, which ships for its class; alexc devices --calibrate measures this machine",
+                class.name()
+            ),
+        ),
+    };
     let mut devices = vec![serde_json::json!({
-        "name": "cpu", "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
+        "name": "cpu", "profile": profile, "profile_file": file, "cores": cores, "processor": target.cpu, "vector_lanes_f32": target.lanes,
         "peak_gflops": peak.gflops, "peak_gflops_one_core": peak.gflops_one_core,
         "copy_gb_per_s": peak.copy_gb_per_s,
     })];
-    let mut lines = vec![format!(
+    let mut lines = vec![];
+    lines.push(format!(
         "cpu  {cores} cores, {}, {} f32 lanes: {:.0} GFLOP/s fused multiply-add ({:.0} on one core), {:.1} GB/s copy",
         target.cpu, target.lanes, peak.gflops, peak.gflops_one_core, peak.copy_gb_per_s
-    )];
+    ));
+    lines.push(format!("     profile for costs: {origin}"));
     match runtime::device::cuda::driver::all() {
         Ok(gpus) => {
             for gpu in gpus {

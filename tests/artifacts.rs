@@ -35,7 +35,10 @@ fn run(place: &Place, program: &Path, arguments: &str) -> Output {
     let mut command = Command::new(program);
     command
         .current_dir(place.path("."))
-        .args(arguments.split_whitespace());
+        .args(arguments.split_whitespace())
+        .env("XDG_CACHE_HOME", place.path("cache"))
+        .env_remove("ALEXC_CACHE_DIR")
+        .env("ALEXC_CACHE_LIMIT", "0");
     command.output().unwrap()
 }
 

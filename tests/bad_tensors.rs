@@ -217,6 +217,9 @@ fn with_file_limit(place: &Place, kib: usize, arguments: &str) -> Output {
     std::process::Command::new("bash")
         .args(["-c", &script, env!("CARGO_BIN_EXE_alexc")])
         .current_dir(place.path("."))
+        .env("XDG_CACHE_HOME", place.path("cache"))
+        .env_remove("ALEXC_CACHE_DIR")
+        .env("ALEXC_CACHE_LIMIT", "0")
         .output()
         .unwrap()
 }

@@ -6,7 +6,7 @@ use program::{MODEL, PARAMETERS, Place, text};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "compile",
     "check",
     "fmt",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 14] = [
     "tune",
     "devices",
     "peaks",
+    "cache",
     "completions",
 ];
 
@@ -196,6 +197,9 @@ fn devices_are_listed_with_measured_peaks() {
     let report = place.json("devices --json");
     let cpu = &report["devices"][0];
     assert_eq!(cpu["name"], "cpu");
+    let shipped = ["cpu-avx2", "cpu-avx512", "cpu-amx"];
+    assert!(shipped.contains(&cpu["profile"].as_str().unwrap()), "{report}");
+    assert!(cpu["profile_file"].is_null(), "{report}");
     assert!(cpu["cores"].as_u64() >= Some(1) && cpu["vector_lanes_f32"].as_u64() >= Some(4));
     let [all, one, copy] =
         ["peak_gflops", "peak_gflops_one_core", "copy_gb_per_s"].map(|field| cpu[field].as_f64().unwrap());

@@ -227,6 +227,7 @@ fn bench_has_every_field_of_the_contract() {
             (number("images_per_s") / images_per_s - 1.0).abs() < 0.2,
             "{report}"
         );
+        assert_eq!(report["cached"], false, "tests compile");
         assert!(number("compile_ms") > 0.0 && number("peak_rss_mb") > 1.0);
         assert!(report["flops_per_iter"].as_u64().unwrap() >= 2 * 7104 * default_batch as u64);
         let predicted = report.get("predicted_ms").expect("the field is there");

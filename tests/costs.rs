@@ -92,7 +92,7 @@ fn a_profile_is_chosen_by_name_or_file() {
         &format!("compile {CIFAR} --profile abacus --emit costs"),
         &[
             "--profile abacus",
-            "cpu2, gtx580, h200",
+            "cpu-amx, cpu-avx2, cpu-avx512, cpu2, gtx580, h200",
             "alexc devices --calibrate",
         ],
     );
@@ -246,6 +246,20 @@ fn calibration_writes_a_profile_that_is_found_again() {
     let with_file = place.succeeds(&format!("{compile} --profile here.toml"));
     place.write("cache/alexc/cpu.toml", &text);
     assert_eq!(place.succeeds(compile), with_file);
+    let cpu = &place.json("devices --json")["devices"][0];
+    assert_eq!(cpu["profile"], "calibrated");
+    assert!(
+        cpu["profile_file"]
+            .as_str()
+            .unwrap()
+            .ends_with("cache/alexc/cpu.toml")
+    );
+    // It is of no use for code for another class of processors.
+    let other = place.succeeds(&format!("{compile} --devices cpu:0-1 --target avx2"));
+    let class = place.succeeds(&format!(
+        "{compile} --devices cpu:0-1 --target avx2 --profile cpu-avx2"
+    ));
+    assert_eq!(other, class);
 
     place.write("cache/alexc/cpu.toml", "units = many");
     let output = place.run(compile);

@@ -111,6 +111,12 @@ fn failed(doing: &'static str, said: impl ToString) -> BridgeError {
 
 static REGISTER: Once = Once::new();
 
+/// The version of LLVM, as `22.1.0`.
+pub fn llvm_version() -> String {
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    format!("{major}.{minor}.{patch}")
+}
+
 impl HostTarget {
     /// The processor this program runs on.
     pub fn native() -> HostTarget {

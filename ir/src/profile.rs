@@ -4,6 +4,12 @@
 //! `alexc devices --calibrate` writes one of the machine at hand. Rates are in 10⁹ a second: GFLOP/s (a fused
 //! multiply-add is two operations) and GB/s (10⁹ bytes).
 
+mod class;
+mod efficiency;
+
+pub use class::CpuClass;
+pub use efficiency::{Efficiency, Reached};
+
 use serde::{Deserialize, Serialize};
 
 /// The arithmetic of contractions. Everything else, and every sum, is in f32.
@@ -62,6 +68,9 @@ pub struct Profile {
     /// What only a GPU has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
+    /// What kernels reach of the peak and the bandwidth; without it, what they reach on a shipped profile of its class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub efficiency: Option<Efficiency>,
 }
 
 /// Peaks of arithmetic, in GFLOP/s.
@@ -138,8 +147,12 @@ pub struct Gpu {
 pub struct ProfileError(pub String);
 
 /// The profiles that ship with the compiler: the name on the command line, and the text.
-pub const SHIPPED: [(&str, &str); 3] = [
-    ("cpu2", include_str!("../profiles/cpu2.toml")),
+pub const SHIPPED: [(&str, &str); 6] = [
+    ("cpu-amx", include_str!("../profiles/cpu-amx.toml")),
+    ("cpu-avx2", include_str!("../profiles/cpu-avx2.toml")),
+    ("cpu-avx512", include_str!("../profiles/cpu-avx512.toml")),
+    // The name from before there were classes.
+    ("cpu2", include_str!("../profiles/cpu-avx2.toml")),
     ("gtx580", include_str!("../profiles/gtx580.toml")),
     ("h200", include_str!("../profiles/h200.toml")),
 ];
@@ -208,6 +221,7 @@ impl Profile {
         );
         optional("[gpu] clock_ghz", self.gpu.as_ref().map(|gpu| gpu.clock_ghz));
         optional("[gpu] issue", self.gpu.as_ref().map(|gpu| gpu.issue));
+        above_zero.extend(self.efficiency.iter().flat_map(Efficiency::figures));
         if let Some((key, value)) = above_zero.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
             return Some(format!("{key} = {value}: expected a number above 0"));
         }
@@ -280,17 +294,41 @@ impl Profile {
         }
     }
 
+    /// What kernels reach of the peak and of the bandwidth.
+    pub fn efficiency(&self) -> &Efficiency {
+        match &self.efficiency {
+            Some(efficiency) => efficiency,
+            None => efficiency::of_class(self),
+        }
+    }
+
     /// GB/s by so many units for a kernel that touches so many bytes: of the smallest cache that holds them, or of memory.
     pub fn bandwidth(&self, bytes: f64, units: u32) -> f64 {
-        let one = self.one_unit.as_ref().map(|one| one.bandwidth);
-        let memory = self.reached(units, self.memory.bandwidth, one);
+        let memory = self.memory_bandwidth(units);
         let mut caches = self.memory.caches.iter();
         let holds = caches.find_map(|cache| cache.bandwidth.filter(|_| bytes <= cache.kb * 1024.0));
         holds.map_or(memory, |all| self.reached(units, all, None).max(memory))
     }
 
+    /// GB/s of memory by so many units.
+    ///
+    /// Memory saturates: with `b₁` GB/s of one unit alone, `n` units reach `n·b₁·(1 + h) / (n + h)`. The constant `h` is such
+    /// that all units of the profile reach what it states of them: `h = N·(b_N − b₁) / (N·b₁ − b_N)` for `N` units. The
+    /// formula also holds for more units than the profile has. Without a figure of one unit, each has an equal part.
+    fn memory_bandwidth(&self, units: u32) -> f64 {
+        let all = self.memory.bandwidth;
+        let (n, of_all) = (f64::from(units), f64::from(self.units));
+        match self.one_unit.as_ref().map(|one| one.bandwidth) {
+            Some(one) if self.units > 1 && all < of_all * one => {
+                let h = of_all * (all - one) / (of_all * one - all);
+                n * one * (1.0 + h) / (n + h)
+            }
+            _ => all * n / of_all,
+        }
+    }
+
     /// What so many units reach of a rate: fewer get what one reaches alone and the rest in proportion; more than there
-    /// are are assumed to come with caches and memory channels of their own.
+    /// are are assumed to come with arithmetic and caches of their own.
     fn reached(&self, units: u32, all: f64, one: Option<f64>) -> f64 {
         match one {
             Some(one) if units <= self.units && self.units > 1 => {

@@ -1,6 +1,6 @@
 //! Profiles are read, and refused where they contradict themselves; what parts of a device reach.
 
-use ir::profile::{Precision, Profile, SHIPPED};
+use ir::profile::{CpuClass, Precision, Profile, SHIPPED};
 
 const SMALL: &str = "name = 'two'\nsource = 'by hand'\nunits = 2\nlanes = 8\nlaunch_us = 1\n\
     [compute]\nf32 = 200\n\
@@ -121,10 +121,89 @@ fn units_share_what_they_have() {
     let beside = profile.part(1, 2);
     assert_eq!((beside.compute.f32, beside.memory.bandwidth), (100.0, 20.0));
     assert_eq!((beside.memory.capacity_gb, &beside.one_unit), (8.0, &None));
-    let eight = profile.part(8, 8);
-    assert_eq!((eight.compute.f32, eight.memory.bandwidth), (800.0, 160.0));
     let h200 = Profile::shipped("h200").unwrap();
     assert_eq!(h200.peak(Precision::F32, 66), h200.compute.f32 / 2.0);
+}
+
+#[test]
+fn memory_saturates_with_the_number_of_units() {
+    // One unit reaches 30 GB/s and both 40: h = 2·(40 − 30) / (2·30 − 40) = 1, so n units reach 60·n / (n + 1).
+    let profile = Profile::parse(SMALL).unwrap();
+    for (units, bandwidth) in [(1, 30.0), (2, 40.0), (3, 45.0), (5, 50.0), (11, 55.0)] {
+        let part = profile.part(units, units);
+        assert!((part.memory.bandwidth - bandwidth).abs() < 1e-9, "{units} units");
+        assert!(part.memory.caches[0].bandwidth.unwrap() == 100.0 * f64::from(units));
+    }
+    assert_eq!(profile.part(8, 8).compute.f32, 800.0);
+    // Half of 11 units at work get half of what those reach together.
+    assert!((profile.part(1, 11).memory.bandwidth - 5.0).abs() < 1e-9);
+    // Where two units reach twice as much as one, nothing shows that memory saturates.
+    let linear = Profile::parse(&SMALL.replace("bandwidth = 30", "bandwidth = 20")).unwrap();
+    assert_eq!(linear.part(8, 8).memory.bandwidth, 160.0);
+}
+
+#[test]
+fn a_class_is_told_by_features_and_scales_with_cores() {
+    for (features, class) in [
+        ("+avx2,+fma", CpuClass::Avx2),
+        ("+avx2,+fma,-avx512f,-amx-tile,-amx-bf16", CpuClass::Avx2),
+        ("+avx512f,+avx512bw,+avx512dq,+avx512vl,+fma", CpuClass::Avx512),
+        ("+avx2,+avx512f,+avx512bf16,-amx-tile,-amx-bf16", CpuClass::Avx512),
+        // Tiles without products of bf16 are of no use here.
+        ("+avx512f,+amx-tile,-amx-bf16", CpuClass::Avx512),
+        ("+amx-bf16,+amx-int8,+amx-tile,+avx2,+avx512f", CpuClass::Amx),
+        ("", CpuClass::Avx2),
+        // What only begins like a feature is another one.
+        ("+avx512fp16,+avx2", CpuClass::Avx2),
+    ] {
+        assert_eq!(CpuClass::of_features(features), class, "{features}");
+    }
+    for class in CpuClass::ALL {
+        let profile = class.profile();
+        let lanes = if class == CpuClass::Avx2 { 8 } else { 16 };
+        assert_eq!(profile.lanes, lanes, "{class:?}");
+        assert!(profile.efficiency.is_some(), "{class:?}");
+        let mut before = profile.part(1, 1);
+        let one = profile.one_unit.as_ref().unwrap().bandwidth;
+        assert!((before.memory.bandwidth / one - 1.0).abs() < 1e-9);
+        for cores in [2, 4, 16, 64] {
+            let part = profile.part(cores, cores);
+            assert_eq!(part.problem(), None, "{class:?} with {cores} cores");
+            assert_eq!(part.units, cores);
+            let one_core = |profile: &Profile| profile.compute.f32 / f64::from(profile.units);
+            assert!((one_core(&part) / one_core(&profile) - 1.0).abs() < 1e-9);
+            let bandwidth = |profile: &Profile| profile.memory.bandwidth;
+            assert!(
+                bandwidth(&part) > bandwidth(&before),
+                "{class:?} with {cores} cores"
+            );
+            assert!(bandwidth(&part) < f64::from(cores) * bandwidth(&profile.part(1, 1)));
+            before = part;
+        }
+    }
+    assert_eq!(Profile::shipped("cpu2"), Profile::shipped("cpu-avx2"));
+}
+
+#[test]
+fn efficiency_is_stated_or_that_of_the_class() {
+    let profile = Profile::parse(SMALL).unwrap();
+    assert_eq!(profile.efficiency(), CpuClass::Avx2.profile().efficiency());
+    let wide = Profile::parse(&SMALL.replace("lanes = 8", "lanes = 16")).unwrap();
+    assert_eq!(wide.efficiency(), CpuClass::Avx512.profile().efficiency());
+    let gpu = Profile::shipped("gtx580").unwrap();
+    assert_eq!(gpu.efficiency(), Profile::shipped("h200").unwrap().efficiency());
+    let mut stated = profile.clone();
+    let mut efficiency = profile.efficiency().clone();
+    efficiency.row.memory = 0.25;
+    stated.efficiency = Some(efficiency);
+    assert_eq!(stated.efficiency().row.memory, 0.25);
+    assert_eq!(Profile::parse(&stated.to_toml()).unwrap(), stated);
+    let text = stated.to_toml().replace("memory = 0.25", "memory = -0.25");
+    let error = Profile::parse(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("[efficiency.row] memory = -0.25") && error.contains("above 0"),
+        "{error}"
+    );
 }
 
 #[test]

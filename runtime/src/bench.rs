@@ -43,8 +43,10 @@ pub struct BenchReport {
     pub images_per_s: f64,
     /// The process's peak memory, in MiB.
     pub peak_rss_mb: f64,
-    /// What compiling took, where this process compiled.
+    /// What compiling took, where this process compiled; if `cached`, what reading from the cache took.
     pub compile_ms: Option<f64>,
+    /// Whether the program came from the cache, where this process could compile.
+    pub cached: Option<bool>,
     /// What the compiler predicted, where it did.
     pub predicted_ms: Option<f64>,
     /// Floating-point operations a run, by the model's own count.
@@ -70,13 +72,22 @@ pub struct KernelCounts {
     pub counts: Counts,
 }
 
+/// What a program took to be there.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileTime {
+    /// Milliseconds.
+    pub ms: f64,
+    /// Whether it was read from the cache of compiled programs instead of compiled.
+    pub cached: bool,
+}
+
 /// How to bench.
 #[derive(Clone, Debug, Default)]
 pub struct BenchOptions {
     /// Runs to time; without, as many as a few seconds hold.
     pub iters: Option<usize>,
-    /// What compiling took.
-    pub compile_ms: Option<f64>,
+    /// What compiling took, where this process compiled.
+    pub compile: Option<CompileTime>,
     /// Whether to time every launch in one more run.
     pub launches: bool,
 }
@@ -127,7 +138,8 @@ pub fn bench(
         min_ms: round(times[0]),
         images_per_s: round(plan.batch as f64 / (median_ms / 1e3).max(1e-9)),
         peak_rss_mb: peak_rss_mb()?,
-        compile_ms: options.compile_ms.map(round),
+        compile_ms: options.compile.map(|compile| round(compile.ms)),
+        cached: options.compile.map(|compile| compile.cached),
         predicted_ms: program.predicted_ms.map(round),
         flops_per_iter: plan.flops,
         launches,

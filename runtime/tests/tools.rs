@@ -3,7 +3,7 @@
 mod support;
 
 use ir::plan::{Init, Mode, Role};
-use runtime::bench::{BenchOptions, bench, set_random_inputs};
+use runtime::bench::{BenchOptions, CompileTime, bench, set_random_inputs};
 use runtime::check::{CaseRules, case, check, relative_error};
 use runtime::interface::Interface;
 use runtime::run::{RunRequest, run};
@@ -21,7 +21,10 @@ fn a_bench_reports_the_fields_of_the_contract() {
     let artifact = classifier(8, 2, 4, 3);
     let options = BenchOptions {
         iters: Some(7),
-        compile_ms: Some(12.0),
+        compile: Some(CompileTime {
+            ms: 12.0,
+            cached: true,
+        }),
         launches: true,
     };
     let report = bench(artifact.require(Mode::Train).unwrap(), &cpu(), &options).unwrap();
@@ -38,6 +41,7 @@ fn a_bench_reports_the_fields_of_the_contract() {
         "images_per_s",
         "peak_rss_mb",
         "compile_ms",
+        "cached",
         "predicted_ms",
         "flops_per_iter",
     ] {

@@ -6,7 +6,7 @@
 //! | [`times`] | measured times of kernels, which win over computed ones |
 //! | [`mod@makespan`] | a program's time on its devices, by simulating their queues |
 //!
-//! A computed time is a roofline over a [`Profile`]: the larger of arithmetic at the peak times the stated efficiency
+//! A computed time is a roofline over a [`Profile`]: the larger of arithmetic at the peak times the profile's efficiency
 //! of its kind of nest, and bytes at the bandwidth of the cache or memory that holds them; plus one launch.
 //!
 //! A search asks for the cost of a [`Candidate`], which need not be part of a program nor have layouts:
@@ -28,7 +28,6 @@
 //! That takes some ten microseconds, more of a nest with many reads (`passes/tests/cost.rs` measures it). It is a pure
 //! function of the candidate, so that a search may keep the answers.
 
-mod efficiency;
 mod loops;
 pub mod makespan;
 pub mod times;
@@ -41,7 +40,7 @@ pub use work::{Kind, Work};
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::Nest;
-use ir::profile::{Precision, Profile};
+use ir::profile::{Precision, Profile, Reached};
 use ir::program::{KernelCall, Program, Value};
 
 /// A stored tensor, as a kernel sees it.
@@ -240,7 +239,7 @@ impl Costs<'_> {
     }
 
     fn computed(&self, work: &Work) -> KernelCost {
-        let (compute, memory) = efficiency::share(self.profile, work.kind);
+        let Reached { compute, memory } = reached(self.profile, work.kind);
         // A kernel of few points leaves units idle.
         let units = (work.tasks as u64).clamp(1, u64::from(self.profile.units)) as u32;
         let precision = match work.kind {
@@ -256,5 +255,18 @@ impl Costs<'_> {
             launch_us: self.profile.launch_us,
             measured_us: None,
         }
+    }
+}
+
+/// What kernels of a kind reach on a device.
+fn reached(profile: &Profile, kind: Kind) -> Reached {
+    let efficiency = profile.efficiency();
+    match kind {
+        Kind::Contraction => efficiency.contraction,
+        Kind::Accumulation => efficiency.accumulation,
+        Kind::Window => efficiency.window,
+        Kind::Row => efficiency.row,
+        Kind::Transform => efficiency.transform,
+        Kind::Map => efficiency.map,
     }
 }

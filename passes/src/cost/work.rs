@@ -21,6 +21,8 @@ pub enum Kind {
     Window,
     /// Any other reduction: sums over a batch, softmax.
     Row,
+    /// A sum with a table of constants: the transforms of fast convolutions.
+    Transform,
     /// No reduction.
     Map,
 }
@@ -95,7 +97,7 @@ impl Work {
         }
         if let Some(elements) = transformed(candidate) {
             return Work {
-                kind: Kind::Map,
+                kind: Kind::Transform,
                 operations: 2.0 * TRANSFORM * elements,
                 slots: 2.0 * TRANSFORM * elements,
                 bytes,

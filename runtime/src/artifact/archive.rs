@@ -5,8 +5,9 @@ use crate::{Error, files};
 use ir::plan::Mode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, Write};
+use std::io::{Cursor, Read, Seek, Write};
 use std::path::Path;
+use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
 /// The version of this format; a loader refuses any other.
@@ -72,6 +73,48 @@ pub(super) fn write(
     programs: Vec<ProgramEntry>,
     members: &[(String, Vec<u8>)],
 ) -> Result<(), Error> {
+    let manifest = manifest(model, programs, members)?;
+    files::write_atomically(path, |file| {
+        write_zip(file, &manifest, members, SimpleFileOptions::default())
+    })
+}
+
+/// The members with a manifest of them in memory. They are not compressed, so that reading them takes little time.
+pub(super) fn to_bytes(
+    model: &str,
+    programs: Vec<ProgramEntry>,
+    members: &[(String, Vec<u8>)],
+) -> Result<Vec<u8>, Error> {
+    let manifest = manifest(model, programs, members)?;
+    let mut bytes = Cursor::new(vec![]);
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    write_zip(&mut bytes, &manifest, members, stored)
+        .map_err(|error| Error::work(format!("the artifact cannot be written: {error}")))?;
+    Ok(bytes.into_inner())
+}
+
+fn write_zip(
+    writer: impl Write + Seek,
+    manifest: &[u8],
+    members: &[(String, Vec<u8>)],
+    options: SimpleFileOptions,
+) -> std::io::Result<()> {
+    let mut zip = zip::ZipWriter::new(writer);
+    let members = members.iter().map(|(name, bytes)| (&name[..], &bytes[..]));
+    for (name, bytes) in std::iter::once((MANIFEST, manifest)).chain(members) {
+        zip.start_file(name, options)?;
+        zip.write_all(bytes)?;
+    }
+    zip.finish()?;
+    Ok(())
+}
+
+/// The manifest of the members, as JSON.
+fn manifest(
+    model: &str,
+    programs: Vec<ProgramEntry>,
+    members: &[(String, Vec<u8>)],
+) -> Result<Vec<u8>, Error> {
     if let Some((name, bytes)) = members
         .iter()
         .find(|(n, bytes)| limit(n).is_none_or(|most| bytes.len() as u64 > most))
@@ -95,18 +138,8 @@ pub(super) fn write(
             .map(|(name, bytes)| (name.clone(), entry(bytes)))
             .collect(),
     };
-    let manifest = serde_json::to_vec_pretty(&manifest)
-        .map_err(|error| Error::work(format!("the manifest cannot be written: {error}")))?;
-    files::write_atomically(path, |file| {
-        let mut zip = zip::ZipWriter::new(file);
-        let first = (MANIFEST.to_string(), manifest);
-        for (name, bytes) in std::iter::once(&first).chain(members) {
-            zip.start_file(name.as_str(), SimpleFileOptions::default())?;
-            zip.write_all(bytes)?;
-        }
-        zip.finish()?;
-        Ok(())
-    })
+    serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| Error::work(format!("the manifest cannot be written: {error}")))
 }
 
 /// Reads the manifest and every member that it lists.

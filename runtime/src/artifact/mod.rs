@@ -116,6 +116,13 @@ impl Artifact {
         archive::write(path, &self.name, programs, &self.members()?)
     }
 
+    /// The artifact as bytes that [`Artifact::read_from`] reads, not compressed.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.check()?;
+        let programs = self.programs.iter().map(ProgramEntry::of).collect();
+        archive::to_bytes(&self.name, programs, &self.members()?)
+    }
+
     /// Reads and checks an artifact. Its code is not loaded yet.
     pub fn read(path: &Path) -> Result<Artifact, Error> {
         let file = File::open(path).map_err(|error| Error::reading(path, &error))?;

@@ -1,7 +1,7 @@
 //! `bench`: warm timing.
 
 use super::OutputArgs;
-use crate::bench::{BenchOptions, bench};
+use crate::bench::{BenchOptions, CompileTime, bench};
 use crate::{Artifact, DeviceSpec, Error};
 use ir::plan::Mode;
 
@@ -26,11 +26,11 @@ impl BenchArgs {
         artifact: &Artifact,
         devices: &[DeviceSpec],
         mode: Mode,
-        compile_ms: Option<f64>,
+        compile: Option<CompileTime>,
     ) -> Result<(), Error> {
         let options = BenchOptions {
             iters: self.iters,
-            compile_ms,
+            compile,
             launches: self.launches,
         };
         let report = bench(artifact.require(mode)?, devices, &options)?;
