@@ -302,7 +302,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good() {
     let step = kept.progress.step;
     for part in [
         format!("step {}: the loss is", step + 1),
-        format!("the checkpoint of step {step} in run is good"),
+        format!("the checkpoint of step {step} in run is intact"),
     ] {
         assert!(message.contains(&part), "{part:?} is not in {message}");
     }

@@ -50,6 +50,17 @@ impl Error {
         }
     }
 
+    /// The same error with a further line, `note: ...`.
+    pub fn with_note(self, note: impl std::fmt::Display) -> Error {
+        let add = |message: String| format!("{}\nnote: {note}", message.trim_end());
+        match self {
+            Error::Input(message) => Error::Input(add(message)),
+            Error::Report(message) => Error::Report(add(message)),
+            Error::Work(message) => Error::Work(add(message)),
+            Error::Interrupted(message) => Error::Interrupted(add(message)),
+        }
+    }
+
     /// A file that could not be read: the caller's path is at fault.
     pub fn reading(path: &Path, error: &std::io::Error) -> Error {
         let remedy = match error.kind() {

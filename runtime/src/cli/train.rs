@@ -9,7 +9,7 @@ use crate::interface::Interface;
 use crate::interrupt::Interrupt;
 use crate::preparation::{Preparation, describe};
 use crate::recipe::Recipe;
-use crate::train::{Feeds, RunFolder, TrainJob, TrainSummary, train};
+use crate::train::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, train_locked};
 use crate::{Artifact, DeviceSpec, Error};
 use ir::plan::Mode;
 use serde::Serialize;
@@ -53,6 +53,8 @@ impl TrainArgs {
         batch: Option<usize>,
         otherwise: impl FnOnce() -> Result<Recipe, Error>,
     ) -> Result<Recipe, Error> {
+        // Before the model is compiled, which takes seconds.
+        RunFolder::check(&self.out, self.resume)?;
         let of_run = || {
             if self.resume {
                 RunFolder::recipe(&self.out)
@@ -78,6 +80,13 @@ impl TrainArgs {
         let console = Console::stderr();
         let interrupt = Interrupt::on_signals()?;
         RunFolder::check(&self.out, self.resume)?;
+        // A folder that is there is locked before anything in it is read or written. A new one is made only once the
+        // data are known to fit.
+        let lock = if self.out.is_dir() {
+            Some(RunLock::acquire(&self.out, &console)?)
+        } else {
+            None
+        };
         let dataset = Dataset::open(&self.data)?;
         console.say(&describe(&dataset));
         let plan = &artifact.require(Mode::Train)?.plan;
@@ -126,7 +135,7 @@ impl TrainArgs {
             resume: self.resume,
             preparation: Some(preparation),
         };
-        let summary = train(&job, feeds, &console, &interrupt)?;
+        let summary = train_locked(&job, lock, feeds, &console, &interrupt)?;
         let report = Report {
             unusable_images: training.unusable() + evaluation.as_ref().map_or(0, Loader::unusable),
             summary,

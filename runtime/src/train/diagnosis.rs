@@ -32,10 +32,9 @@ impl Session<'_> {
         let found = self
             .find_layer(batch, interrupt)
             .unwrap_or_else(|error| format!("the layer could not be found ({error})"));
-        let kept = self.kept();
         Error::work(format!(
-            "step {step}: the loss is {loss}: {found}; {kept}. A smaller learning rate (now {}) or smaller initial \
-             weights usually help",
+            "step {step}: the loss is {loss}: {found}. A smaller learning rate (now {}) or smaller initial weights \
+             usually help",
             self.rate()
         ))
     }

@@ -11,10 +11,13 @@
 
 mod diagnosis;
 mod folder;
+mod lock;
 mod pace;
+mod save;
 mod session;
 
 pub use folder::RunFolder;
+pub use lock::RunLock;
 
 use crate::console::Console;
 use crate::feed::{EvaluationFeed, TrainingFeed};
@@ -75,14 +78,26 @@ pub struct TrainSummary {
     pub images_per_s: f64,
 }
 
-/// Trains to the end of the job. Interrupted, it saves a checkpoint and gives [`Error::Interrupted`].
+/// Trains to the end of the job. Interrupted, it saves a checkpoint and returns [`Error::Interrupted`]. Any other error
+/// is returned after the finished steps were saved, and names the checkpoint.
 pub fn train<'a>(
     job: &'a TrainJob,
     feeds: Feeds<'a>,
     console: &Console,
     interrupt: &Interrupt,
 ) -> Result<TrainSummary, Error> {
-    let mut session = Session::open(job, feeds, console)?;
+    train_locked(job, None, feeds, console, interrupt)
+}
+
+/// [`train`] in a run folder that the caller has locked already, if `lock` is given.
+pub fn train_locked<'a>(
+    job: &'a TrainJob,
+    lock: Option<RunLock>,
+    feeds: Feeds<'a>,
+    console: &Console,
+    interrupt: &Interrupt,
+) -> Result<TrainSummary, Error> {
+    let mut session = Session::open(job, lock, feeds, console)?;
     let outcome = session.go(console, interrupt);
     console.finish();
     outcome?;

@@ -1,7 +1,8 @@
 //! A run that is under way: the loop over steps, and what happens between them.
 
 use super::pace::Pace;
-use super::{Feeds, RunFolder, TrainJob, TrainSummary, check_job};
+use super::save::Tensors;
+use super::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, check_job};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::console::Console;
 use crate::eval::{Classifier, class_of, evaluate};
@@ -11,9 +12,8 @@ use crate::interrupt::Interrupt;
 use crate::metrics::{EvaluationLine, Metrics, StepLine};
 use crate::schedule::ScheduleState;
 use crate::scores::Errors;
-use crate::{Error, Executor, Tensor, weights};
+use crate::{Error, Executor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Role};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A run that is under way.
@@ -21,12 +21,13 @@ pub(super) struct Session<'a> {
     pub(super) job: &'a TrainJob,
     pub(super) feeds: Feeds<'a>,
     pub(super) folder: RunFolder,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) executor: Executor,
     interface: Interface,
     pub(super) progress: Progress,
     /// The step of the newest checkpoint, if there is one.
     pub(super) saved: Option<u64>,
+    pub(super) tensors: Tensors,
     pub(super) pace: Pace,
     loss: Option<f32>,
     errors: Option<Errors>,
@@ -34,17 +35,23 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Makes or opens the run folder and brings everything to where the run begins or goes on.
-    pub(super) fn open(job: &'a TrainJob, feeds: Feeds<'a>, console: &Console) -> Result<Session<'a>, Error> {
+    pub(super) fn open(
+        job: &'a TrainJob,
+        lock: Option<RunLock>,
+        feeds: Feeds<'a>,
+        console: &Console,
+    ) -> Result<Session<'a>, Error> {
         let program = job.artifact.require(Mode::Train)?;
         check_job(job, &feeds)?;
         let interface = Interface::of(&program.plan)?;
         let executor = Executor::new(program, &job.devices)?;
-        let open = if job.resume {
-            RunFolder::resume
-        } else {
-            RunFolder::create
-        };
-        let folder = open(&job.run, &job.artifact.model, &job.recipe)?;
+        let (run, model, recipe) = (&job.run, &job.artifact.model, &job.recipe);
+        let folder = match (lock, job.resume) {
+            (Some(lock), true) => RunFolder::resume_locked(run, model, recipe, lock),
+            (Some(lock), false) => RunFolder::create_locked(run, model, recipe, lock),
+            (None, true) => RunFolder::resume(run, model, recipe, console),
+            (None, false) => RunFolder::create(run, model, recipe, console),
+        }?;
         let checkpoint = if job.resume {
             newest_checkpoint(&folder, console)?
         } else {
@@ -61,7 +68,7 @@ impl<'a> Session<'a> {
         let progress = checkpoint
             .as_ref()
             .map_or(start, |checkpoint| checkpoint.progress.clone());
-        let metrics = Metrics::open(&folder.metrics(), progress.step)?;
+        let metrics = Metrics::open(&folder.metrics(), progress.step, progress.epoch)?;
         let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step);
         let pace = Pace::new(program.plan.batch as u64);
         let (loss, errors) = (None, None);
@@ -74,6 +81,7 @@ impl<'a> Session<'a> {
             interface,
             progress,
             saved,
+            tensors: Tensors::Finished,
             pace,
             loss,
             errors,
@@ -119,8 +127,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Trains to the end.
+    /// Trains to the end. An error out of the loop comes after the finished steps were saved.
     pub(super) fn go(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
+        self.steps(console, interrupt).map_err(|error| self.rescue(error))
+    }
+
+    fn steps(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         if self.finished() {
             console.say(&format!(
                 "nothing is left to do: {} steps are done",
@@ -146,6 +158,7 @@ impl<'a> Session<'a> {
             };
             let rate = self.rate();
             self.set_numbers(self.progress.step)?;
+            self.tensors = Tensors::Uncertain;
             self.executor.run()?;
             if self.goes_on() && !interrupt.asked() {
                 ahead = Some(self.next_batch());
@@ -160,6 +173,7 @@ impl<'a> Session<'a> {
             }
             self.progress.step += 1;
             self.progress.batch += 1;
+            self.tensors = Tensors::Finished;
             self.loss = Some(loss);
             let images_per_s = self.pace.step_done(waited);
             let (step, epoch) = (self.progress.step, self.progress.epoch + 1);
@@ -281,9 +295,7 @@ impl<'a> Session<'a> {
             }
             other => other?,
         };
-        self.progress.epoch += 1;
-        self.progress.batch = 0;
-        let Progress { step, epoch, .. } = self.progress;
+        let (step, epoch) = (self.progress.step, self.progress.epoch + 1);
         if let Some(errors) = errors {
             self.metrics.write(&EvaluationLine {
                 step,
@@ -300,6 +312,9 @@ impl<'a> Session<'a> {
                 percent(errors.top5_error)
             ));
         }
+        // Only now that its line is written: after an error the epoch's end is still to come.
+        self.progress.epoch = epoch;
+        self.progress.batch = 0;
         self.errors = errors.or(self.errors);
         let schedule = &self.job.recipe.schedule;
         if schedule.epoch_ended(
@@ -326,63 +341,6 @@ impl<'a> Session<'a> {
         let mut classifier = Classifier::open(self.job.artifact.require(Mode::Infer)?, &self.job.devices)?;
         classifier.executor().copy_parameters(&mut self.executor)?;
         evaluate(&mut classifier, feed, 1, console, interrupt).map(Some)
-    }
-
-    fn save(&mut self) -> Result<(), Error> {
-        let mut collect = |wanted: fn(&Role) -> bool| {
-            let names = self.executor.names(wanted).into_iter();
-            names
-                .map(|name| Ok((name.clone(), self.executor.get(&name)?)))
-                .collect::<Result<_, Error>>()
-        };
-        let parameters: BTreeMap<_, _> = collect(|role| matches!(role, Role::Parameter { .. }))?;
-        let state: BTreeMap<_, _> = collect(|role| matches!(role, Role::State { .. }))?;
-        self.check_finite(parameters.iter().chain(&state))?;
-        let (progress, preparation) = (self.progress.clone(), self.job.preparation.clone());
-        let checkpoint = Checkpoint {
-            progress,
-            parameters,
-            state,
-            preparation,
-        };
-        checkpoint.save(self.folder.path())?;
-        self.saved = Some(self.progress.step);
-        self.pace.resume();
-        Ok(())
-    }
-
-    /// A checkpoint holds nothing that is not finite: training could not go on from it. The loss, which is of before
-    /// the update, may still have been finite.
-    fn check_finite<'t>(
-        &self,
-        mut tensors: impl Iterator<Item = (&'t String, &'t Tensor)>,
-    ) -> Result<(), Error> {
-        let finite = |tensor: &Tensor| {
-            tensor
-                .as_f32()
-                .is_none_or(|values| values.iter().all(|v| v.is_finite()))
-        };
-        match tensors.find(|(_, tensor)| !finite(tensor)) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::work(format!(
-                "step {}: the update gives {name} a value that is not finite; {}. A smaller learning rate (now {}) \
-                 usually helps",
-                self.progress.step,
-                self.kept(),
-                self.rate()
-            ))),
-        }
-    }
-
-    /// What a failed run leaves to go on from.
-    pub(super) fn kept(&self) -> String {
-        match self.saved {
-            Some(saved) => format!(
-                "the checkpoint of step {saved} in {} is good",
-                self.folder.path().display()
-            ),
-            None => "no checkpoint was saved yet".to_string(),
-        }
     }
 
     fn start_bar(&self, console: &Console) {
