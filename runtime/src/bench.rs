@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Runs before the clock starts.
 const WARM_UP_RUNS: usize = 2;
-/// Without a given number of iterations: at least this long, and at least [`LEAST_ITERATIONS`].
+/// Without a given number of iterations: at least this long, and at least [`MIN_ITERATIONS`].
 const LONG_ENOUGH: Duration = Duration::from_secs(3);
-const LEAST_ITERATIONS: usize = 5;
-const MOST_ITERATIONS: usize = 1000;
+const MIN_ITERATIONS: usize = 5;
+const MAX_ITERATIONS: usize = 1000;
 
 /// What a bench found; the fields are the command line's contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -101,7 +101,7 @@ pub fn bench(
     let begin = Instant::now();
     let enough = |done: usize| match options.iters {
         Some(iters) => done >= iters,
-        None => done >= MOST_ITERATIONS || (done >= LEAST_ITERATIONS && begin.elapsed() >= LONG_ENOUGH),
+        None => done >= MAX_ITERATIONS || (done >= MIN_ITERATIONS && begin.elapsed() >= LONG_ENOUGH),
     };
     while !enough(times.len()) {
         let start = Instant::now();

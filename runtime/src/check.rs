@@ -23,7 +23,7 @@ use std::path::Path;
 const METADATA: &str = "alexc.case";
 const SET: &str = "set/";
 const EXPECT: &str = "expect/";
-const MOST_RUNS: u32 = 1000;
+const MAX_RUNS: u32 = 1000;
 
 /// How a case is run and judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,9 +112,9 @@ fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Ve
     let text = file.metadata.get(METADATA).map_or("", String::as_str);
     let rules: CaseRules = serde_json::from_str(text)
         .map_err(|error| Error::input(format!("its rules cannot be read: {error}")))?;
-    if rules.runs == 0 || rules.runs > MOST_RUNS {
+    if rules.runs == 0 || rules.runs > MAX_RUNS {
         return Err(Error::input(format!(
-            "it asks for {} runs; expected 1 to {MOST_RUNS}",
+            "it asks for {} runs; expected 1 to {MAX_RUNS}",
             rules.runs
         )));
     }

@@ -11,7 +11,7 @@
 //! | [`mod@train`], [`mod@eval`], [`mod@predict`] | the training driver, error rates, classes of single images |
 //! | [`feed`] | where training and evaluation get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
-//! | [`checkpoint`], [`preparation`], [`metrics`] | what a run folder holds |
+//! | [`checkpoint`], [`preprocess_state`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
 //! | [`tensor`], [`tensor_file`], [`files`] | tensors on the host, in safetensors files; files written whole or not at all |
 //! | [`cli`] | the commands that `alexc` and `alexrun` share |
@@ -41,7 +41,7 @@ pub mod kernel_check;
 pub mod metrics;
 pub mod parts;
 pub mod predict;
-pub mod preparation;
+pub mod preprocess_state;
 pub mod queues;
 pub mod recipe;
 pub mod run;

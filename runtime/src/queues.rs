@@ -9,7 +9,7 @@
 //! somebody waits for the last one.
 
 use crate::Error;
-use crate::device::{BufferId, Device, LaunchId, Outlet};
+use crate::device::{BufferId, Device, LaunchId, PeerBuffer};
 use ir::order;
 use ir::plan::{Plan, Work};
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub struct Queues {
     /// Whether some launch waits for it.
     awaited: Vec<bool>,
     /// The buffers that transfers read, as others read them.
-    outlets: HashMap<usize, Box<dyn Outlet>>,
+    peer_buffers: HashMap<usize, Box<dyn PeerBuffer>>,
 }
 
 impl Queues {
@@ -39,7 +39,7 @@ impl Queues {
             queues: vec![vec![]; order::count(plan)],
             places: vec![],
             awaited: vec![false; plan.step.len()],
-            outlets: HashMap::new(),
+            peer_buffers: HashMap::new(),
         };
         for (position, launch) in plan.step.iter().enumerate() {
             let queue = order::queue(launch);
@@ -50,8 +50,8 @@ impl Queues {
                 .iter()
                 .for_each(|&other| queues.awaited[other] = true);
             if let Work::Transfer { from, .. } = launch.work {
-                let outlet = devices[plan.buffers[from].device].outlet(BufferId(from))?;
-                queues.outlets.insert(from, outlet);
+                let peer_buffer = devices[plan.buffers[from].device].peer_buffer(BufferId(from))?;
+                queues.peer_buffers.insert(from, peer_buffer);
             }
         }
         Ok(queues)
@@ -59,7 +59,7 @@ impl Queues {
 
     /// Does one transfer, whatever else runs.
     pub fn transfer(&self, device: &mut dyn Device, from: usize, to: usize) -> Result<(), Error> {
-        device.receive(BufferId(to), &*self.outlets[&from])
+        device.copy_from_peer(BufferId(to), &*self.peer_buffers[&from])
     }
 
     /// Runs the step once, to its end. `first` is the number of its first launch among those of the plan. After a failure

@@ -1,12 +1,12 @@
 //! Parameters in safetensors files, and how they start.
 //!
 //! Tensors are named `LAYER.weight` and `LAYER.bias`, f32, in PyTorch's layout. A checkpoint is a weights file
-//! too: what it holds besides parameters has names that begin with [`STATE_PREFIX`] or [`PREPARATION_PREFIX`] and is
+//! too: what it holds besides parameters has names that begin with [`STATE_PREFIX`] or [`PREPROCESS_PREFIX`] and is
 //! skipped here.
 
 use crate::Error;
 use crate::device::cpu::available_bytes;
-use crate::preparation::PREPARATION_PREFIX;
+use crate::preprocess_state::PREPROCESS_PREFIX;
 use crate::tensor::{Tensor, elements, type_name};
 use crate::tensor_file::{self, view_type};
 use ir::DType;
@@ -49,7 +49,7 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<BTreeMap<S
         }
     }
     for (name, view) in tensor_file::views(&file) {
-        let is_record = name.starts_with(STATE_PREFIX) || name.starts_with(PREPARATION_PREFIX);
+        let is_record = name.starts_with(STATE_PREFIX) || name.starts_with(PREPROCESS_PREFIX);
         if !is_record && !expected.iter().any(|(known, _)| *known == name) {
             problems.push(format!(
                 "{name} ({}) belongs to no parameter of the model",

@@ -27,7 +27,7 @@ fn job(run: &Path) -> TrainJob {
         weights: None,
         steps: None,
         resume: false,
-        preparation: None,
+        preprocess_state: None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::console::Console;
 use crate::data::{Dataset, Loader, LoaderOptions, Preprocess, Split};
 use crate::eval::{Classifier, evaluate};
 use crate::interrupt::Interrupt;
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::scores::Errors;
 use crate::{Artifact, DeviceSpec, Error, weights};
 use ir::plan::Mode;
@@ -54,23 +54,23 @@ impl EvalArgs {
         let mut classifier = open_classifier(artifact, &self.weights, devices)?;
         let (shape, batch) = (classifier.interface().image_shape, classifier.batch());
         let dataset = Dataset::open(&self.data)?;
-        let preparation = match Checkpoint::preparation_of(&self.weights)? {
-            Some(preparation) => {
-                preparation.check_classes(&dataset)?;
-                preparation
+        let preprocess_state = match Checkpoint::preprocess_state_of(&self.weights)? {
+            Some(preprocess_state) => {
+                preprocess_state.check_classes(&dataset)?;
+                preprocess_state
             }
-            None => Preparation::measure(&dataset, preprocess, shape)?,
+            None => PreprocessState::measure(&dataset, preprocess, shape)?,
         };
         let views = if self.views == "10" { 10 } else { 1 };
         let options = LoaderOptions {
             views,
             ..LoaderOptions::new(batch, shape)
         };
-        let Preparation {
+        let PreprocessState {
             preprocess,
             statistics,
             ..
-        } = &preparation;
+        } = &preprocess_state;
         let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
         let mut loader = warning(loader, &console);
         let outcome = evaluate(&mut classifier, &mut loader, views, &console, &interrupt);

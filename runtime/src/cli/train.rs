@@ -7,7 +7,7 @@ use crate::data::{Dataset, Loader, LoaderOptions, Split};
 use crate::feed::EvaluationFeed;
 use crate::interface::Interface;
 use crate::interrupt::Interrupt;
-use crate::preparation::{Preparation, describe};
+use crate::preprocess_state::{PreprocessState, describe};
 use crate::recipe::Recipe;
 use crate::train::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, train_locked};
 use crate::{Artifact, DeviceSpec, Error};
@@ -99,16 +99,16 @@ impl TrainArgs {
                 interface.classes
             )));
         }
-        let preparation = self.preparation(&dataset, &recipe, interface.image_shape, &console)?;
+        let preprocess_state = self.preprocess_state(&dataset, &recipe, interface.image_shape, &console)?;
         let options = |batch: usize| LoaderOptions {
             seed: recipe.train.seed,
             ..LoaderOptions::new(batch, interface.image_shape)
         };
-        let Preparation {
+        let PreprocessState {
             preprocess,
             statistics,
             ..
-        } = &preparation;
+        } = &preprocess_state;
         let training = Loader::training(&dataset, preprocess, statistics, &options(plan.batch))?;
         let mut training = warning(training, &console);
         let mut evaluation = match artifact.program(Mode::Infer) {
@@ -133,7 +133,7 @@ impl TrainArgs {
             weights: self.weights.clone(),
             steps: self.steps,
             resume: self.resume,
-            preparation: Some(preparation),
+            preprocess_state: Some(preprocess_state),
         };
         let summary = train_locked(&job, lock, feeds, &console, &interrupt)?;
         let report = Report {
@@ -144,32 +144,32 @@ impl TrainArgs {
     }
 
     /// That of the run that goes on, or measured now.
-    fn preparation(
+    fn preprocess_state(
         &self,
         dataset: &Dataset,
         recipe: &Recipe,
         shape: [usize; 3],
         console: &Console,
-    ) -> Result<Preparation, Error> {
+    ) -> Result<PreprocessState, Error> {
         let recorded = if self.resume {
             Checkpoint::newest(&self.out, |_| ())?
         } else {
             None
         };
-        match recorded.and_then(|checkpoint| checkpoint.preparation) {
-            Some(preparation) => {
-                preparation.check_classes(dataset)?;
-                Ok(preparation)
+        match recorded.and_then(|checkpoint| checkpoint.preprocess_state) {
+            Some(preprocess_state) => {
+                preprocess_state.check_classes(dataset)?;
+                Ok(preprocess_state)
             }
             None => {
-                let preparation = Preparation::measure(dataset, &recipe.data, shape)?;
-                if preparation.statistics.samples > 0 {
+                let preprocess_state = PreprocessState::measure(dataset, &recipe.data, shape)?;
+                if preprocess_state.statistics.samples > 0 {
                     console.say(&format!(
                         "measured {} training images",
-                        preparation.statistics.samples
+                        preprocess_state.statistics.samples
                     ));
                 }
-                Ok(preparation)
+                Ok(preprocess_state)
             }
         }
     }

@@ -60,10 +60,10 @@ pub trait Device: Send {
     fn shrink(&mut self) -> Result<(), Error>;
 
     /// A buffer as other devices read it, after [`Device::complete`].
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error>;
+    fn peer_buffer(&self, buffer: BufferId) -> Result<Box<dyn PeerBuffer>, Error>;
 
     /// Copies a buffer of another device into one of the same size, and waits for it.
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error>;
+    fn copy_from_peer(&mut self, buffer: BufferId, from: &dyn PeerBuffer) -> Result<(), Error>;
 
     /// Nanoseconds that the last run took by the device's own clock, if it has one; waits for the run.
     fn elapsed_ns(&mut self) -> Result<Option<u64>, Error>;
@@ -74,9 +74,9 @@ pub trait Device: Send {
 
 /// A buffer that another device reads while its own goes on with other work. It keeps the memory.
 ///
-/// It must not be read while something writes there. The check of a plan shows that every launch which does is waited
-/// for, and executors keep the waits, as well as those for what was written before a run and for its end.
-pub trait Outlet: Send + Sync {
+/// Do not read it during a write. `Plan::check` proves that a wait separates every conflicting read and write; the executor
+/// enforces these waits, and those at step boundaries.
+pub trait PeerBuffer: Send + Sync {
     /// Copies all of it.
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error>;
 

@@ -22,7 +22,7 @@ pub use lock::RunLock;
 use crate::console::Console;
 use crate::feed::{EvaluationFeed, TrainingFeed};
 use crate::interrupt::Interrupt;
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::recipe::Recipe;
 use crate::scores::Errors;
 use crate::{Artifact, DeviceSpec, Error};
@@ -49,7 +49,7 @@ pub struct TrainJob {
     /// Go on with the run that is in the folder.
     pub resume: bool,
     /// How the feeds prepare images; goes into checkpoints.
-    pub preparation: Option<Preparation>,
+    pub preprocess_state: Option<PreprocessState>,
 }
 
 /// The images of a run.

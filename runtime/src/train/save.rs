@@ -35,12 +35,12 @@ impl Session<'_> {
         let parameters: BTreeMap<_, _> = collect(|role| matches!(role, Role::Parameter { .. }))?;
         let state: BTreeMap<_, _> = collect(|role| matches!(role, Role::State { .. }))?;
         self.check_finite(parameters.iter().chain(&state))?;
-        let (progress, preparation) = (self.progress.clone(), self.job.preparation.clone());
+        let (progress, preprocess_state) = (self.progress.clone(), self.job.preprocess_state.clone());
         let checkpoint = Checkpoint {
             progress,
             parameters,
             state,
-            preparation,
+            preprocess_state,
         };
         let path = checkpoint.save(self.folder.path())?;
         self.tensors = Tensors::Finished;

@@ -9,20 +9,20 @@ use std::ffi::c_void;
 const STAGE: usize = 8 << 20;
 
 /// An allocation on a GPU.
-pub struct Allocation {
+pub struct DeviceMemory {
     pub address: u64,
 }
 
-impl Allocation {
+impl DeviceMemory {
     /// Allocates at least one byte, and zeroes all.
-    pub fn new(gpu: &Gpu, bytes: u64, what: &str) -> Result<Allocation, Error> {
+    pub fn new(gpu: &Gpu, bytes: u64, what: &str) -> Result<DeviceMemory, Error> {
         gpu.enter()?;
         let bytes = bytes.max(1) as usize;
         let doing = |doing: &str| format!("{doing} {} MiB for {what}", bytes.div_ceil(1 << 20));
         // SAFETY: the size is not zero; the context is current.
         let address =
             unsafe { result::malloc_sync(bytes) }.map_err(|error| gpu.failed(doing("allocating"), error))?;
-        let allocation = Allocation { address };
+        let allocation = DeviceMemory { address };
         // SAFETY: the allocation has these bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
@@ -34,18 +34,18 @@ impl Allocation {
     }
 
     /// Allocates at least one byte, which may hold anything; nothing if there is no memory for it.
-    pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<Allocation>, Error> {
+    pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<DeviceMemory>, Error> {
         gpu.enter()?;
         // SAFETY: the size is not zero; the context is current.
         match unsafe { result::malloc_sync(bytes.max(1)) } {
-            Ok(address) => Ok(Some(Allocation { address })),
+            Ok(address) => Ok(Some(DeviceMemory { address })),
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
             Err(error) => Err(gpu.failed(format_args!("allocating {bytes} bytes for {what}"), error)),
         }
     }
 }
 
-impl Drop for Allocation {
+impl Drop for DeviceMemory {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` and freed once. After a kernel's fault the driver refuses; then all memory is gone.
         let _ = unsafe { result::free_sync(self.address) };

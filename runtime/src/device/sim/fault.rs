@@ -23,7 +23,7 @@ impl Fault {
 
 /// Where a fault happened.
 #[derive(Clone, Debug)]
-pub struct Place<'p> {
+pub struct FaultLocation<'p> {
     /// What is computed: the names of the nodes.
     pub label: &'p str,
     /// The kernel.
@@ -36,10 +36,10 @@ pub struct Place<'p> {
     pub block: u64,
 }
 
-impl Place<'_> {
+impl FaultLocation<'_> {
     /// The report of a fault.
     pub fn report(&self, fault: &Fault) -> Error {
-        let Place {
+        let FaultLocation {
             label,
             kernel,
             instruction,

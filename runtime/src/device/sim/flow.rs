@@ -1,13 +1,13 @@
-//! Where threads that took different ways meet again.
+//! Where threads that took different paths meet again.
 //!
-//! After a branch that only some threads take, both ways are followed one after the other up to the first instruction
-//! that every way passes: the branch's immediate post-dominator.
+//! After a branch that only some threads take, both paths are followed one after the other up to the first instruction
+//! that every path passes: the branch's immediate post-dominator.
 
 use super::code::{Code, Step};
 use petgraph::algo::dominators::simple_fast;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-/// For every step that is a branch, where its ways meet; the number of steps where they do not before the end.
+/// For every step that is a branch, where its paths meet; the number of steps where they do not before the end.
 pub fn meetings(steps: &[Step]) -> Vec<u32> {
     let end = steps.len();
     // Edges are turned round, so that dominators from the end are post-dominators.
