@@ -123,7 +123,7 @@ fn flags_win_over_the_recipe_and_it_over_the_one_beside_the_model() {
     );
     place.refused(
         "train tiny.ir --data data --out c --resume",
-        &["c holds no run to go on with"],
+        &["c holds no run to resume"],
     );
 }
 
@@ -166,7 +166,7 @@ fn ctrl_c_saves_and_resuming_ends_as_if_nothing_had_happened() {
         "train",
         &output,
         130,
-        &["everything is saved in parts, and --resume goes on"],
+        &["everything is saved in parts, and --resume continues"],
     );
     let stopped = Checkpoint::read(&place.path("parts/last")).unwrap().progress.step;
     assert!(

@@ -96,7 +96,10 @@ impl Checkpoint {
         let file = TensorFile::read(path)?;
         let fail = |what: String| Error::input(format!("{}: {what}", path.display()));
         let text = file.metadata.get(METADATA).ok_or_else(|| {
-            fail("holds tensors but is no checkpoint; give it with --weights to start from them".to_string())
+            fail(
+                "holds tensors but is not a checkpoint; give it with --weights to start from them"
+                    .to_string(),
+            )
         })?;
         let envelope: Envelope = serde_json::from_str(text)
             .map_err(|error| fail(format!("the checkpoint's record is damaged: {error}")))?;
@@ -403,7 +406,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("is no checkpoint; give it with --weights"),
+                .contains("is not a checkpoint; give it with --weights"),
             "{error}"
         );
     }

@@ -78,11 +78,11 @@ impl Error {
         let path = path.display();
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Work(format!(
-                "{path}: the disk is full ({error}); nothing that was there is lost. Free some space and go on"
+                "{path}: the disk is full ({error}); existing files are unchanged. Free some space and try again"
             )),
             std::io::ErrorKind::FileTooLarge => Error::Work(format!(
-                "{path}: the limit on the size of files is reached ({error}); nothing that was there is lost. Raise it \
-                 (ulimit -f) and go on"
+                "{path}: the limit on the size of files is reached ({error}); existing files are unchanged. Raise it \
+                 (ulimit -f) and try again"
             )),
             std::io::ErrorKind::NotFound => Error::Input(format!(
                 "{path}: cannot be written: {error}; make its folder first"

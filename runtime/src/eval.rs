@@ -54,7 +54,7 @@ impl Classifier {
             let shape = self.interface.image_shape;
             let found = images.len();
             return Err(Error::input(format!(
-                "{found} values are no whole number of images of {shape:?}"
+                "{found} values are not a whole number of images of {shape:?}"
             )));
         }
         let mut logits = Vec::with_capacity(images.len() / elements * classes);

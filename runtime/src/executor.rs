@@ -443,7 +443,7 @@ impl Executor {
         let buffers = set.iter().map(|(buffer, _)| buffer).chain(poison).chain(look);
         if !buffers.clone().all(|buffer| known(&buffer)) || launches.iter().any(|&launch| launch >= count) {
             return Err(Error::input(
-                "it names buffers or launches that the plan has not".to_string(),
+                "it names buffers or launches that the plan does not have".to_string(),
             ));
         }
         self.stale = true;

@@ -1,6 +1,6 @@
 //! Files are written whole or not at all: to a temporary name in the same folder, flushed to the disk, renamed.
 //! A process killed at any moment leaves either the old file or the new one, and at worst a `.part` beside it.
-//! What is no regular file, such as `/dev/stdout` or `/dev/null`, is written to and never replaced.
+//! What is not a regular file, such as `/dev/stdout` or `/dev/null`, is written to and never replaced.
 
 use crate::Error;
 use std::fs::{self, File};

@@ -24,7 +24,7 @@ impl Interface {
     /// Finds them, or says why this is no classifier of images.
     pub fn of(plan: &Plan) -> Result<Interface, Error> {
         let place = format!("{} ({})", plan.model, mode_name(plan.mode));
-        let fail = |what: String| Error::input(format!("{place} is no image classifier: {what}"));
+        let fail = |what: String| Error::input(format!("{place} is not an image classifier: {what}"));
         let special = [LABELS, LEARNING_RATE, RANDOM_STATE];
         let inputs: Vec<_> = plan
             .interface()

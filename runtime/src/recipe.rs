@@ -31,7 +31,7 @@ pub struct Train {
     pub batch: usize,
     /// Passes over the training images.
     pub epochs: u64,
-    /// Of initial weights, dropout, order and augmentation.
+    /// Seed for initial weights, dropout, image order and augmentation.
     pub seed: u64,
     /// Whether dropout drops; without it the step computes the plain gradient.
     pub dropout: bool,

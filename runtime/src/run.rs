@@ -62,7 +62,7 @@ fn set_inputs(
     if let Some(name) = inputs.keys().find(|name| !known(name)) {
         let (mode, names) = (mode_name(executor.plan().mode), names.join(", "));
         return Err(Error::input(format!(
-            "{name} is no input of the model ({mode}), which has: {names}"
+            "{name} is not an input of the model ({mode}), which has: {names}"
         )));
     }
     let labels = inputs.get(LABELS).and_then(Tensor::as_i64).unwrap_or_default();

@@ -142,7 +142,7 @@ proptest! {
         })?;
     }
 
-    /// Noise is no artifact.
+    /// Noise is not an artifact.
     #[test]
     fn noise_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(Artifact::read_from(Cursor::new(bytes)).is_err());
@@ -253,7 +253,7 @@ fn unsound_plans_are_refused() {
     );
     refuse(
         &plan(|p| p["kernels"][0]["symbol"] = json!("../x")),
-        "is no kernel symbol",
+        "is not a kernel symbol",
     );
     refuse(
         &plan(|p| p["buffers"][0]["name"] = json!("labels")),
@@ -261,11 +261,11 @@ fn unsound_plans_are_refused() {
     );
     refuse(
         &plan(|p| p["buffers"][0]["bytes"] = json!(-1)),
-        "train/plan.json is no plan",
+        "train/plan.json is not a plan",
     );
     refuse(
         &with_member("train/plan.json", vec![b'['; 1_000_000]),
-        "train/plan.json is no plan",
+        "train/plan.json is not a plan",
     );
     refuse(&with_member("model.ir", vec![0xff]), "model.ir is not UTF-8");
 }
@@ -275,7 +275,7 @@ fn what_is_no_file_says_so() {
     let read = |path: &str| Artifact::read(path.as_ref()).unwrap_err().to_string();
     assert!(read("/no/such.alx").contains("/no/such.alx: cannot be read"));
     assert!(read("/tmp").contains("is a folder"));
-    assert!(read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("is no artifact"));
+    assert!(read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("is not an artifact"));
 }
 
 #[test]
@@ -284,6 +284,6 @@ fn a_case_with_a_strange_name_is_not_written() {
     artifact.cases[0].name = "../x".into();
     let folder = tempfile::tempdir().unwrap();
     let error = artifact.write(&folder.path().join("x.alx")).unwrap_err();
-    assert!(error.to_string().contains("is no name for a case"), "{error}");
+    assert!(error.to_string().contains("is not a name for a case"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -459,7 +459,7 @@ fn a_job_that_cannot_work_is_refused_before_a_folder_is_made() {
         |job| drop(job.artifact.programs.remove(0)),
         "no program for train",
     );
-    refused(|job| job.resume = true, "no run to go on with");
+    refused(|job| job.resume = true, "no run to resume");
     let mut plateau = job(&run);
     plateau.recipe.schedule = Schedule::Plateau {
         factor: 0.1,

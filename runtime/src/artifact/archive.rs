@@ -113,7 +113,7 @@ pub(super) fn write(
 pub(super) fn read(reader: impl Read + Seek) -> Result<(Manifest, BTreeMap<String, Vec<u8>>), Error> {
     let mut zip = zip::ZipArchive::new(reader).map_err(|error| {
         Error::input(format!(
-            "is no artifact ({error}); give a file that alexc compile wrote"
+            "is not an artifact ({error}); give a file that alexc compile wrote"
         ))
     })?;
     if zip.len() > MEMBER_COUNT_LIMIT {
@@ -153,7 +153,7 @@ fn limit(name: &str) -> Option<u64> {
 }
 
 fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
-    let fail = |error| damaged(format!("{MANIFEST} is no manifest: {error}"));
+    let fail = |error| damaged(format!("{MANIFEST} is not a manifest: {error}"));
     let AnyManifest { format } = serde_json::from_slice(bytes).map_err(fail)?;
     if format != FORMAT {
         return Err(Error::input(format!(

@@ -199,7 +199,9 @@ impl Artifact {
                 .iter()
                 .find(|target| ptx_target(&format!("{target}.ptx")).is_none())
             {
-                return Err(damaged(format!("{target:?} is no architecture, as sm_90 is")));
+                return Err(damaged(format!(
+                    "{target:?} is not an architecture such as sm_90"
+                )));
             }
         }
         match self
@@ -207,7 +209,7 @@ impl Artifact {
             .iter()
             .find(|case| case_name(&case.member()) != Some(&case.name))
         {
-            Some(case) => Err(damaged(format!("{:?} is no name for a case", case.name))),
+            Some(case) => Err(damaged(format!("{:?} is not a name for a case", case.name))),
             None => Ok(()),
         }
     }
@@ -265,7 +267,7 @@ impl ProgramEntry {
     ) -> Result<Compiled, Error> {
         let folder = mode_name(self.mode);
         let plan: Plan = serde_json::from_slice(plan)
-            .map_err(|error| damaged(format!("{folder}/plan.json is no plan: {error}")))?;
+            .map_err(|error| damaged(format!("{folder}/plan.json is not a plan: {error}")))?;
         if plan.mode != self.mode || plan.batch != self.batch {
             let (mode, batch) = (mode_name(plan.mode), plan.batch);
             return Err(damaged(format!(

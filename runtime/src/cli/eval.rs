@@ -23,10 +23,10 @@ pub struct EvalArgs {
     /// Images: a folder with val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// Views an image: 1, or 10 (corners, centre and their mirrors), whose probabilities are averaged
+    /// Views per image: 1, or 10 (corners, centre and their mirror images) with averaged probabilities
     #[arg(long, default_value = "1", value_parser = ["1", "10"])]
     pub views: String,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -39,7 +39,7 @@ impl DeviceArgs {
 /// How to print results.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct OutputArgs {
-    /// Print one JSON object on stdout, and nothing else there
+    /// Print JSON: one object on stdout and nothing else
     #[arg(long)]
     pub json: bool,
 }

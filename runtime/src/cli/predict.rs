@@ -16,16 +16,16 @@ pub struct PredictArgs {
     /// Parameters: a checkpoint or a run folder, or a safetensors file with a recipe that needs no statistics
     #[arg(long, value_name = "W")]
     pub weights: PathBuf,
-    /// How many classes to name
+    /// Number of classes to print
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub top: u64,
-    /// Views an image: 1, or 10 (corners, centre and their mirrors), whose probabilities are averaged
+    /// Views per image: 1, or 10 (corners, centre and their mirror images) with averaged probabilities
     #[arg(long, default_value = "1", value_parser = ["1", "10"])]
     pub views: String,
     /// JPEG or PNG files
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -21,25 +21,25 @@ pub struct TrainArgs {
     /// Images: a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// The run folder: metrics and checkpoints go there
+    /// The run folder, for metrics and checkpoints
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
     /// Passes over the training images
     #[arg(long, value_name = "E", conflicts_with = "steps")]
     pub epochs: Option<u64>,
-    /// Stop after so many steps in all, however many epochs that is
+    /// Stop after S steps, counted from the start of the run, instead of after epochs
     #[arg(long, value_name = "S")]
     pub steps: Option<u64>,
     /// Start from these weights instead of random ones
     #[arg(long, value_name = "W", conflicts_with = "resume")]
     pub weights: Option<PathBuf>,
-    /// Of initial weights, dropout, order and augmentation
+    /// Seed for initial weights, dropout, image order and augmentation
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Go on with the run in --out, bit for bit as if it had not stopped
+    /// Resume the run in --out; the result equals an uninterrupted run bit for bit
     #[arg(long)]
     pub resume: bool,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -165,7 +165,7 @@ impl TrainArgs {
                 let preprocess_state = PreprocessState::measure(dataset, &recipe.data, shape)?;
                 if preprocess_state.statistics.samples > 0 {
                     console.say(&format!(
-                        "measured {} training images",
+                        "statistics computed from {} training images",
                         preprocess_state.statistics.samples
                     ));
                 }

@@ -86,7 +86,7 @@ impl Dataset {
             None => String::new(),
         };
         Err(Error::input(format!(
-            "{}: is no data set that is known{hint}; expected {KINDS}",
+            "{}: is not a recognised data set{hint}; expected {KINDS}",
             path.display()
         )))
     }

@@ -110,7 +110,7 @@ impl DeviceSpec {
                 let number = place.map(str::parse).transpose().map_err(|_| {
                     let place = place.unwrap_or_default();
                     Error::input(format!(
-                        "device {text:?}: {place:?} is no device's number; use {kind} or {kind}:K, as {kind}:0"
+                        "device {text:?}: {place:?} is not a device number; use {kind} or {kind}:K, such as {kind}:0"
                     ))
                 })?;
                 Ok(match kind {

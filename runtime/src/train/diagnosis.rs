@@ -51,7 +51,7 @@ impl Session<'_> {
             .saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         if expected > LONGEST_REPETITION {
             return Ok(format!(
-                "the {steps} steps since the last checkpoint are too many to repeat; to find the layer, go on with \
+                "the {steps} steps since the last checkpoint are too many to repeat; to find the layer, continue with \
                  --resume and a checkpoint_every of at most {}",
                 (steps as f64 * LONGEST_REPETITION.as_secs_f64() / expected.as_secs_f64()) as u64
             ));

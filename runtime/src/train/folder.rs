@@ -97,9 +97,9 @@ impl RunFolder {
         let problem = if path.exists() && !path.is_dir() {
             "is a file; choose a folder as --out"
         } else if resume && !path.join(MODEL).is_file() {
-            "holds no run to go on with; start one without --resume"
+            "holds no run to resume; start one without --resume"
         } else if !resume && begun {
-            "holds a run already; go on with it with --resume, or choose another --out"
+            "holds a run already; resume it with --resume, or choose another --out"
         } else {
             return Ok(());
         };
@@ -149,7 +149,7 @@ mod tests {
         let path = folder.path().join("runs/a");
         let recipe = Recipe::default();
         let error = RunFolder::resume(&path, "model a", &recipe, &Console::silent()).unwrap_err();
-        assert!(error.to_string().contains("no run to go on with"), "{error}");
+        assert!(error.to_string().contains("no run to resume"), "{error}");
         RunFolder::create(&path, "model a", &recipe, &Console::silent()).unwrap();
         // Nothing was trained yet, so it may begin again.
         let run = RunFolder::create(&path, "model a", &recipe, &Console::silent()).unwrap();

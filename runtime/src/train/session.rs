@@ -134,10 +134,7 @@ impl<'a> Session<'a> {
 
     fn steps(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         if self.finished() {
-            console.say(&format!(
-                "nothing is left to do: {} steps are done",
-                self.progress.step
-            ));
+            console.say(&format!("nothing to do: {} steps are done", self.progress.step));
         }
         self.start_bar(console);
         // The next step's batch, or why there is none, which is told where that step would begin.
@@ -201,7 +198,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         Err(Error::Interrupted(format!(
-            "stopped after step {}; everything is saved in {}, and --resume goes on",
+            "stopped after step {}; everything is saved in {}, and --resume continues",
             self.progress.step,
             self.folder.path().display()
         )))
@@ -356,7 +353,7 @@ impl<'a> Session<'a> {
 
     fn report(&mut self, loss: f32, rate: f64, console: &Console) {
         let line = format!(
-            "loss {loss:.4}, rate {rate}, {:.1} images/s",
+            "loss {loss:.4}, learning rate {rate}, {:.1} images/s",
             self.pace.images_per_s()
         );
         console.advance(self.progress.step, &line);
@@ -392,8 +389,8 @@ fn newest_checkpoint(folder: &RunFolder, console: &Console) -> Result<Option<Che
     let damaged = |error: &Error| console.warn(&format!("{error}; the checkpoint before it is taken"));
     let checkpoint = Checkpoint::newest(folder.path(), damaged)?;
     match &checkpoint {
-        Some(checkpoint) => console.say(&format!("going on after step {}", checkpoint.progress.step)),
-        None => console.warn("the run has no whole checkpoint; it begins again"),
+        Some(checkpoint) => console.say(&format!("resuming after step {}", checkpoint.progress.step)),
+        None => console.warn("the run has no intact checkpoint; it starts again from step 0"),
     }
     Ok(checkpoint)
 }

@@ -36,7 +36,7 @@ impl Cores {
         let number = |text: &str| match text.parse::<usize>() {
             Ok(n) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
             _ => Err(Error::input(format!(
-                "{text:?} is no core number; use cpu, cpu:K or cpu:A-B"
+                "{text:?} is not a core number; use cpu, cpu:K or cpu:A-B"
             ))),
         };
         let (first, last) = match text.split_once('-') {
