@@ -7,6 +7,8 @@
 //! expected in it. Tensors that would be large are not stored but drawn: parameters and state as training starts with
 //! them, inputs as [`crate::kernel_check::Fill`] says. Cases of single kernels are the matter of [`crate::kernel_check`].
 
+pub use crate::comparison::Comparison;
+
 use crate::artifact::{Artifact, Case, mode_name};
 use crate::device::DeviceSpec;
 use crate::executor::Executor;
@@ -41,21 +43,6 @@ pub struct CaseRules {
     /// Inputs that are drawn, with their seeds.
     #[serde(default)]
     pub drawn: BTreeMap<String, u64>,
-}
-
-/// How one tensor of a case came out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// The case.
-    pub case: String,
-    /// The tensor.
-    pub tensor: String,
-    /// The largest difference, relative to the largest magnitude expected; infinite when a value is no number.
-    pub error: f64,
-    /// What was allowed.
-    pub tolerance: f64,
-    /// Whether that held.
-    pub passed: bool,
 }
 
 /// Makes a case for an artifact.

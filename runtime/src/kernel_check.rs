@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::artifact::{Artifact, Case};
-use crate::check::Comparison;
+use crate::comparison::Comparison;
 use crate::device::DeviceSpec;
 use crate::executor::Executor;
 use crate::tensor_file::TensorFile;

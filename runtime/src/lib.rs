@@ -7,7 +7,7 @@
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out; [`queues`] on several devices, [`parts`] of tensors |
 //! | [`weights`] | parameters in safetensors files, and how they start |
 //! | [`mod@run`], [`mod@bench`] | one run, warm timing |
-//! | [`mod@check`], [`kernel_check`] | conformance cases of programs and of single kernels |
+//! | [`mod@check`], [`kernel_check`], [`comparison`] | conformance cases of programs and of single kernels |
 //! | [`mod@train`], [`mod@eval`], [`mod@predict`] | the training driver, error rates, classes of single images |
 //! | [`feed`] | where training and evaluation get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
@@ -26,6 +26,7 @@ pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;
+pub mod comparison;
 pub mod console;
 pub mod data;
 #[allow(unsafe_code)]

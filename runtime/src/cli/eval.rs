@@ -1,7 +1,6 @@
 //! `eval`: error rates over the validation images of a data set.
 
 use super::OutputArgs;
-use super::train::warning;
 use crate::checkpoint::Checkpoint;
 use crate::console::Console;
 use crate::data::{Dataset, Loader, LoaderOptions, Preprocess, Split};
@@ -92,6 +91,12 @@ impl EvalArgs {
         self.output
             .print(&report, || text(&errors) + &unusable(unusable_images))
     }
+}
+
+/// The loader, with images that cannot be used told on the console.
+pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
+    let console = console.clone();
+    loader.on_unusable(move |message| console.warn(message))
 }
 
 /// The inference program of an artifact with weights from a file.

@@ -110,12 +110,12 @@ impl TrainArgs {
             ..
         } = &preprocess_state;
         let training = Loader::training(&dataset, preprocess, statistics, &options(plan.batch))?;
-        let mut training = warning(training, &console);
+        let mut training = super::eval::warning(training, &console);
         let mut evaluation = match artifact.program(Mode::Infer) {
             Some(infer) if !dataset.is_empty(Split::Val) => {
                 let options = options(infer.plan.batch);
                 let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
-                Some(warning(loader, &console))
+                Some(super::eval::warning(loader, &console))
             }
             _ => None,
         };
@@ -173,12 +173,6 @@ impl TrainArgs {
             }
         }
     }
-}
-
-/// The loader, with images that cannot be used told on the console.
-pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
-    let console = console.clone();
-    loader.on_unusable(move |message| console.warn(message))
 }
 
 #[derive(Serialize)]

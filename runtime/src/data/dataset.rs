@@ -1,7 +1,6 @@
 //! A data set: images with classes in two splits, whatever the files they are in.
 
 use super::picture::Picture;
-use super::{cifar, folder, idx, tensors};
 use crate::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,44 +52,7 @@ pub struct Dataset {
     path: PathBuf,
 }
 
-/// What `Dataset::open` understands, for messages.
-const KINDS: &str = "a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, a CIFAR-10 binary folder \
-                     (data_batch_1.bin), an IDX folder (train-images-idx3-ubyte), or a .safetensors file with images \
-                     and labels";
-
 impl Dataset {
-    /// Opens a data set; what kind it is shows in the files. Headers are checked against the files' sizes and labels
-    /// against the classes; image files are looked at when they are read.
-    ///
-    /// Errors: nothing there, no kind that is known, no images, files that contradict themselves or each other.
-    pub fn open(path: &Path) -> Result<Dataset, Error> {
-        let metadata = std::fs::metadata(path).map_err(|error| Error::reading(path, &error))?;
-        if metadata.is_dir() {
-            if path.join("train").is_dir() || path.join("val").is_dir() {
-                return folder::open(path);
-            }
-            if let Some(folder) = cifar::find(path) {
-                return cifar::open(&folder);
-            }
-            if idx::is_here(path) {
-                return idx::open(path);
-            }
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "safetensors")
-        {
-            return tensors::open(path);
-        }
-        let hint = match looks_like(path) {
-            Some(hint) => format!("; {hint}"),
-            None => String::new(),
-        };
-        Err(Error::input(format!(
-            "{}: is not a recognised data set{hint}; expected {KINDS}",
-            path.display()
-        )))
-    }
-
     pub(crate) fn new(source: impl Source + 'static, class_names: Vec<String>, path: &Path) -> Dataset {
         Dataset {
             source: Arc::new(source),
@@ -143,28 +105,6 @@ impl fmt::Debug for Dataset {
             .field("val", &self.len(Split::Val))
             .finish_non_exhaustive()
     }
-}
-
-/// What a path that is no data set may have been meant to be.
-fn looks_like(path: &Path) -> Option<&'static str> {
-    let name = path.file_name()?.to_str()?;
-    if path.is_dir() {
-        if ["train", "val"].contains(&name) {
-            return Some("name the folder above it");
-        }
-        let has = |file: &str| path.join(file).exists();
-        if has("train-images-idx3-ubyte.gz") {
-            return Some("its files are compressed: gunzip them");
-        }
-        if has("data_batch_1") || has("batches.meta") {
-            return Some("it is CIFAR-10 for Python: get the binary version");
-        }
-        return None;
-    }
-    let archive = [".gz", ".tgz", ".tar", ".zip"]
-        .iter()
-        .any(|end| name.ends_with(end));
-    archive.then_some("unpack it first")
 }
 
 /// The position of the largest label with its check: labels are classes, so they count from 0.

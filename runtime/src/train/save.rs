@@ -4,23 +4,12 @@
 //! metrics failed. So these steps are saved before the error is reported. Where the tensors themselves are in doubt
 //! (a step failed midway, a value is not finite) the newest checkpoint stays as it is, and the error names it.
 
-use super::session::Session;
+use super::session::{Session, Tensors};
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Tensor};
 use ir::plan::Role;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-/// What is known of the parameters and the state on the devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tensors {
-    /// They are the result of the finished steps.
-    Finished,
-    /// A step is under way or failed midway.
-    Uncertain,
-    /// They are the result of the finished steps, and could not be saved.
-    Unsaved,
-}
 
 impl Session<'_> {
     /// Saves a checkpoint of the finished steps.

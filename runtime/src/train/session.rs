@@ -1,7 +1,6 @@
 //! A run that is under way: the loop over steps, and what happens between them.
 
 use super::pace::Pace;
-use super::save::Tensors;
 use super::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, check_job};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::console::Console;
@@ -15,6 +14,17 @@ use crate::scores::Errors;
 use crate::{Error, Executor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Role};
 use std::time::Duration;
+
+/// The condition of the parameters and the state on the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tensors {
+    /// They are the result of the finished steps.
+    Finished,
+    /// A step is under way or failed midway.
+    Uncertain,
+    /// They are the result of the finished steps, and could not be saved.
+    Unsaved,
+}
 
 /// A run that is under way.
 pub(super) struct Session<'a> {

@@ -11,8 +11,8 @@ use super::fault::Fault;
 use super::global::Access;
 use super::lanes::{Mask, Registers, WARP};
 use super::matrix;
+use super::products::{EARLY, Products};
 use super::shared::Shared;
-use super::warpgroup::{EARLY, Products};
 
 /// A kernel with what running it takes.
 pub struct Kernel {

@@ -3,9 +3,9 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`decode`], [`moves`], [`names`] | instructions as written to [`code`], instructions as executed |
-//! | [`flow`] | where threads that took different ways meet again |
+//! | [`flow`] | where threads that took different paths meet again |
 //! | [`lanes`] | registers of all threads of a block, as arrays |
-//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | what instructions compute, rounded as the ISA says |
+//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | results of instructions, rounded as the ISA says; [`products`] of `wgmma` in flight |
 //! | [`global`], [`shared`] | memory that remembers who touched it |
 //! | [`block`] | runs a block, instruction by instruction; [`access`] its loads and stores, [`warp`] what lanes exchange |
 //! | [`counts`] | operations, bytes, coalescing, bank conflicts |
@@ -32,6 +32,7 @@ mod matrix;
 mod moves;
 mod names;
 pub mod predict;
+mod products;
 mod shared;
 mod warp;
 mod warpgroup;
