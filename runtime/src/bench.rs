@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 /// Runs before the clock starts.
 const WARM_UP_RUNS: usize = 2;
-/// Without a given number of iterations: at least this long, and at least [`MIN_ITERATIONS`].
+/// The default length of a bench: at least this long, and at least [`MIN_ITERATIONS`].
 const LONG_ENOUGH: Duration = Duration::from_secs(3);
 const MIN_ITERATIONS: usize = 5;
 const MAX_ITERATIONS: usize = 1000;
 
-/// What a bench found; the fields are the command line's contract.
+/// The result of a bench; the fields are the contract of the command line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchReport {
     /// The model's name.
@@ -43,9 +43,9 @@ pub struct BenchReport {
     pub images_per_s: f64,
     /// The process's peak memory, in MiB.
     pub peak_rss_mb: f64,
-    /// What compiling took, where this process compiled.
+    /// The time of compilation, if this process compiled.
     pub compile_ms: Option<f64>,
-    /// What the compiler predicted, where it did.
+    /// The time that the compiler predicted, if it did.
     pub predicted_ms: Option<f64>,
     /// Floating-point operations a run, by the model's own count.
     pub flops_per_iter: u64,

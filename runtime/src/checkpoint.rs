@@ -1,4 +1,4 @@
-//! Checkpoints: all that a run needs to go on bit for bit, in a file that is whole or absent.
+//! Checkpoints: everything that a run needs to resume bit for bit, in a file that is either complete or absent.
 //!
 //! A checkpoint is a safetensors file: parameters under their own names (so it is a weights file too), the
 //! optimiser's state under [`STATE_PREFIX`], and the progress of the run as JSON in the metadata, with a SHA-256
@@ -26,7 +26,7 @@ const METADATA: &str = "alexc.checkpoint";
 /// How many checkpoints a run keeps: a damaged one leaves others to fall back to, and the disk does not fill.
 pub const KEPT: usize = 3;
 
-/// How far a run is: everything that is not a tensor.
+/// The progress of a run: everything that is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
@@ -44,10 +44,10 @@ pub struct Progress {
     pub schedule: ScheduleState,
 }
 
-/// A moment of a run.
+/// A state of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// How far the run is.
+    /// The progress of the run.
     pub progress: Progress,
     /// Parameters.
     pub parameters: BTreeMap<String, Tensor>,
@@ -57,7 +57,7 @@ pub struct Checkpoint {
     pub preprocess_state: Option<PreprocessState>,
 }
 
-/// What stands in the metadata: the record as text, so that its checksum is over the very bytes.
+/// The metadata: the record as text, so that the checksum covers its exact bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {

@@ -37,7 +37,7 @@ impl Classifier {
         &mut self.executor
     }
 
-    /// What the program takes and gives.
+    /// The program's inputs and outputs.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
@@ -71,8 +71,8 @@ impl Classifier {
     }
 }
 
-/// Evaluates `classifier` on every image of `feed`. With `views` above 1 the feed gives each image so many times in
-/// a row, with one label each, and their probabilities are averaged.
+/// Evaluates `classifier` on every image of `feed`. With `views` above 1 the feed gives each image `views` times in a
+/// row, with one label each, and their probabilities are averaged.
 pub fn evaluate(
     classifier: &mut Classifier,
     feed: &mut dyn EvaluationFeed,

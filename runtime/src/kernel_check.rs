@@ -30,7 +30,7 @@ pub struct KernelCases {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelCase {
-    /// What it computes: the names of the nodes.
+    /// The names of the nodes that it computes.
     pub label: String,
     /// Positions of launches, those of `prepare` first: what prepares its inputs, itself, and what adds its parts.
     pub launches: Vec<usize>,
@@ -62,7 +62,7 @@ pub struct Samples {
     pub buffer: usize,
     /// Offsets in elements.
     pub at: Vec<u64>,
-    /// What is expected at each.
+    /// The expected value at each.
     pub expected: Vec<f64>,
 }
 
@@ -89,7 +89,7 @@ impl Fill {
 }
 
 impl KernelCases {
-    /// The case as it lies in an artifact.
+    /// The case as it is stored in an artifact.
     pub fn to_case(&self, name: &str) -> Result<Case, Error> {
         let text = serde_json::to_string(self)
             .map_err(|error| Error::work(format!("the case {name} cannot be written: {error}")))?;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: a line a step and a line an evaluation, for plotting and for comparing runs.
+//! `metrics.jsonl`: one line per step and one line per evaluation, for plots and comparisons of runs.
 //!
 //! A run that resumes first drops every line that its checkpoint does not know: later steps, and the evaluation of an
 //! epoch whose end is still to come. So the file tells one history. A line that a crash cut in two is dropped too.

@@ -2,14 +2,14 @@
 
 use ir::plan::Part;
 
-/// A stretch of bytes that lies together in a tensor and in a part of it.
+/// A range of bytes that is contiguous both in a tensor and in a part of it.
 struct Run {
     whole: usize,
     part: usize,
     bytes: usize,
 }
 
-/// The stretches of a part of a tensor whose elements have so many bytes, in order.
+/// The contiguous ranges of a part of a tensor, in order; an element has `element` bytes.
 fn runs(shape: &[usize], part: &Part, element: usize) -> Vec<Run> {
     // Dimensions after the last one that is cut lie together.
     let cut = (0..shape.len())

@@ -1,6 +1,5 @@
-//! How the images of a run were prepared and what its classes are called. It travels in checkpoints, so that a
-//! resumed run, `eval` and `predict` treat images as training did: subtracting another mean gives wrong classes, not
-//! an error.
+//! The preprocessing of a run and the names of its classes. Checkpoints record it, so that a resumed run, `eval` and
+//! `predict` treat images as training did. Subtracting another mean would give wrong classes and no error.
 
 use crate::Error;
 use crate::data::{Dataset, Preprocess, Split, Statistics};
@@ -8,12 +7,12 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Begins the names of a checkpoint's tensors that belong to the preprocess_state.
+/// The prefix of a checkpoint's tensors that belong to the preprocessing.
 pub const PREPROCESS_PREFIX: &str = "preparation/";
 
 const PIXEL_MEAN: &str = "pixel_mean";
 
-/// How images were prepared.
+/// The preprocessing of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreprocessState {
@@ -21,7 +20,7 @@ pub struct PreprocessState {
     pub classes: Vec<String>,
     /// The recipe's `[data]` table.
     pub preprocess: Preprocess,
-    /// What was measured over the training images.
+    /// The statistics of the training images.
     pub statistics: Statistics,
 }
 

@@ -19,7 +19,7 @@ pub struct Recipe {
     pub sgd: Sgd,
     /// The rate over time.
     pub schedule: Schedule,
-    /// What is done to images.
+    /// The preprocessing of images.
     pub data: Preprocess,
 }
 
@@ -62,7 +62,7 @@ pub struct Sgd {
     pub momentum: f64,
     /// Pull towards zero.
     pub weight_decay: f64,
-    /// The rate of biases, in terms of that of weights.
+    /// The learning rate of biases, as a multiple of the learning rate of weights.
     pub bias_lr_factor: f64,
     /// Whether biases decay too.
     pub bias_weight_decay: bool,
@@ -111,7 +111,7 @@ impl Recipe {
         toml::to_string(self).map_err(|error| Error::work(format!("the recipe cannot be written: {error}")))
     }
 
-    /// What is wrong with the numbers, if anything. To be asked again when flags have changed them.
+    /// The first invalid value, if there is one. Check again after flags have changed values.
     pub fn problem(&self) -> Option<String> {
         let Recipe { train, sgd, data, .. } = self;
         let at_least_one = [

@@ -11,7 +11,7 @@ use ir::plan::{LABELS, LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What to run.
+/// A request to run a program.
 #[derive(Clone, Copy, Debug)]
 pub struct RunRequest<'a> {
     /// Parameters: a safetensors file, a checkpoint or a run folder.

@@ -96,7 +96,7 @@ impl TryFrom<Table> for Schedule {
     }
 }
 
-/// What a schedule remembers.
+/// The state of a schedule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleState {
@@ -149,7 +149,7 @@ impl Schedule {
         drops
     }
 
-    /// What is wrong with the numbers, if anything.
+    /// The first invalid value, if there is one.
     pub fn problem(&self) -> Option<String> {
         let (factor, patience) = match self {
             Schedule::Constant => return None,

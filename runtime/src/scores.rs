@@ -28,7 +28,7 @@ pub struct Tally {
     wrong_in_five: u64,
 }
 
-/// What a [`Tally`] comes to.
+/// The result of a [`Tally`].
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Errors {
     /// How many images were seen.

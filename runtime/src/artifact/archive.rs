@@ -19,7 +19,7 @@ const CODE_LIMIT: u64 = 512 << 20;
 const CASE_LIMIT: u64 = 1 << 30;
 const MEMBER_COUNT_LIMIT: usize = 1000;
 
-/// What an artifact says of itself.
+/// The manifest of an artifact.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
@@ -30,7 +30,7 @@ pub(super) struct Manifest {
     members: BTreeMap<String, MemberEntry>,
 }
 
-/// What a program needs.
+/// The manifest of a program.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProgramEntry {
@@ -44,7 +44,7 @@ pub(super) struct ProgramEntry {
     pub ptx: Vec<String>,
 }
 
-/// What a host object needs.
+/// The manifest of a host object.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HostEntry {

@@ -47,7 +47,7 @@ pub struct Artifact {
 /// A program for one mode and batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
-    /// What to run.
+    /// A request to run a program.
     pub plan: Plan,
     /// The optimised graph as text, for people.
     pub graph: String,

@@ -57,7 +57,7 @@ impl OutputArgs {
     }
 }
 
-/// Prints to stdout. That nobody reads any more is no error: `alexc bench | head` shall end quietly.
+/// Prints to stdout. A closed pipe is not an error, so that `alexc bench | head` ends quietly.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {

@@ -45,8 +45,8 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The recipe with the flags merged in. It is read from `given`; without, from the run that is to go on; else it
-    /// is `otherwise`.
+    /// The recipe with the flags merged in. It is read from `given`, or else from the run to resume, or else it is
+    /// `otherwise`. A run folder that cannot be used is refused here, before the model is compiled.
     pub fn recipe(
         &self,
         given: Option<&Path>,
@@ -75,7 +75,7 @@ impl TrainArgs {
         }
     }
 
-    /// Trains with the programs of `artifact`, which were compiled for `recipe`, and prints what came of it.
+    /// Trains with the programs of `artifact`, which were compiled for `recipe`, and prints the result.
     pub fn run(&self, artifact: Artifact, recipe: Recipe, devices: Vec<DeviceSpec>) -> Result<(), Error> {
         let console = Console::stderr();
         let interrupt = Interrupt::on_signals()?;
@@ -143,7 +143,7 @@ impl TrainArgs {
         self.output.print(&report, || text(&report))
     }
 
-    /// That of the run that goes on, or measured now.
+    /// The preprocessing of the run to resume, or else measured on the training images.
     fn preprocess_state(
         &self,
         dataset: &Dataset,

@@ -32,7 +32,7 @@ pub(crate) trait Source: Send + Sync {
     /// An image and its class. `index` is below `len(split)`.
     fn sample(&self, split: Split, index: usize) -> Result<(Picture<'_>, i64), Error>;
 
-    /// What to call an image in messages.
+    /// The name of an image in messages.
     fn name(&self, split: Split, index: usize) -> String;
 
     /// Channels, height and width, where they are the same for all images.

@@ -20,7 +20,7 @@ pub struct LoaderOptions {
     pub shape: [usize; 3],
     /// Of order and augmentation.
     pub seed: u64,
-    /// Threads; 0 for one a core. What they prepare does not depend on how many there are.
+    /// Threads; 0 for one per core. The batches do not depend on the number of threads.
     pub threads: usize,
     /// Rows that an image gives in evaluation, one after another: 1, or 10 for corners, centre and their mirrors.
     pub views: usize,

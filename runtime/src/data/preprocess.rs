@@ -88,7 +88,7 @@ impl Preprocess {
             .unwrap_or(if self.augments() { Mean::Pixel } else { Mean::None })
     }
 
-    /// What is wrong with the values, if anything.
+    /// The first invalid value, if there is one.
     pub fn problem(&self) -> Option<String> {
         for (key, value) in [("resize", self.resize), ("crop", self.crop)] {
             if let Some(value) = value.filter(|value| !(1..=MAX_SIDE).contains(value)) {
@@ -152,7 +152,7 @@ impl Preprocess {
 /// The longest side, in pixels, that images can be brought to.
 pub(crate) const MAX_SIDE: usize = 8192;
 
-/// What is subtracted from images.
+/// The mean that is subtracted from images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mean {
     /// Nothing.

@@ -1,4 +1,4 @@
-//! What is measured over the training images once, before training: means and the principal components of colours.
+//! Statistics of the training images, measured once before training: means and the principal components of colours.
 //! It belongs to a trained network as its weights do, so it can be kept in a file.
 
 use super::dataset::{Dataset, Split};
@@ -17,7 +17,7 @@ const SAMPLES: usize = 4096;
 const PARTS: usize = 16;
 const MAX_FILE: u64 = 1 << 30;
 
-/// What was measured over the training images, as far as the recipe needs it.
+/// Statistics of the training images, as far as the recipe needs them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statistics {

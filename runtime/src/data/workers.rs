@@ -18,7 +18,7 @@ const AHEAD: usize = 3;
 /// How many buffers are kept for batches to come.
 const SPARE: usize = 2;
 
-/// What the threads do.
+/// The work of the threads.
 pub(crate) struct Job {
     pub dataset: Dataset,
     pub split: Split,
@@ -32,7 +32,7 @@ pub(crate) struct Job {
     pub tolerance: usize,
 }
 
-/// What an epoch is.
+/// An epoch.
 pub(crate) enum Kind {
     /// Full batches, views drawn at random, one epoch after another.
     Training { seed: u64, shuffle: bool },
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Evaluation { views: Vec<View> },
 }
 
-/// What a batch holds.
+/// The contents of a batch.
 #[derive(Default)]
 pub(crate) struct Rows {
     pub images: Vec<f32>,

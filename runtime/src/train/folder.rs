@@ -1,4 +1,4 @@
-//! The run folder: what a run was started with, so that going on with something else is refused.
+//! The run folder: it records the model and recipe of a run, so that resuming with others is refused.
 
 use super::RunLock;
 use crate::console::Console;
@@ -47,8 +47,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Opens the folder of a run that is to go on, with the same model and recipe; only its length and how often it
-    /// saves may change.
+    /// Opens the folder of a run to resume it with the same model and recipe. Only the number of epochs and the interval of
+    /// checkpoints may change.
     pub fn resume(path: &Path, model: &str, recipe: &Recipe, console: &Console) -> Result<RunFolder, Error> {
         RunFolder::check(path, true)?;
         RunFolder::resume_locked(path, model, recipe, RunLock::acquire(path, console)?)
@@ -83,8 +83,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Whether a run can begin in `path`, or go on there. Nothing is written, so it can be asked before the work that
-    /// a run begins with.
+    /// Checks whether a run can start in `path`, or resume there. It writes nothing, so it can be called before expensive
+    /// preparations.
     pub fn check(path: &Path, resume: bool) -> Result<(), Error> {
         RunLock::check(path)?;
         RunFolder::check_contents(path, resume)
@@ -116,7 +116,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// The file with a line a step.
+    /// The file with one line per step.
     pub fn metrics(&self) -> PathBuf {
         self.path.join(METRICS)
     }
@@ -126,7 +126,7 @@ impl RunFolder {
     }
 }
 
-/// The first part in which two recipes differ that makes another run of it.
+/// The first difference of two recipes that changes the results of a run.
 fn difference(a: &Recipe, b: &Recipe) -> Option<&'static str> {
     let parts = [
         ("[train] batch", a.train.batch == b.train.batch),

@@ -44,7 +44,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Makes or opens the run folder and brings everything to where the run begins or goes on.
+    /// Makes or opens the run folder and restores the state at which the run starts or resumes.
     pub(super) fn open(
         job: &'a TrainJob,
         lock: Option<RunLock>,
@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
             console.say(&format!("nothing to do: {} steps are done", self.progress.step));
         }
         self.start_bar(console);
-        // The next step's batch, or why there is none, which is told where that step would begin.
+        // The batch of the next step, or the error, which is returned when that step would begin.
         let mut ahead = None;
         while !self.finished() {
             if self.epoch_is_done() {
@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
             }
             let loss = self.loss()?;
             if let Some(Ok(next)) = &ahead {
-                // The time in which the device computed is not lost.
+                // Waiting while the device computes costs nothing.
                 waited += next.waited.saturating_sub(self.executor.beside_host()?);
             }
             if !loss.is_finite() {
@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends with [`Error::Interrupted`] when somebody asked; to be called when everything is saved.
+    /// Returns [`Error::Interrupted`] if an interrupt was requested. Call it when everything is saved.
     fn stop_if_asked(&self, interrupt: &Interrupt) -> Result<(), Error> {
         if !interrupt.asked() || self.finished() {
             return Ok(());
@@ -249,7 +249,7 @@ impl<'a> Session<'a> {
         self.executor.set_i64(LABELS, &batch.labels)
     }
 
-    /// Sets what a step needs beside its batch.
+    /// Sets the inputs of a step other than its batch.
     fn set_numbers(&mut self, number: u64) -> Result<(), Error> {
         self.executor.set_f32(LEARNING_RATE, &[self.rate() as f32])?;
         if self.executor.plan().find(RANDOM_STATE).is_some() {
@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
 
     fn end_epoch(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         let errors = match self.evaluate(console, interrupt) {
-            // Saved with the epoch's end still to come: a run that resumes evaluates first.
+            // The checkpoint records that the epoch's end is still to come, so a resumed run evaluates first.
             Err(Error::Interrupted(_)) => {
                 self.save()?;
                 return self.stop_if_asked(interrupt);
@@ -343,7 +343,7 @@ impl<'a> Session<'a> {
         let Some(feed) = self.feeds.evaluation.as_deref_mut() else {
             return Ok(None);
         };
-        // Opened anew each time, so that its memory is free while training; and the other way round.
+        // Opened for each evaluation, so that training and evaluation do not hold memory at the same time.
         self.executor.shrink()?;
         let mut classifier = Classifier::open(self.job.artifact.require(Mode::Infer)?, &self.job.devices)?;
         classifier.executor().copy_parameters(&mut self.executor)?;
@@ -382,7 +382,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What the run came to.
+    /// The result of the run.
     pub(super) fn summary(&self) -> TrainSummary {
         TrainSummary {
             run: self.folder.path().to_path_buf(),

@@ -107,7 +107,7 @@ impl Affinity {
         Affinity(set)
     }
 
-    /// That of the calling thread.
+    /// The cores of the calling thread.
     pub fn current() -> std::io::Result<Affinity> {
         // SAFETY: as in `one`.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

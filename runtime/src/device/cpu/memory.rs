@@ -53,7 +53,7 @@ impl Mapping {
     }
 
     fn mapped(bytes: usize) -> io::Result<Mapping> {
-        // A huge page's worth more, so that an aligned stretch lies within; the rest is given back.
+        // One huge page more than needed, so that it contains an aligned range; the rest is unmapped.
         let length = bytes
             .checked_next_multiple_of(HUGE_PAGE)
             .ok_or(io::ErrorKind::OutOfMemory)?;

@@ -26,7 +26,7 @@ pub struct Cpu {
     name: String,
     memory: u64,
     pool: Pool,
-    /// Where every buffer of the plan lies; null and empty for those of other devices.
+    /// The memory of every buffer of the plan; null and empty for buffers of other devices.
     spans: Vec<Span>,
     /// One a launch of the plan; `None` for those of other devices.
     invocations: Vec<Option<Invocation>>,
@@ -39,7 +39,7 @@ pub struct Cpu {
 // and moves with it; nothing else refers to them, and all access goes through `&mut self`.
 unsafe impl Send for Cpu {}
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy)]
 struct Span {
     start: *mut u8,

@@ -26,14 +26,14 @@ impl DeviceMemory {
         // SAFETY: the allocation has these bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
-        // Zeroing goes on when the call returns, and streams of ours do not wait for it.
+        // The call returns before the memory is zeroed, and our streams do not wait for it.
         // SAFETY: the null stream is always there.
         unsafe { result::stream::synchronize(result::stream::null()) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
         Ok(allocation)
     }
 
-    /// Allocates at least one byte, which may hold anything; nothing if there is no memory for it.
+    /// Allocates at least one byte, with undefined contents; `None` if the memory is full.
     pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<DeviceMemory>, Error> {
         gpu.enter()?;
         // SAFETY: the size is not zero; the context is current.

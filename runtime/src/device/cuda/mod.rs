@@ -37,7 +37,7 @@ use std::ffi::c_void;
 
 /// Bytes that buffers within an allocation are aligned to.
 const ALIGN: u64 = 256;
-/// Blocks and threads of a launch at the most (CUDA programming guide, technical specifications).
+/// The maximum number of blocks and threads of a launch (CUDA programming guide, technical specifications).
 const MAX_BLOCKS: u64 = (1 << 31) - 1;
 const MAX_THREADS: u32 = 1024;
 
@@ -61,7 +61,7 @@ pub struct Cuda {
     gpu: Gpu,
 }
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy)]
 struct Span {
     address: u64,
@@ -276,7 +276,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// What came of a call beside a run. Where it failed the run may have, which is what to tell then.
+    /// The result of a call that was made during a run. If it failed, the run may have failed before; that error is returned.
     fn or_the_fault<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
         if done.is_err() {
             self.finish()?;

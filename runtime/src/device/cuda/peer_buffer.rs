@@ -1,4 +1,4 @@
-//! A buffer of a GPU as other devices read it, outside the streams of its own.
+//! The handle through which other devices copy a buffer of a GPU, outside the GPU's own streams.
 
 use super::Span;
 use super::driver::Gpu;

@@ -1,14 +1,14 @@
-//! What kernels did, counted: instructions, bytes, and how well warps' accesses fit memory.
+//! Counts of what kernels do: instructions, bytes, and how well the accesses of warps are coalesced.
 
 use super::lanes::WARP;
 use std::collections::BTreeMap;
 
-/// Bytes that global memory moves at the least.
+/// The smallest number of bytes that global memory moves.
 const SECTOR: u64 = 32;
 /// Banks of shared memory, each a word wide.
 const BANKS: usize = 32;
 
-/// What the launches of a kernel did, all together.
+/// The counts of a kernel, summed over its launches.
 ///
 /// Sectors and conflicts are counted in detail for the first blocks of a launch and every so many of the others, and
 /// scaled up.
@@ -76,7 +76,7 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// An access of a warp's active lanes to global memory, of so many bytes each.
+    /// Counts an access of a warp's active lanes to global memory, of `bytes` bytes each.
     pub fn global(&mut self, addresses: &[u64], bytes: usize) {
         let mut sectors: Vec<u64> = vec![];
         for &address in addresses {

@@ -1,13 +1,13 @@
-//! What a kernel did wrong.
+//! Faults of kernels.
 
 use crate::Error;
 
-/// What a thread did wrong.
+/// A fault of a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The thread in its block.
     pub thread: usize,
-    /// What it did.
+    /// The fault, as text.
     pub what: String,
 }
 
@@ -24,7 +24,7 @@ impl Fault {
 /// Where a fault happened.
 #[derive(Clone, Debug)]
 pub struct FaultLocation<'p> {
-    /// What is computed: the names of the nodes.
+    /// The names of the nodes that are computed.
     pub label: &'p str,
     /// The kernel.
     pub kernel: &'p str,

@@ -73,7 +73,7 @@ impl SimAllocation {
     }
 }
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     allocation: usize,

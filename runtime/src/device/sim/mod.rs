@@ -52,7 +52,7 @@ use std::sync::{Arc, Mutex};
 
 /// Architectures whose PTX is understood.
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_90a", "sm_100"];
-/// Threads of a block at the most, as GPUs have it.
+/// The maximum number of threads of a block on GPUs.
 const MAX_THREADS: u32 = 1024;
 /// Of blocks after these, one in so many is counted in detail.
 const DETAILED: u64 = 4;

@@ -1,4 +1,4 @@
-//! What a kernel's counts mean for a real GPU: a time, and what bounds it.
+//! Predicts from a kernel's counts the time on a real GPU, and the resource that bounds it.
 //!
 //! Every resource is taken to be as busy as the counts say, at its peak, and all of them at once: the busiest bounds the
 //! kernel (the roofline model). Bytes count once a launch: what is read again is taken to come from the second-level cache.
@@ -17,7 +17,7 @@ pub static H200: LazyLock<Profile> =
 pub struct Prediction {
     /// Microseconds.
     pub us: f64,
-    /// What bounds it.
+    /// The resource that bounds it.
     pub bound: &'static str,
 }
 

@@ -16,9 +16,9 @@ use super::shared::Shared;
 
 /// Rows of an instruction's results.
 const ROWS: usize = 64;
-/// Columns at the most.
+/// The maximum number of columns.
 const COLUMNS: usize = 256;
-/// Depths at the most: of bf16.
+/// The maximum depth, of bf16.
 const DEPTHS: usize = 16;
 /// Words of a row of a matrix, which both types fill.
 const WORDS: usize = 8;
@@ -64,7 +64,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Where a part of 16 bytes of a row lies.
+    /// The address of a part of 16 bytes of a row.
     fn address(&self, row: usize, part: usize) -> u64 {
         let (row, part) = (row as u64, part as u64);
         let apart = if self.line == 16 { self.leading } else { 16 };
