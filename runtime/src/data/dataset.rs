@@ -109,13 +109,13 @@ impl fmt::Debug for Dataset {
 
 /// The position of the largest label with its check: labels are classes, so they count from 0.
 pub(crate) fn classes_of(labels: &[i64], place: &Path) -> Result<usize, Error> {
-    const MOST: i64 = 1 << 20;
+    const MAX_CLASS_NUMBERS: i64 = 1 << 20;
     for (index, &label) in labels.iter().enumerate() {
-        if !(0..MOST).contains(&label) {
+        if !(0..MAX_CLASS_NUMBERS).contains(&label) {
             return Err(Error::input(format!(
                 "{}: label {index} is {label}; classes are numbered from 0 to at most {}",
                 place.display(),
-                MOST - 1
+                MAX_CLASS_NUMBERS - 1
             )));
         }
     }

@@ -222,7 +222,7 @@ impl Sim {
                 line: *line,
                 block: number,
             };
-            return Err(place.report(&fault));
+            return Err(location.report(&fault));
         }
         let looked = (0..blocks)
             .filter(|number| *number < DETAILED || number % DETAILED_EVERY == 0)
