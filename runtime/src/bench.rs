@@ -1,5 +1,5 @@
-//! Warm timing of one program on inputs that look like real ones: random, never zeros, which some processors
-//! multiply faster and which a clever kernel could skip.
+//! Timing of one program after warm-up, on random inputs. Zeros are avoided, because some processors multiply them faster and
+//! a kernel could skip them.
 
 use crate::artifact::{Compiled, mode_name};
 use crate::device::DeviceSpec;
@@ -27,7 +27,7 @@ pub struct BenchReport {
     pub model: String,
     /// `infer`, `train` or `gradients`.
     pub mode: String,
-    /// Images a run.
+    /// Images per run.
     pub batch: usize,
     /// Where it ran.
     pub devices: String,
@@ -47,22 +47,22 @@ pub struct BenchReport {
     pub compile_ms: Option<f64>,
     /// The time that the compiler predicted, if it did.
     pub predicted_ms: Option<f64>,
-    /// Floating-point operations a run, by the model's own count.
+    /// Floating-point operations per run, counted on the model.
     pub flops_per_iter: u64,
-    /// Every launch, when asked for.
+    /// Every launch, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches: Option<Vec<LaunchTime>>,
-    /// What every kernel did, when asked for, on the emulator.
+    /// The counts of every kernel on the emulator, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Vec<KernelCounts>>,
 }
 
-/// What the launches of a kernel did on the emulator, and what that means for a GPU.
+/// The counts of a kernel's launches on the emulator, and the predicted time on a GPU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KernelCounts {
     /// Its symbol.
     pub kernel: String,
-    /// What its first launch computes.
+    /// The names of the nodes that its first launch computes.
     pub label: String,
     /// The prediction for a launch on [`H200`].
     pub predicted: Prediction,
@@ -70,12 +70,12 @@ pub struct KernelCounts {
     pub counts: Counts,
 }
 
-/// How to bench.
+/// Options of a bench.
 #[derive(Clone, Debug, Default)]
 pub struct BenchOptions {
-    /// Runs to time; without, as many as a few seconds hold.
+    /// Runs to time; `None` for as many as fit into a few seconds.
     pub iters: Option<usize>,
-    /// What compiling took.
+    /// The time of compilation.
     pub compile_ms: Option<f64>,
     /// Whether to time every launch in one more run.
     pub launches: bool,
@@ -242,7 +242,7 @@ impl std::fmt::Display for BenchReport {
     }
 }
 
-/// Fills every input: images from N(0, 1), labels at random, a small rate, a seed.
+/// Fills every input: images from N(0, 1), random labels, a small learning rate, a seed.
 pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     let classes = classes(executor.plan());
     let inputs: Vec<Buffer> = executor.plan().interface().cloned().collect();
@@ -274,7 +274,7 @@ pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     Ok(())
 }
 
-/// The number of classes: the last extent of an output with a row a sample. Labels are drawn below it.
+/// The number of classes: the last extent of an output with one row per sample. Labels are drawn below it.
 fn classes(plan: &Plan) -> u64 {
     let rows = plan.buffers.iter().filter_map(|b| match &b.role {
         Role::Output { shape } if shape.len() == 2 && shape[0] == plan.batch => Some(shape[1] as u64),
@@ -299,7 +299,7 @@ pub fn peak_rss_mb() -> Result<f64, Error> {
     Ok((kib / 102.4).round() / 10.0)
 }
 
-/// Three decimals: microseconds of milliseconds.
+/// Rounds milliseconds to three decimals.
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,5 +1,5 @@
 //! Conformance cases: inputs with reference outputs that travel in an artifact, so that a target machine can show
-//! that it computes what the compiler's machine or an independent framework did.
+//! that it computes the same results as the compiler's machine or an independent framework.
 //!
 //! A case is a safetensors file. Tensors named `set/NAME` are set, the program runs, and tensors named
 //! `expect/NAME` are compared with what is there then. The metadata entry `alexc.case` is JSON: the program's mode,
@@ -27,13 +27,13 @@ const SET: &str = "set/";
 const EXPECT: &str = "expect/";
 const MAX_RUNS: u32 = 1000;
 
-/// How a case is run and judged.
+/// The settings of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseRules {
     /// The program to run.
     pub mode: Mode,
-    /// How often it runs before the comparison.
+    /// The number of runs before the comparison.
     pub runs: u32,
     /// The largest difference allowed, relative to the largest magnitude expected in the tensor.
     pub tolerance: f64,

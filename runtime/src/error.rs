@@ -1,18 +1,18 @@
-//! One error type for the whole runtime, because what a caller needs of it is always the same two things: a
-//! message for a person, and whether the input or the work was at fault (which decides the exit code).
+//! One error type for the whole runtime, because every caller needs the same two things: a message for a person, and
+//! whether the input or the work failed, which decides the exit code.
 
 use std::path::Path;
 
-/// Why something did not work. The message names the place, what was found, what was expected and a remedy.
+/// An error. The message names the place, the found value, the expected value and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Bad usage or bad input: a file, a flag, a name, a shape. Exit code 2.
     #[error("{0}")]
     Input(String),
-    /// Bad input, in a report that was laid out for a person: every mistake with its place. Exit code 2.
+    /// Bad input, as a report for a person that lists every error with its place. Exit code 2.
     #[error("{0}")]
     Report(String),
-    /// The input was sound and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
+    /// The input was valid and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
     #[error("{0}")]
     Work(String),
     /// The user asked to stop, and everything worth keeping was saved. Exit code 130.

@@ -15,7 +15,7 @@ pub struct Guess {
     pub class: usize,
     /// Its name, or its number where classes have no names.
     pub name: String,
-    /// How probable it is.
+    /// Its probability.
     pub probability: f64,
 }
 

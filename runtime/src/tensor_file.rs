@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// As the format says.
+/// The limit of the format.
 const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Everything in a safetensors file.

@@ -1,4 +1,4 @@
-//! A data set: images with classes in two splits, whatever the files they are in.
+//! A data set: images with classes in two splits, in any of the file formats.
 
 use super::picture::Picture;
 use crate::Error;
@@ -6,12 +6,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Which images.
+/// A split of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// To train on.
+    /// Training images.
     Train,
-    /// To evaluate on.
+    /// Validation images.
     Val,
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for Split {
     }
 }
 
-/// Where images come from. Everything is by number, so that threads may ask in any order.
+/// A source of images. They are accessed by number, so that threads may read in any order.
 pub(crate) trait Source: Send + Sync {
     /// Images of a split.
     fn len(&self, split: Split) -> usize;
@@ -107,7 +107,7 @@ impl fmt::Debug for Dataset {
     }
 }
 
-/// The position of the largest label with its check: labels are classes, so they count from 0.
+/// The number of classes, from the largest label. Labels are classes, so they count from 0.
 pub(crate) fn classes_of(labels: &[i64], place: &Path) -> Result<usize, Error> {
     const MAX_CLASS_NUMBERS: i64 = 1 << 20;
     for (index, &label) in labels.iter().enumerate() {
@@ -122,7 +122,7 @@ pub(crate) fn classes_of(labels: &[i64], place: &Path) -> Result<usize, Error> {
     Ok(labels.iter().max().map_or(0, |&label| label as usize + 1))
 }
 
-/// How many images a data set may have: they are numbered with 32 bits.
+/// Refuses more images than 32-bit numbers can count.
 pub(crate) fn check_count(count: usize, place: &Path) -> Result<(), Error> {
     if count > u32::MAX as usize {
         return Err(Error::input(format!(

@@ -1,6 +1,6 @@
-//! Devices: what can hold the buffers of a plan and run its kernels.
+//! Devices hold the buffers of a plan and run its kernels.
 //!
-//! One file (or folder) a device. To add one: a variant of [`DeviceSpec`] with its spelling in
+//! One file (or folder) per device. To add one: a variant of [`DeviceSpec`] with its spelling in
 //! [`DeviceSpec::parse`], an implementation of [`Device`], and an arm in [`open`]. The executor knows only the
 //! trait. `unsafe` of this crate lives below this module and nowhere else.
 

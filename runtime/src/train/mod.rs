@@ -53,7 +53,7 @@ pub struct TrainJob {
 
 /// The images of a run.
 pub struct Feeds<'a> {
-    /// To train on.
+    /// Training images.
     pub training: &'a mut dyn TrainingFeed,
     /// To evaluate on after every epoch, if there are any.
     pub evaluation: Option<&'a mut dyn EvaluationFeed>,

@@ -28,7 +28,7 @@ pub struct Cpu {
     pool: Pool,
     /// The memory of every buffer of the plan; null and empty for buffers of other devices.
     spans: Vec<Span>,
-    /// One a launch of the plan; `None` for those of other devices.
+    /// One per launch of the plan; `None` for launches of other devices.
     invocations: Vec<Option<Invocation>>,
     // The invocations point into these two, so they live as long.
     mappings: Vec<Arc<Mapping>>,
@@ -48,7 +48,7 @@ struct Span {
     mapping: usize,
 }
 
-/// A buffer as others read it.
+/// The peer buffer of this device.
 struct HostPeerBuffer {
     span: Span,
     _mapping: Arc<Mapping>,

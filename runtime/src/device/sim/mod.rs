@@ -242,7 +242,7 @@ impl Sim {
     }
 }
 
-/// A buffer as other devices read it.
+/// The peer buffer of this device.
 struct SimPeerBuffer {
     span: Span,
     allocation: Arc<SimAllocation>,
