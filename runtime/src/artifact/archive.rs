@@ -1,4 +1,4 @@
-//! The zip file of an artifact: members, and the manifest that vouches for each of them.
+//! The zip file of an artifact: its members, and the manifest with the size and checksum of each.
 
 use super::{MODEL, RECIPE, damaged, sha256};
 use crate::{Error, files};
@@ -59,7 +59,7 @@ struct MemberEntry {
     sha256: String,
 }
 
-/// Only the part of a manifest that every format has, so that another format is told as such.
+/// The part of a manifest that every format has, so that another format is recognised.
 #[derive(Deserialize)]
 struct AnyManifest {
     format: u32,
@@ -203,7 +203,7 @@ fn read_listed(
     Ok(members)
 }
 
-/// A member's bytes, at most `most`. Memory grows with what is really there, not with what a header claims.
+/// A member's bytes, at most `most`. Memory grows with the bytes that are read, not with the size in a header.
 fn read_member(zip: &mut zip::ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Result<Vec<u8>, Error> {
     let member = zip
         .by_name(name)

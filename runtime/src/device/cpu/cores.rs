@@ -1,4 +1,4 @@
-//! Which cores a program may use and what they can do.
+//! The cores that a program may use, and their features.
 
 use crate::Error;
 
@@ -51,7 +51,7 @@ impl Cores {
         Ok(Cores::Range { first, last })
     }
 
-    /// The cores of this machine that are meant.
+    /// The cores of this machine that the text names.
     pub fn resolve(&self) -> Result<Chosen, Error> {
         let allowed = allowed_cores()?;
         match *self {

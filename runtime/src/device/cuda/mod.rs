@@ -1,19 +1,19 @@
-//! NVIDIA GPUs, by the driver's own interface, which is opened when it is needed.
+//! NVIDIA GPUs, through the CUDA driver API, which is loaded on first use.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`driver`] | finds the driver; devices, their contexts, copies between two of them |
 //! | [`memory`] | allocations, streams, events, pinned staging buffers |
 //! | [`module`] | PTX to machine code, by the driver |
-//! | [`peer_buffer`] | buffers as other devices read them |
+//! | [`peer_buffer`] | handles through which other devices copy buffers |
 //! | [`shadow`] | double-buffered inputs, which are written while a run is under way |
 //!
-//! One allocation holds the arena of a plan and one everything else. A sequence of launches runs kernel by kernel the
-//! first time, so that a fault has a name; the second time it is recorded as a graph, which later runs replay as one.
+//! One allocation holds the arena of a plan, and one everything else. The first run of a sequence of launches executes kernel
+//! by kernel, so that a fault names its kernel. The second run records a CUDA graph, which later runs replay.
 //!
-//! A graph that was launched is under way until something needs its end: whatever reads memory, sets some that is no
-//! input, or begins another run. Inputs that are written meanwhile go to shadow buffers. Waiting for the run moves them into place
-//! by the stream of copies, in which they were written, before anything else is done there.
+//! A launched graph executes until a call waits for it: a read of memory, a write to memory that is not an input, or the start
+//! of another run. Inputs that are written meanwhile go to shadow buffers. After the wait, the copy stream commits them before
+//! any other copy.
 
 pub mod driver;
 mod memory;
@@ -43,7 +43,7 @@ const MAX_THREADS: u32 = 1024;
 
 /// A GPU, opened for one program.
 pub struct Cuda {
-    // Everything below is freed before the GPU is let go.
+    // The fields below are freed before the GPU is released.
     graphs: HashMap<Vec<usize>, Sequence>,
     launches: Vec<Option<ReadyLaunch>>,
     spans: Vec<Option<Span>>,
@@ -56,7 +56,7 @@ pub struct Cuda {
     _allocations: Vec<DeviceMemory>,
     /// Launches of the run that began.
     begun: Vec<usize>,
-    /// How many launches are under way. It stays so when they fail: then whatever comes later says it too.
+    /// The number of launches that are executing. It stays set after a failure, so that every later call fails too.
     under_way: Option<usize>,
     gpu: Gpu,
 }
@@ -68,7 +68,7 @@ struct Span {
     bytes: usize,
 }
 
-/// A launch, ready to go.
+/// A launch with its function, arguments and sizes.
 struct ReadyLaunch {
     label: String,
     kernel: String,
@@ -260,13 +260,13 @@ impl Cuda {
         self.or_the_fault(recorded)
     }
 
-    /// Waits for the run that is under way, and moves the inputs of the next one into place.
+    /// Waits for the run that is executing, and commits the inputs of the next one.
     fn finish(&mut self) -> Result<(), Error> {
         let Some(launches) = self.under_way else {
             return Ok(());
         };
         let doing = format!("running the kernels of {launches} launches");
-        // After a fault every call fails, this one as well.
+        // After a fault every call fails, including this one.
         self.gpu.enter().map_err(|error| error.at(&doing))?;
         self.stream.wait(&self.gpu, doing)?;
         self.elapsed_ns = Some(self.clock.1.since(&self.gpu, &self.clock.0)?);
@@ -284,7 +284,7 @@ impl Cuda {
         done
     }
 
-    /// Starts copying what is written while a run is under way to where the run does not look, if it can.
+    /// Starts copying bytes that are written during a run to the shadow buffer, if there is one.
     fn write_beside(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<bool, Error> {
         let place = (buffer.0, self.span(buffer, bytes.len())?.bytes);
         self.gpu.enter()?;
@@ -294,7 +294,7 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // Nothing is freed that the GPU still works on. A failure was told, or concerns nobody any more.
+        // Memory that the GPU still uses must not be freed. A failure here was reported before, or has no user any more.
         let _ = self.gpu.enter();
         let _ = self.finish();
         let _ = self.staging.wait(&self.gpu);

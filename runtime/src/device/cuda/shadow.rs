@@ -13,21 +13,21 @@ use std::collections::BTreeMap;
 /// The shadow buffers of a program on one device, by buffer.
 pub struct ShadowBuffers {
     inputs: BTreeMap<usize, ShadowBuffer>,
-    /// The GPU had no memory for one, and is not asked again until some was given back.
+    /// The GPU had no memory for a shadow buffer; no other one is allocated until memory is freed.
     full: bool,
 }
 
 #[derive(Default)]
 struct ShadowBuffer {
-    /// Made when it is first needed.
+    /// Allocated on first use.
     allocation: Option<DeviceMemory>,
-    /// How many bytes, the first ones, are to be moved.
+    /// The number of bytes to commit, from the start.
     waiting: usize,
 }
 
 impl ShadowBuffers {
-    /// None yet, for the inputs of a plan on the device at `position`. What else is written is a weight or state, rarely,
-    /// and may be written by the run itself.
+    /// No shadow buffers yet, for the inputs of a plan on the device at `position`. Weights and state have none: the host
+    /// writes them rarely, and the run itself may write them.
     pub fn new(plan: &Plan, position: usize) -> ShadowBuffers {
         let buffers = plan.buffers.iter().enumerate();
         let inputs = buffers
@@ -38,7 +38,7 @@ impl ShadowBuffers {
         }
     }
 
-    /// Starts copying bytes into the shadow buffer of a buffer, which has `size`; whether it has one.
+    /// Starts copying bytes into the shadow buffer of a buffer of `size` bytes. Returns whether there is one.
     pub fn write(
         &mut self,
         gpu: &Gpu,
@@ -62,7 +62,7 @@ impl ShadowBuffers {
         Ok(true)
     }
 
-    /// Starts moving everything that waits to the buffers' own addresses. No run is under way.
+    /// Starts copying all written shadow buffers to their primary buffers. No run may be executing.
     pub fn commit(
         &mut self,
         gpu: &Gpu,
@@ -78,7 +78,7 @@ impl ShadowBuffers {
         Ok(())
     }
 
-    /// Frees all. Everything was moved, and that has been waited for.
+    /// Frees all shadow buffers. They must be committed, and the copies finished.
     pub fn free(&mut self) {
         self.inputs
             .values_mut()

@@ -1,7 +1,7 @@
-//! A block of a kernel, run instruction by instruction, all its threads together.
+//! A block of a kernel. All its threads execute an instruction before the next one begins.
 //!
-//! Threads that take different paths at a branch wait for each other where the paths meet (`flow`); until then the one path
-//! is followed, then the other, each by the threads that took it.
+//! Threads that take different paths at a branch wait for each other at the reconvergence point (`flow`). Until then one path
+//! executes after the other, each with the threads that took it.
 
 use super::arithmetic;
 use super::code::*;
@@ -14,10 +14,10 @@ use super::matrix;
 use super::products::{EARLY, Products};
 use super::shared::Shared;
 
-/// A kernel with what running it takes.
+/// A decoded kernel with its reconvergence points.
 pub struct Kernel {
     pub program: Program,
-    /// Where the paths of each branch meet.
+    /// The reconvergence point of each branch.
     pub meetings: Vec<u32>,
 }
 
@@ -39,7 +39,7 @@ pub struct Block<'k> {
     pub(super) detailed: bool,
 }
 
-/// Threads on one path through the kernel, up to where paths meet.
+/// Threads on one path through the kernel, up to its reconvergence point (SIMT divergence).
 struct DivergentPath {
     at: usize,
     until: usize,
@@ -50,7 +50,7 @@ struct DivergentPath {
 pub type Stopped = (usize, Fault);
 
 impl<'k> Block<'k> {
-    /// For blocks of so many threads, with so many bytes of shared memory asked for.
+    /// A worker for blocks of `threads` threads, with this number of bytes of dynamic shared memory.
     pub fn new(
         kernel: &'k Kernel,
         threads: usize,

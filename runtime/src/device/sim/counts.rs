@@ -10,8 +10,7 @@ const BANKS: usize = 32;
 
 /// The counts of a kernel, summed over its launches.
 ///
-/// Sectors and conflicts are counted in detail for the first blocks of a launch and every so many of the others, and
-/// scaled up.
+/// Sectors and conflicts are counted for the first blocks of a launch and a fixed fraction of the others, and scaled up.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Counts {
     /// How often it was launched.
@@ -34,12 +33,12 @@ pub struct Counts {
     pub least_sectors: u64,
     /// Cycles that warps' accesses to shared memory take.
     pub shared_cycles: u64,
-    /// Those of them because lanes wanted different words of one bank.
+    /// The part of these cycles that bank conflicts cause: lanes that access different words of one bank.
     pub conflicts: u64,
 }
 
 impl Counts {
-    /// Adds what another part of the launches did.
+    /// Adds the counts of another part of the launches.
     pub fn add(&mut self, other: &Counts) {
         self.launches += other.launches;
         self.blocks += other.blocks;
