@@ -219,7 +219,7 @@ fn lying_manifests_are_refused() {
         &with_manifest(|m| m["format"] = json!(1)),
         "format 1 and this program reads format 2",
     );
-    refuse(&with_manifest(|m| m["format"] = json!("x")), "no manifest");
+    refuse(&with_manifest(|m| m["format"] = json!("x")), "is not a manifest");
     refuse(&with_manifest(|m| m["surprise"] = json!(1)), "surprise");
     refuse(
         &with_manifest(|m| m["programs"][0]["batch"] = json!(5)),
@@ -235,7 +235,7 @@ fn lying_manifests_are_refused() {
     );
     refuse(
         &rezipped(|m| *member(m, "manifest.json") = b"{".to_vec()),
-        "no manifest",
+        "is not a manifest",
     );
 }
 
@@ -253,7 +253,7 @@ fn unsound_plans_are_refused() {
     );
     refuse(
         &plan(|p| p["kernels"][0]["symbol"] = json!("../x")),
-        "is not a kernel symbol",
+        "is no kernel symbol",
     );
     refuse(
         &plan(|p| p["buffers"][0]["name"] = json!("labels")),

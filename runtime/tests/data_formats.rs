@@ -131,7 +131,7 @@ fn idx_files() {
     );
     let pixels: Vec<u8> = (0..3 * 4 * 5).map(|i| i * 4).collect();
     idx(&images, 8, &[3, 4, 5], &pixels);
-    refused(&root, &["its labels are not beside it"]);
+    refused(&root, &["the file with its labels is not in the same folder"]);
     idx(&labels, 8, &[3], &[2, 0, 1]);
     idx(&root.join("t10k-images.idx3-ubyte"), 8, &[1, 4, 5], &pixels[..20]);
     idx(&root.join("t10k-labels.idx1-ubyte"), 8, &[1], &[6]);
