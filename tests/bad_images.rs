@@ -33,7 +33,7 @@ fn images_that_are_damaged_are_named_skipped_and_counted() {
         (&training[2], "it is empty"),
         (&validation[0], "the JPEG ends early, after 100 bytes"),
     ] {
-        let told = format!("warning: {name}: is no image that can be used: ");
+        let told = format!("warning: {name}: cannot be used as an image: ");
         let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with(&told)).collect();
         assert_eq!(lines.len(), 1, "{name} is told once, over three epochs: {stderr}");
         assert!(
@@ -101,7 +101,7 @@ fn a_single_image() {
     let refused = |bytes: &[u8], parts: &[&str]| {
         place.write("image.jpg", bytes);
         let remedy = [
-            "image.jpg: is no image that can be used",
+            "image.jpg: cannot be used as an image",
             "remove it or save it again",
         ];
         place.refused(
@@ -164,9 +164,9 @@ fn files_that_have_the_name_of_an_image_only() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     for (name, why) in [
-        ("pipe.jpg", "is no regular file"),
-        ("zeros.jpg", "is no regular file"),
-        ("folder.jpg", "is no regular file"),
+        ("pipe.jpg", "is not a regular file"),
+        ("zeros.jpg", "is not a regular file"),
+        ("folder.jpg", "is not a regular file"),
         ("dangling.jpg", "cannot be read"),
     ] {
         assert!(
@@ -222,8 +222,8 @@ fn data_sets_that_are_none() {
     place.succeeds("train tiny.ir --data data --out run --steps 1");
     for (data, parts) in [
         ("nowhere", &["nowhere: cannot be read", "check the path"][..]),
-        ("file", &["file: is no data set that is known", "expected"]),
-        ("empty", &["empty: is no data set that is known", "train/CLASS"]),
+        ("file", &["file: is not a recognised data set", "expected"]),
+        ("empty", &["empty: is not a recognised data set", "train/CLASS"]),
         ("classless", &["classless/train", "holds no class folders"]),
         ("imageless", &["imageless", "no images"]),
         ("data/train", &["name the folder above it"]),
@@ -302,7 +302,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good() {
     let step = kept.progress.step;
     for part in [
         format!("step {}: the loss is", step + 1),
-        format!("the checkpoint of step {step} in run is good"),
+        format!("the checkpoint of step {step} in run is intact"),
     ] {
         assert!(message.contains(&part), "{part:?} is not in {message}");
     }

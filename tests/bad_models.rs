@@ -197,7 +197,7 @@ fn models_that_cannot_do_what_is_asked() {
     );
     place.refused(
         "train flat.ir --data data --out run",
-        &["is no image classifier", "expected f32[N, C, H, W]"],
+        &["is not an image classifier", "expected f32[N, C, H, W]"],
     );
     place.write(
         "two.ir",

@@ -73,7 +73,7 @@ fn weights_that_are_damaged_or_lie() {
     let refused = |parts: &[&str]| {
         place.refused(&format!("{RUN} bad"), &[parts, &["bad: "]].concat());
     };
-    let broken = ["no whole safetensors file", "copy or write it again"];
+    let broken = ["truncated or not safetensors", "copy or write it again"];
     let whole = place.read("w.safetensors");
     for length in [0, 7, 8, 100, whole.len() - 1] {
         place.write("bad", &whole[..length]);
@@ -133,7 +133,7 @@ fn weights_that_are_no_files() {
         &["nowhere: cannot be read", "check the path"],
     );
     place.refused(&format!("{RUN} data"), &["data/last: cannot be read"]);
-    place.refused(&format!("{RUN} /dev/zero"), &["/dev/zero: is no file"]);
+    place.refused(&format!("{RUN} /dev/zero"), &["/dev/zero: is not a regular file"]);
     place.refused(
         "train tiny.ir --data data --out run --weights nowhere",
         &["nowhere: cannot be read"],
@@ -160,7 +160,7 @@ fn inputs_that_are_no_inputs_of_the_model() {
     refused(
         "",
         &[("picture", image(2))],
-        &["picture is no input of the model (infer), which has: image"],
+        &["picture is not an input of the model (infer), which has: image"],
     );
     refused(
         "--batch 3",

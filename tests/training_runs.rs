@@ -123,7 +123,7 @@ fn flags_win_over_the_recipe_and_it_over_the_one_beside_the_model() {
     );
     place.refused(
         "train tiny.ir --data data --out c --resume",
-        &["c holds no run to go on with"],
+        &["c holds no run to resume"],
     );
 }
 
@@ -166,7 +166,7 @@ fn ctrl_c_saves_and_resuming_ends_as_if_nothing_had_happened() {
         "train",
         &output,
         130,
-        &["everything is saved in parts, and --resume goes on"],
+        &["everything is saved in parts, and --resume continues"],
     );
     let stopped = Checkpoint::read(&place.path("parts/last")).unwrap().progress.step;
     assert!(
@@ -183,6 +183,127 @@ fn ctrl_c_saves_and_resuming_ends_as_if_nothing_had_happened() {
     assert!(
         place.read("parts/last") == place.read("whole/last"),
         "stopped after {stopped}"
+    );
+}
+
+#[test]
+fn images_that_go_away_cost_no_finished_step() {
+    let place = Place::with_images();
+    place.succeeds("train tiny.ir --data data --out whole");
+    // A class whose validation images are all unreadable ends the first epoch.
+    let class = std::fs::read_dir(place.path("data/val")).unwrap().next().unwrap();
+    let class = class.unwrap().file_name().into_string().unwrap();
+    for number in 0..12 {
+        place.write(&format!("data/val/{class}/junk-{number}.jpg"), "junk");
+    }
+    let train = "train tiny.ir --data data --out run";
+    place.fails(
+        train,
+        2,
+        &["the finished steps are saved in run/checkpoints/step-4.safetensors; --resume continues after step 4"],
+    );
+    assert_eq!(place.metrics("run").len(), 4);
+    // As long as they stay unreadable, the checkpoint stays.
+    place.fails(
+        &format!("{train} --resume"),
+        2,
+        &["the checkpoint of step 4 in run is intact"],
+    );
+    for number in 0..12 {
+        std::fs::remove_file(place.path(&format!("data/val/{class}/junk-{number}.jpg"))).unwrap();
+    }
+    place.succeeds(&format!("{train} --resume"));
+    assert_eq!(place.metrics("run"), place.metrics("whole"));
+    assert!(place.read("run/last") == place.read("whole/last"));
+}
+
+#[test]
+fn metrics_that_cannot_be_written_cost_no_finished_step() {
+    let place = Place::with_images();
+    let train = "train tiny.ir --data data --steps 700 --out";
+    place.succeeds(&format!("{train} whole"));
+    // No file may have more than 32 KiB: the checkpoints fit, the metrics of 700 steps do not.
+    assert!(place.read("whole/last").len() < 32 << 10 && place.read("whole/metrics.jsonl").len() > 32 << 10);
+    let script = format!("ulimit -f 32; exec \"$0\" {train} run");
+    let output = Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_alexc")])
+        .current_dir(place.path("."))
+        .output()
+        .unwrap();
+    let message = place.failed(
+        "train",
+        &output,
+        1,
+        &[
+            "run/metrics.jsonl: the limit on the size of files is reached",
+            "the finished steps are saved in run/checkpoints/step-",
+            "run/metrics.jsonl lacks the newest line",
+        ],
+    );
+    let saved = Checkpoint::read(&place.path("run/last")).unwrap().progress.step;
+    assert!(
+        message.contains(&format!("continues after step {saved}")),
+        "{message}"
+    );
+    place.succeeds(&format!("{train} run --resume"));
+    assert!(
+        place.read("run/last") == place.read("whole/last"),
+        "failed after {saved}"
+    );
+    // The line that could not be written is missing, nothing else.
+    let (found, mut expected) = (place.metrics("run"), place.metrics("whole"));
+    let missing: Vec<Value> = expected
+        .iter()
+        .filter(|line| !found.contains(line))
+        .cloned()
+        .collect();
+    assert!(missing.len() <= 1, "{missing:?}");
+    expected.retain(|line| !missing.contains(line));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_second_process_is_refused_while_the_first_trains() {
+    let place = Place::with_images();
+    let train = "train tiny.ir --data data --epochs 100000 --out run";
+    let mut first = place.start(train);
+    let begin = Instant::now();
+    while !place.path("run/last").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no checkpoint came");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let holder = format!("run: process {}", first.id());
+    for resume in ["", " --resume"] {
+        let output = place.run(&format!("{train}{resume}"));
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        for part in [&holder[..], "trains in this folder", "choose another --out"] {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+    }
+    // Reading its checkpoints is allowed.
+    assert!(
+        place
+            .run("eval tiny.ir --weights run --data data")
+            .status
+            .success()
+    );
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The lock of a dead process hinders nobody.
+    let steps = Checkpoint::newest(&place.path("run"), |_| ())
+        .unwrap()
+        .unwrap()
+        .progress
+        .step
+        + 1;
+    let train = format!("train tiny.ir --data data --steps {steps} --out");
+    place.succeeds(&format!("{train} run --resume"));
+    place.succeeds(&format!("{train} whole"));
+    assert_eq!(place.metrics("run"), place.metrics("whole"));
+    assert!(
+        place.read("run/last") == place.read("whole/last"),
+        "after {steps} steps"
     );
 }
 

@@ -1,5 +1,5 @@
-//! Warm timing of one program on inputs that look like real ones: random, never zeros, which some processors
-//! multiply faster and which a clever kernel could skip.
+//! Timing of one program after warm-up, on random inputs. Zeros are avoided, because some processors multiply them faster and
+//! a kernel could skip them.
 
 use crate::artifact::{Compiled, mode_name};
 use crate::device::DeviceSpec;
@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 
 /// Runs before the clock starts.
 const WARM_UP_RUNS: usize = 2;
-/// Without a given number of iterations: at least this long, and at least [`LEAST_ITERATIONS`].
+/// The default length of a bench: at least this long, and at least [`MIN_ITERATIONS`].
 const LONG_ENOUGH: Duration = Duration::from_secs(3);
-const LEAST_ITERATIONS: usize = 5;
-const MOST_ITERATIONS: usize = 1000;
+const MIN_ITERATIONS: usize = 5;
+const MAX_ITERATIONS: usize = 1000;
 
-/// What a bench found; the fields are the command line's contract.
+/// The result of a bench; the fields are the contract of the command line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchReport {
     /// The model's name.
     pub model: String,
     /// `infer`, `train` or `gradients`.
     pub mode: String,
-    /// Images a run.
+    /// Images per run.
     pub batch: usize,
     /// Where it ran.
     pub devices: String,
@@ -43,28 +43,28 @@ pub struct BenchReport {
     pub images_per_s: f64,
     /// The process's peak memory, in MiB.
     pub peak_rss_mb: f64,
-    /// What compiling took, where this process compiled; if `cached`, what reading from the cache took.
+    /// The time of compilation, if this process compiled; if `cached`, the time to read from the cache.
     pub compile_ms: Option<f64>,
-    /// Whether the program came from the cache, where this process could compile.
+    /// Whether the program came from the cache, if this process can compile.
     pub cached: Option<bool>,
-    /// What the compiler predicted, where it did.
+    /// The time that the compiler predicted, if it did.
     pub predicted_ms: Option<f64>,
-    /// Floating-point operations a run, by the model's own count.
+    /// Floating-point operations per run, counted on the model.
     pub flops_per_iter: u64,
-    /// Every launch, when asked for.
+    /// Every launch, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches: Option<Vec<LaunchTime>>,
-    /// What every kernel did, when asked for, on the emulator.
+    /// The counts of every kernel on the emulator, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Vec<KernelCounts>>,
 }
 
-/// What the launches of a kernel did on the emulator, and what that means for a GPU.
+/// The counts of a kernel's launches on the emulator, and the predicted time on a GPU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KernelCounts {
     /// Its symbol.
     pub kernel: String,
-    /// What its first launch computes.
+    /// The names of the nodes that its first launch computes.
     pub label: String,
     /// The prediction for a launch on [`H200`].
     pub predicted: Prediction,
@@ -72,7 +72,7 @@ pub struct KernelCounts {
     pub counts: Counts,
 }
 
-/// What a program took to be there.
+/// The time that it took to get a program.
 #[derive(Clone, Copy, Debug)]
 pub struct CompileTime {
     /// Milliseconds.
@@ -81,12 +81,12 @@ pub struct CompileTime {
     pub cached: bool,
 }
 
-/// How to bench.
+/// Options of a bench.
 #[derive(Clone, Debug, Default)]
 pub struct BenchOptions {
-    /// Runs to time; without, as many as a few seconds hold.
+    /// Runs to time; `None` for as many as fit into a few seconds.
     pub iters: Option<usize>,
-    /// What compiling took, where this process compiled.
+    /// The time of compilation, if this process compiled.
     pub compile: Option<CompileTime>,
     /// Whether to time every launch in one more run.
     pub launches: bool,
@@ -112,7 +112,7 @@ pub fn bench(
     let begin = Instant::now();
     let enough = |done: usize| match options.iters {
         Some(iters) => done >= iters,
-        None => done >= MOST_ITERATIONS || (done >= LEAST_ITERATIONS && begin.elapsed() >= LONG_ENOUGH),
+        None => done >= MAX_ITERATIONS || (done >= MIN_ITERATIONS && begin.elapsed() >= LONG_ENOUGH),
     };
     while !enough(times.len()) {
         let start = Instant::now();
@@ -254,7 +254,7 @@ impl std::fmt::Display for BenchReport {
     }
 }
 
-/// Fills every input: images from N(0, 1), labels at random, a small rate, a seed.
+/// Fills every input: images from N(0, 1), random labels, a small learning rate, a seed.
 pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     let classes = classes(executor.plan());
     let inputs: Vec<Buffer> = executor.plan().interface().cloned().collect();
@@ -286,7 +286,7 @@ pub fn set_random_inputs(executor: &mut Executor) -> Result<(), Error> {
     Ok(())
 }
 
-/// The number of classes: the last extent of an output with a row a sample. Labels are drawn below it.
+/// The number of classes: the last extent of an output with one row per sample. Labels are drawn below it.
 fn classes(plan: &Plan) -> u64 {
     let rows = plan.buffers.iter().filter_map(|b| match &b.role {
         Role::Output { shape } if shape.len() == 2 && shape[0] == plan.batch => Some(shape[1] as u64),
@@ -311,7 +311,7 @@ pub fn peak_rss_mb() -> Result<f64, Error> {
     Ok((kib / 102.4).round() / 10.0)
 }
 
-/// Three decimals: microseconds of milliseconds.
+/// Rounds milliseconds to three decimals.
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

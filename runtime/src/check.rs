@@ -1,11 +1,13 @@
 //! Conformance cases: inputs with reference outputs that travel in an artifact, so that a target machine can show
-//! that it computes what the compiler's machine or an independent framework did.
+//! that it computes the same results as the compiler's machine or an independent framework.
 //!
 //! A case is a safetensors file. Tensors named `set/NAME` are set, the program runs, and tensors named
 //! `expect/NAME` are compared with what is there then. The metadata entry `alexc.case` is JSON: the program's mode,
 //! how often it runs, and the tolerance: the largest difference in a tensor, relative to the largest magnitude
 //! expected in it. Tensors that would be large are not stored but drawn: parameters and state as training starts with
 //! them, inputs as [`crate::kernel_check::Fill`] says. Cases of single kernels are the matter of [`crate::kernel_check`].
+
+pub use crate::comparison::Comparison;
 
 use crate::artifact::{Artifact, Case, mode_name};
 use crate::device::DeviceSpec;
@@ -23,15 +25,15 @@ use std::path::Path;
 const METADATA: &str = "alexc.case";
 const SET: &str = "set/";
 const EXPECT: &str = "expect/";
-const MOST_RUNS: u32 = 1000;
+const MAX_RUNS: u32 = 1000;
 
-/// How a case is run and judged.
+/// The settings of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseRules {
     /// The program to run.
     pub mode: Mode,
-    /// How often it runs before the comparison.
+    /// The number of runs before the comparison.
     pub runs: u32,
     /// The largest difference allowed, relative to the largest magnitude expected in the tensor.
     pub tolerance: f64,
@@ -41,21 +43,6 @@ pub struct CaseRules {
     /// Inputs that are drawn, with their seeds.
     #[serde(default)]
     pub drawn: BTreeMap<String, u64>,
-}
-
-/// How one tensor of a case came out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// The case.
-    pub case: String,
-    /// The tensor.
-    pub tensor: String,
-    /// The largest difference, relative to the largest magnitude expected; infinite when a value is no number.
-    pub error: f64,
-    /// What was allowed.
-    pub tolerance: f64,
-    /// Whether that held.
-    pub passed: bool,
 }
 
 /// Makes a case for an artifact.
@@ -112,9 +99,9 @@ fn replay(artifact: &Artifact, case: &Case, devices: &[DeviceSpec]) -> Result<Ve
     let text = file.metadata.get(METADATA).map_or("", String::as_str);
     let rules: CaseRules = serde_json::from_str(text)
         .map_err(|error| Error::input(format!("its rules cannot be read: {error}")))?;
-    if rules.runs == 0 || rules.runs > MOST_RUNS {
+    if rules.runs == 0 || rules.runs > MAX_RUNS {
         return Err(Error::input(format!(
-            "it asks for {} runs; expected 1 to {MOST_RUNS}",
+            "it asks for {} runs; expected 1 to {MAX_RUNS}",
             rules.runs
         )));
     }

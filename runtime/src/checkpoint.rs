@@ -1,4 +1,4 @@
-//! Checkpoints: all that a run needs to go on bit for bit, in a file that is whole or absent.
+//! Checkpoints: everything that a run needs to resume bit for bit, in a file that is either complete or absent.
 //!
 //! A checkpoint is a safetensors file: parameters under their own names (so it is a weights file too), the
 //! optimiser's state under [`STATE_PREFIX`], and the progress of the run as JSON in the metadata, with a SHA-256
@@ -6,7 +6,7 @@
 //! process killed at any moment loses at most the checkpoint that it was writing.
 
 use crate::artifact::hexadecimal;
-use crate::preparation::{PREPARATION_PREFIX, Preparation};
+use crate::preprocess_state::{PREPROCESS_PREFIX, PreprocessState};
 use crate::schedule::ScheduleState;
 use crate::tensor::Tensor;
 use crate::tensor_file::{self, TensorFile};
@@ -26,7 +26,7 @@ const METADATA: &str = "alexc.checkpoint";
 /// How many checkpoints a run keeps: a damaged one leaves others to fall back to, and the disk does not fill.
 pub const KEPT: usize = 3;
 
-/// How far a run is: everything that is not a tensor.
+/// The progress of a run: everything that is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
@@ -44,20 +44,20 @@ pub struct Progress {
     pub schedule: ScheduleState,
 }
 
-/// A moment of a run.
+/// A state of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// How far the run is.
+    /// The progress of the run.
     pub progress: Progress,
     /// Parameters.
     pub parameters: BTreeMap<String, Tensor>,
     /// The optimiser's state.
     pub state: BTreeMap<String, Tensor>,
     /// How images are prepared, if that is known.
-    pub preparation: Option<Preparation>,
+    pub preprocess_state: Option<PreprocessState>,
 }
 
-/// What stands in the metadata: the record as text, so that its checksum is over the very bytes.
+/// The metadata: the record as text, so that the checksum covers its exact bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
@@ -70,7 +70,8 @@ struct Envelope {
 #[serde(deny_unknown_fields)]
 struct Record {
     progress: Progress,
-    preparation: Option<Preparation>,
+    #[serde(rename = "preparation")]
+    preprocess_state: Option<PreprocessState>,
 }
 
 impl Checkpoint {
@@ -95,7 +96,10 @@ impl Checkpoint {
         let file = TensorFile::read(path)?;
         let fail = |what: String| Error::input(format!("{}: {what}", path.display()));
         let text = file.metadata.get(METADATA).ok_or_else(|| {
-            fail("holds tensors but is no checkpoint; give it with --weights to start from them".to_string())
+            fail(
+                "holds tensors but is not a checkpoint; give it with --weights to start from them"
+                    .to_string(),
+            )
         })?;
         let envelope: Envelope = serde_json::from_str(text)
             .map_err(|error| fail(format!("the checkpoint's record is damaged: {error}")))?;
@@ -112,40 +116,40 @@ impl Checkpoint {
         }
         let Record {
             progress,
-            mut preparation,
+            mut preprocess_state,
         } = serde_json::from_str(&envelope.record)
             .map_err(|error| fail(format!("the checkpoint's record is damaged: {error}")))?;
-        let (mut parameters, mut state, mut of_preparation) =
+        let (mut parameters, mut state, mut state_tensors) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in file.tensors {
             if let Some(name) = name.strip_prefix(STATE_PREFIX) {
                 state.insert(name.to_string(), tensor);
-            } else if let Some(name) = name.strip_prefix(PREPARATION_PREFIX) {
-                of_preparation.insert(name.to_string(), tensor);
+            } else if let Some(name) = name.strip_prefix(PREPROCESS_PREFIX) {
+                state_tensors.insert(name.to_string(), tensor);
             } else {
                 parameters.insert(name, tensor);
             }
         }
-        if let Some(preparation) = &mut preparation {
-            preparation
-                .put_tensors(of_preparation)
+        if let Some(preprocess_state) = &mut preprocess_state {
+            preprocess_state
+                .put_tensors(state_tensors)
                 .map_err(|error| error.at(path.display()))?;
         }
         Ok(Checkpoint {
             progress,
             parameters,
             state,
-            preparation,
+            preprocess_state,
         })
     }
 
     /// How images were prepared for the weights in `path`, if it is a checkpoint or a run folder that records it.
-    pub fn preparation_of(path: &Path) -> Result<Option<Preparation>, Error> {
+    pub fn preprocess_state_of(path: &Path) -> Result<Option<PreprocessState>, Error> {
         let path = weights::locate(path);
         if !tensor_file::metadata(&path)?.contains_key(METADATA) {
             return Ok(None);
         }
-        Ok(Checkpoint::read(&path)?.preparation)
+        Ok(Checkpoint::read(&path)?.preprocess_state)
     }
 
     /// The newest whole checkpoint of a run, or `None` when there is none. Each damaged one that is passed over is
@@ -168,13 +172,13 @@ impl Checkpoint {
     }
 
     fn into_file(mut self) -> Result<TensorFile, Error> {
-        let of_preparation = match &mut self.preparation {
-            Some(preparation) => preparation.take_tensors()?,
+        let state_tensors = match &mut self.preprocess_state {
+            Some(preprocess_state) => preprocess_state.take_tensors()?,
             None => BTreeMap::new(),
         };
         let record = to_json(&Record {
             progress: self.progress,
-            preparation: self.preparation,
+            preprocess_state: self.preprocess_state,
         })?;
         let mut tensors = self.parameters;
         tensors.extend(
@@ -183,9 +187,9 @@ impl Checkpoint {
                 .map(|(name, t)| (format!("{STATE_PREFIX}{name}"), t)),
         );
         tensors.extend(
-            of_preparation
+            state_tensors
                 .into_iter()
-                .map(|(name, t)| (format!("{PREPARATION_PREFIX}{name}"), t)),
+                .map(|(name, t)| (format!("{PREPROCESS_PREFIX}{name}"), t)),
         );
         let sha256 = checksum(&record, &tensors);
         let envelope = to_json(&Envelope {
@@ -272,11 +276,11 @@ mod tests {
     use super::*;
     use crate::data::Preprocess;
 
-    fn preparation() -> Preparation {
-        let mut preparation = Preparation::unmeasured(&Preprocess::as_is(), [3, 2, 2]).unwrap();
-        preparation.classes = vec!["cat".into(), "dog \"x\"".into()];
-        preparation.statistics.pixel_mean = Some((0..12).map(|i| i as f32 / 7.0).collect());
-        preparation
+    fn preprocess_state() -> PreprocessState {
+        let mut preprocess_state = PreprocessState::unmeasured(&Preprocess::as_is(), [3, 2, 2]).unwrap();
+        preprocess_state.classes = vec!["cat".into(), "dog \"x\"".into()];
+        preprocess_state.statistics.pixel_mean = Some((0..12).map(|i| i as f32 / 7.0).collect());
+        preprocess_state
     }
 
     fn checkpoint(step: u64) -> Checkpoint {
@@ -296,7 +300,7 @@ mod tests {
             },
             parameters: [("fc.weight".to_string(), tensor(step as f32))].into(),
             state: [("fc.weight.momentum".to_string(), tensor(0.5))].into(),
-            preparation: Some(preparation()),
+            preprocess_state: Some(preprocess_state()),
         }
     }
 
@@ -322,8 +326,8 @@ mod tests {
         assert_eq!(steps, [9, 10, 100]);
         assert_eq!(Checkpoint::read(&run.path().join(LAST)).unwrap(), checkpoint(100));
         assert_eq!(
-            Checkpoint::preparation_of(run.path()).unwrap(),
-            checkpoint(100).preparation
+            Checkpoint::preprocess_state_of(run.path()).unwrap(),
+            checkpoint(100).preprocess_state
         );
         // It serves as a weights file.
         let expected = [("fc.weight".to_string(), vec![2, 2])];
@@ -402,7 +406,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("is no checkpoint; give it with --weights"),
+                .contains("is not a checkpoint; give it with --weights"),
             "{error}"
         );
     }

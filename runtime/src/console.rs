@@ -1,5 +1,5 @@
-//! What a person sees of a long run: on stderr, with a progress bar on a terminal and plain lines elsewhere, so
-//! that a log file holds no control characters and stdout holds results only.
+//! Messages and progress of a long run, on stderr: a progress bar on a terminal, plain lines elsewhere. So a log file has no
+//! control characters, and stdout has results only.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -77,7 +77,7 @@ impl Console {
         }
     }
 
-    /// Whether a bar can be shown, so that a line a step is not needed.
+    /// Whether a bar can be shown, which replaces the line per step.
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }

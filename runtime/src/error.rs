@@ -1,18 +1,18 @@
-//! One error type for the whole runtime, because what a caller needs of it is always the same two things: a
-//! message for a person, and whether the input or the work was at fault (which decides the exit code).
+//! One error type for the whole runtime, because every caller needs the same two things: a message for a person, and
+//! whether the input or the work failed, which decides the exit code.
 
 use std::path::Path;
 
-/// Why something did not work. The message names the place, what was found, what was expected and a remedy.
+/// An error. The message names the place, the found value, the expected value and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Bad usage or bad input: a file, a flag, a name, a shape. Exit code 2.
     #[error("{0}")]
     Input(String),
-    /// Bad input, in a report that was laid out for a person: every mistake with its place. Exit code 2.
+    /// Bad input, as a report for a person that lists every error with its place. Exit code 2.
     #[error("{0}")]
     Report(String),
-    /// The input was sound and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
+    /// The input was valid and the work failed: a full disk, no memory, a diverging loss. Exit code 1.
     #[error("{0}")]
     Work(String),
     /// The user asked to stop, and everything worth keeping was saved. Exit code 130.
@@ -50,6 +50,17 @@ impl Error {
         }
     }
 
+    /// The same error with a further line, `note: ...`.
+    pub fn with_note(self, note: impl std::fmt::Display) -> Error {
+        let add = |message: String| format!("{}\nnote: {note}", message.trim_end());
+        match self {
+            Error::Input(message) => Error::Input(add(message)),
+            Error::Report(message) => Error::Report(add(message)),
+            Error::Work(message) => Error::Work(add(message)),
+            Error::Interrupted(message) => Error::Interrupted(add(message)),
+        }
+    }
+
     /// A file that could not be read: the caller's path is at fault.
     pub fn reading(path: &Path, error: &std::io::Error) -> Error {
         let remedy = match error.kind() {
@@ -67,11 +78,11 @@ impl Error {
         let path = path.display();
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Work(format!(
-                "{path}: the disk is full ({error}); nothing that was there is lost. Free some space and go on"
+                "{path}: the disk is full ({error}); existing files are unchanged. Free some space and try again"
             )),
             std::io::ErrorKind::FileTooLarge => Error::Work(format!(
-                "{path}: the limit on the size of files is reached ({error}); nothing that was there is lost. Raise it \
-                 (ulimit -f) and go on"
+                "{path}: the limit on the size of files is reached ({error}); existing files are unchanged. Raise it \
+                 (ulimit -f) and try again"
             )),
             std::io::ErrorKind::NotFound => Error::Input(format!(
                 "{path}: cannot be written: {error}; make its folder first"

@@ -37,7 +37,7 @@ impl Classifier {
         &mut self.executor
     }
 
-    /// What the program takes and gives.
+    /// The program's inputs and outputs.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
@@ -54,7 +54,7 @@ impl Classifier {
             let shape = self.interface.image_shape;
             let found = images.len();
             return Err(Error::input(format!(
-                "{found} values are no whole number of images of {shape:?}"
+                "{found} values are not a whole number of images of {shape:?}"
             )));
         }
         let mut logits = Vec::with_capacity(images.len() / elements * classes);
@@ -71,8 +71,8 @@ impl Classifier {
     }
 }
 
-/// Evaluates `classifier` on every image of `feed`. With `views` above 1 the feed gives each image so many times in
-/// a row, with one label each, and their probabilities are averaged.
+/// Evaluates `classifier` on every image of `feed`. With `views` above 1 the feed gives each image `views` times in a
+/// row, with one label each, and their probabilities are averaged.
 pub fn evaluate(
     classifier: &mut Classifier,
     feed: &mut dyn EvaluationFeed,

@@ -1,5 +1,5 @@
-//! Where the drivers get images from: an interface between them and the loaders, so that the training loop says
-//! what it needs (batches in a fixed order from any place on) and nothing of how images are read.
+//! The interface between the drivers and the loaders. The training loop asks for batches in a fixed order from any position,
+//! and knows nothing of how images are read.
 
 use crate::Error;
 use std::time::Duration;
@@ -20,8 +20,8 @@ pub trait TrainingFeed {
     /// Full batches of one epoch; images that are left over wait for another epoch's order.
     fn batches_per_epoch(&self) -> u64;
 
-    /// The next batch is number `batch` of epoch `epoch`, both from 0. What a batch holds depends on these two and
-    /// the seed alone.
+    /// Makes number `batch` of epoch `epoch`, both from 0, the next batch. The contents of a batch depend on these two and
+    /// the seed only.
     fn seek(&mut self, epoch: u64, batch: u64) -> Result<(), Error>;
 
     /// The next full batch; after an epoch's last comes the next epoch's first.
@@ -33,7 +33,7 @@ pub trait EvaluationFeed {
     /// How many images there are.
     fn images(&self) -> u64;
 
-    /// Begins again.
+    /// Starts again at the first image.
     fn restart(&mut self) -> Result<(), Error>;
 
     /// The next images, at most as many as the program takes; `None` after the last.

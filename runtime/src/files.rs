@@ -1,6 +1,6 @@
 //! Files are written whole or not at all: to a temporary name in the same folder, flushed to the disk, renamed.
-//! A process killed at any moment leaves either the old file or the new one, and at worst a `.part` beside it.
-//! What is no regular file, such as `/dev/stdout` or `/dev/null`, is written to and never replaced.
+//! A process killed at any moment leaves either the old file or the new one, and at worst a `.part` file next to it.
+//! What is not a regular file, such as `/dev/stdout` or `/dev/null`, is written to and never replaced.
 
 use crate::Error;
 use std::fs::{self, File};
@@ -99,7 +99,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A path in JSON, as it is shown: a name that is not UTF-8 is no error.
+/// A path in JSON, as it is displayed; a name that is not UTF-8 is not an error.
 pub(crate) fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -1,5 +1,4 @@
-//! What the drivers need to know of a plan: which of its tensors is the image, which are the logits, how many
-//! classes there are.
+//! The interface of a classifier's plan: which tensor is the image, which are the logits, and the number of classes.
 
 use crate::Error;
 use crate::artifact::mode_name;
@@ -21,10 +20,10 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Finds them, or says why this is no classifier of images.
+    /// Finds the interface, or explains why the plan is not an image classifier.
     pub fn of(plan: &Plan) -> Result<Interface, Error> {
         let place = format!("{} ({})", plan.model, mode_name(plan.mode));
-        let fail = |what: String| Error::input(format!("{place} is no image classifier: {what}"));
+        let fail = |what: String| Error::input(format!("{place} is not an image classifier: {what}"));
         let special = [LABELS, LEARNING_RATE, RANDOM_STATE];
         let inputs: Vec<_> = plan
             .interface()

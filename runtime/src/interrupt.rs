@@ -1,12 +1,11 @@
-//! Ctrl-C and the terminating signal ask a run to stop: it saves a checkpoint and leaves. Asked twice, it leaves at
-//! once.
+//! Ctrl-C and SIGTERM ask a run to stop: it saves a checkpoint and ends. A second signal ends the process at once.
 
 use crate::Error;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether somebody asked to stop.
+/// A request to stop.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 

@@ -1,11 +1,11 @@
 //! Conformance of single kernels: each one runs alone on inputs drawn from a seed, and samples of its results are compared
-//! with references that travel in the artifact. So a machine that computes wrongly is told which kernel does.
+//! with references that travel in the artifact. So a machine that computes wrongly learns which kernel does.
 //!
 //! A case is a safetensors file without tensors, whose metadata entry `alexc.kernels` is the JSON of [`KernelCases`].
 
 use crate::Error;
 use crate::artifact::{Artifact, Case};
-use crate::check::Comparison;
+use crate::comparison::Comparison;
 use crate::device::DeviceSpec;
 use crate::executor::Executor;
 use crate::tensor_file::TensorFile;
@@ -22,17 +22,18 @@ pub const METADATA: &str = "alexc.kernels";
 pub struct KernelCases {
     /// The program.
     pub mode: Mode,
-    /// One a kernel.
+    /// One per kernel.
     pub kernels: Vec<KernelCase>,
 }
 
-/// A kernel run alone.
+/// A case of a single kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelCase {
-    /// What it computes: the names of the nodes.
+    /// The names of the nodes that it computes.
     pub label: String,
-    /// Positions of launches, those of `prepare` first: what prepares its inputs, itself, and what adds its parts.
+    /// Positions of launches, where `prepare` comes first: launches that prepack inputs, the kernel, and the launch that adds
+    /// partial results.
     pub launches: Vec<usize>,
     /// Its inputs.
     pub inputs: Vec<Fill>,
@@ -48,7 +49,7 @@ pub struct KernelCase {
 pub struct Fill {
     /// Position among the plan's buffers.
     pub buffer: usize,
-    /// Of the numbers.
+    /// The seed of the numbers.
     pub seed: u64,
     /// Whether all are above 0.
     pub positive: bool,
@@ -62,7 +63,7 @@ pub struct Samples {
     pub buffer: usize,
     /// Offsets in elements.
     pub at: Vec<u64>,
-    /// What is expected at each.
+    /// The expected value at each.
     pub expected: Vec<f64>,
 }
 
@@ -89,7 +90,7 @@ impl Fill {
 }
 
 impl KernelCases {
-    /// The case as it lies in an artifact.
+    /// The case as it is stored in an artifact.
     pub fn to_case(&self, name: &str) -> Result<Case, Error> {
         let text = serde_json::to_string(self)
             .map_err(|error| Error::work(format!("the case {name} cannot be written: {error}")))?;

@@ -7,11 +7,11 @@
 //! | [`executor`] | walks a plan: tensors in by name, launches, tensors out; [`queues`] on several devices, [`parts`] of tensors |
 //! | [`weights`] | parameters in safetensors files, and how they start |
 //! | [`mod@run`], [`mod@bench`] | one run, warm timing |
-//! | [`mod@check`], [`kernel_check`] | conformance cases of programs and of single kernels |
+//! | [`mod@check`], [`kernel_check`], [`comparison`] | conformance cases of programs and of single kernels |
 //! | [`mod@train`], [`mod@eval`], [`mod@predict`] | the training driver, error rates, classes of single images |
 //! | [`feed`] | where training and evaluation get images from |
 //! | [`recipe`], [`schedule`] | how a model is trained |
-//! | [`checkpoint`], [`preparation`], [`metrics`] | what a run folder holds |
+//! | [`checkpoint`], [`preprocess_state`], [`metrics`] | what a run folder holds |
 //! | [`interface`], [`scores`] | which tensors of a plan are images and logits; error rates |
 //! | [`tensor`], [`tensor_file`], [`files`] | tensors on the host, in safetensors files; files written whole or not at all |
 //! | [`cli`] | the commands that `alexc` and `alexrun` share |
@@ -26,6 +26,7 @@ pub mod bench;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;
+pub mod comparison;
 pub mod console;
 pub mod data;
 #[allow(unsafe_code)]
@@ -41,7 +42,7 @@ pub mod kernel_check;
 pub mod metrics;
 pub mod parts;
 pub mod predict;
-pub mod preparation;
+pub mod preprocess_state;
 pub mod queues;
 pub mod recipe;
 pub mod run;

@@ -1,7 +1,7 @@
-//! `metrics.jsonl`: a line a step and a line an evaluation, for plotting and for comparing runs.
+//! `metrics.jsonl`: one line per step and one line per evaluation, for plots and comparisons of runs.
 //!
-//! A run that resumes first drops every line after its checkpoint's step, so that the file tells one history. A line
-//! that a crash cut in two is dropped too.
+//! A run that resumes first drops every line that its checkpoint does not know: later steps, and the evaluation of an
+//! epoch whose end is still to come. So the file tells one history. A line that a crash cut in two is dropped too.
 
 use crate::{Error, files};
 use serde::{Deserialize, Serialize};
@@ -43,19 +43,34 @@ pub struct EvaluationLine {
 pub struct Metrics {
     file: File,
     path: PathBuf,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    /// Lines that could not be written yet.
+    pending: Vec<u8>,
 }
 
-/// What every line has.
+/// A line of either kind.
 #[derive(Deserialize)]
 struct AnyLine {
     step: u64,
+    epoch: u64,
+    /// An evaluation has it.
+    val_loss: Option<f64>,
+}
+
+impl AnyLine {
+    /// Whether it belongs to the history of a run that has done `step` steps and finished `epoch` epochs.
+    fn is_before(&self, step: u64, epoch: u64) -> bool {
+        self.step <= step && (self.val_loss.is_none() || self.epoch <= epoch)
+    }
 }
 
 impl Metrics {
-    /// Opens `path` with the lines up to `step` kept and the rest dropped; makes it if it is not there.
-    pub fn open(path: &Path, step: u64) -> Result<Metrics, Error> {
+    /// Opens `path` for a run that has done `step` steps and finished `epoch` epochs. It keeps the lines of these and
+    /// drops the rest. A missing file is made.
+    pub fn open(path: &Path, step: u64, epoch: u64) -> Result<Metrics, Error> {
         let kept = match std::fs::read(path) {
-            Ok(bytes) => lines_up_to(&bytes, step),
+            Ok(bytes) => lines_before(&bytes, step, epoch),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::reading(path, &error)),
         };
@@ -67,10 +82,12 @@ impl Metrics {
         Ok(Metrics {
             file,
             path: path.to_path_buf(),
+            length: kept.len() as u64,
+            pending: Vec::new(),
         })
     }
 
-    /// Appends a line.
+    /// Appends a line. One that could not be written stays pending.
     pub fn write(&mut self, line: &impl Serialize) -> Result<(), Error> {
         let mut bytes = serde_json::to_vec(line).map_err(|error| {
             Error::work(format!(
@@ -79,18 +96,29 @@ impl Metrics {
             ))
         })?;
         bytes.push(b'\n');
-        self.file
-            .write_all(&bytes)
-            .map_err(|error| Error::writing(&self.path, &error))
+        self.pending.extend(bytes);
+        self.flush()
+    }
+
+    /// Writes the lines that are pending, if any.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if let Err(error) = self.file.write_all(&self.pending) {
+            // A part of a line would spoil the one that is written after it.
+            let _ = self.file.set_len(self.length);
+            return Err(Error::writing(&self.path, &error));
+        }
+        self.length += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
     }
 }
 
-fn lines_up_to(bytes: &[u8], step: u64) -> Vec<u8> {
+fn lines_before(bytes: &[u8], step: u64, epoch: u64) -> Vec<u8> {
     let whole = bytes
         .split_inclusive(|&b| b == b'\n')
         .filter(|line| line.ends_with(b"\n"));
-    let kept =
-        whole.filter(|line| serde_json::from_slice::<AnyLine>(line).is_ok_and(|line| line.step <= step));
+    let kept = whole
+        .filter(|line| serde_json::from_slice::<AnyLine>(line).is_ok_and(|line| line.is_before(step, epoch)));
     kept.flatten().copied().collect()
 }
 
@@ -112,7 +140,7 @@ mod tests {
     fn lines_after_the_checkpoint_and_torn_lines_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&path, 0, 0).unwrap();
         let evaluation = EvaluationLine {
             step: 2,
             epoch: 1,
@@ -126,8 +154,12 @@ mod tests {
         metrics.write(&step(3)).unwrap();
         let before = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{before}{{\"step\":2,\"epo")).unwrap();
-        Metrics::open(&path, 2).unwrap().write(&step(3)).unwrap();
+        Metrics::open(&path, 2, 1).unwrap().write(&step(3)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        // The evaluation of an epoch whose end is still to come is made again.
+        drop(Metrics::open(&path, 2, 0).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!((text.lines().count(), text.contains("val_loss")), (2, false));
     }
 
     #[test]
@@ -145,6 +177,8 @@ mod tests {
         let mut metrics = Metrics {
             file,
             path: "metrics.jsonl".into(),
+            length: 0,
+            pending: Vec::new(),
         };
         let error = metrics.write(&step(1)).unwrap_err();
         assert!(error.to_string().contains("the disk is full"), "{error}");

@@ -1,17 +1,17 @@
-//! Tensors of the interface that lie in parts on several devices: their elements taken out and put together.
+//! Splits tensors of the interface into the parts that several devices hold, and assembles them.
 
 use ir::plan::Part;
 
-/// A stretch of bytes that lies together in a tensor and in a part of it.
+/// A range of bytes that is contiguous both in a tensor and in a part of it.
 struct Run {
     whole: usize,
     part: usize,
     bytes: usize,
 }
 
-/// The stretches of a part of a tensor whose elements have so many bytes, in order.
+/// The contiguous ranges of a part of a tensor, in order; an element has `element` bytes.
 fn runs(shape: &[usize], part: &Part, element: usize) -> Vec<Run> {
-    // Dimensions after the last one that is cut lie together.
+    // Dimensions after the last one that is cut are contiguous.
     let cut = (0..shape.len())
         .rev()
         .find(|&d| part.shape[d] != shape[d])

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::data::load_image;
 use crate::eval::{Classifier, mean_of_views};
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::scores::best;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct Guess {
     pub class: usize,
     /// Its name, or its number where classes have no names.
     pub name: String,
-    /// How probable it is.
+    /// Its probability.
     pub probability: f64,
 }
 
@@ -32,17 +32,17 @@ pub struct Prediction {
 /// The `top` most probable classes of an image file, over 1 or 10 views.
 pub fn predict(
     classifier: &mut Classifier,
-    preparation: &Preparation,
+    preprocess_state: &PreprocessState,
     image: &Path,
     views: usize,
     top: usize,
 ) -> Result<Prediction, Error> {
     let interface = classifier.interface().clone();
-    let Preparation {
+    let PreprocessState {
         preprocess,
         statistics,
         ..
-    } = preparation;
+    } = preprocess_state;
     let inputs = load_image(image, preprocess, statistics, interface.image_shape, views)?;
     let logits = classifier.logits(&inputs.concat())?;
     if logits.iter().any(|logit| !logit.is_finite()) {
@@ -53,7 +53,7 @@ pub fn predict(
     }
     let guess = |(class, probability)| Guess {
         class,
-        name: preparation.class_name(class),
+        name: preprocess_state.class_name(class),
         probability,
     };
     let guesses = best(&mean_of_views(&logits, interface.classes), top)

@@ -1,15 +1,15 @@
 //! Runs the step of a plan on several devices at once.
 //!
-//! A thread a device walks its two queues, kernels and transfers to it: it does whichever has come to a launch whose waits
-//! are over, a transfer first, since others may wait for it. So a device that would wait for another brings what it needs
-//! meanwhile, and transfers of a device that works beside its thread go on while it computes. Waits are short where the
-//! devices are alike: a thread looks for a while before it sleeps.
+//! One thread per device walks the device's two queues: kernels, and transfers to it. It takes the next launch whose waits
+//! are over, and prefers a transfer, because others may wait for it. So a device that waits for another one transfers its
+//! inputs meanwhile. A device that works concurrently with its thread transfers while it computes. Waits between similar
+//! devices are short, so a thread polls for a while before it sleeps.
 //!
-//! A launch counts as done when its effects are there. A device that only starts launches is asked to complete them where
-//! somebody waits for the last one.
+//! A launch counts as done when its results are visible. A device that only starts launches is asked to complete them if
+//! another queue waits for the last one.
 
 use crate::Error;
-use crate::device::{BufferId, Device, LaunchId, Outlet};
+use crate::device::{BufferId, Device, LaunchId, PeerBuffer};
 use ir::order;
 use ir::plan::{Plan, Work};
 use std::collections::HashMap;
@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for what it waits for before it sleeps.
+/// The time that a thread polls before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
 
 /// The queues of a plan's step.
 pub struct Queues {
-    /// Positions in the step, a list a queue.
+    /// Positions in the step, one list per queue.
     queues: Vec<Vec<usize>>,
-    /// Of each launch of the step, its queue and its place there.
+    /// The queue of each launch of the step, and its position there.
     places: Vec<(usize, usize)>,
-    /// Whether some launch waits for it.
+    /// Whether a launch waits for it.
     awaited: Vec<bool>,
-    /// The buffers that transfers read, as others read them.
-    outlets: HashMap<usize, Box<dyn Outlet>>,
+    /// The peer buffers that transfers read.
+    peer_buffers: HashMap<usize, Box<dyn PeerBuffer>>,
 }
 
 impl Queues {
@@ -39,7 +39,7 @@ impl Queues {
             queues: vec![vec![]; order::count(plan)],
             places: vec![],
             awaited: vec![false; plan.step.len()],
-            outlets: HashMap::new(),
+            peer_buffers: HashMap::new(),
         };
         for (position, launch) in plan.step.iter().enumerate() {
             let queue = order::queue(launch);
@@ -50,22 +50,22 @@ impl Queues {
                 .iter()
                 .for_each(|&other| queues.awaited[other] = true);
             if let Work::Transfer { from, .. } = launch.work {
-                let outlet = devices[plan.buffers[from].device].outlet(BufferId(from))?;
-                queues.outlets.insert(from, outlet);
+                let peer_buffer = devices[plan.buffers[from].device].peer_buffer(BufferId(from))?;
+                queues.peer_buffers.insert(from, peer_buffer);
             }
         }
         Ok(queues)
     }
 
-    /// Does one transfer, whatever else runs.
+    /// Executes one transfer.
     pub fn transfer(&self, device: &mut dyn Device, from: usize, to: usize) -> Result<(), Error> {
-        device.receive(BufferId(to), &*self.outlets[&from])
+        device.copy_from_peer(BufferId(to), &*self.peer_buffers[&from])
     }
 
-    /// Runs the step once, to its end. `first` is the number of its first launch among those of the plan. After a failure
-    /// on one device the others stop as soon as they look.
+    /// Runs the step once, to its end. `first` is the position of its first launch in the plan. After a failure on one
+    /// device the others stop at their next poll.
     pub fn run(&self, plan: &Plan, first: usize, devices: &mut [Box<dyn Device>]) -> Result<(), Error> {
-        // A transfer that waits for no launch reads what was written before, as soon as threads start.
+        // A transfer without waits starts at once, so earlier writes must be complete.
         devices.iter_mut().try_for_each(|device| device.complete())?;
         let progress = Progress {
             done: self.queues.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -102,9 +102,9 @@ impl Queues {
     }
 }
 
-/// How far all queues have come.
+/// The progress of all queues.
 struct Progress {
-    /// Launches that are done, a queue.
+    /// Finished launches, per queue.
     done: Vec<AtomicUsize>,
     failed: AtomicBool,
     sleepers: AtomicUsize,
@@ -160,7 +160,7 @@ impl Drop for StopOthers<'_> {
     }
 }
 
-/// One device's way through its queues.
+/// The walk of one device through its queues.
 struct Walk<'w> {
     queues: &'w Queues,
     plan: &'w Plan,

@@ -1,5 +1,5 @@
-//! Recipes: how a model is trained, as TOML. Every key is optional, flags win over the file, and a key that is not
-//! known is an error with its place and the nearest name that is: a misspelt `momentum` must not train without it.
+//! Recipes: the settings of training, as TOML. Every key is optional, and flags override the file. An unknown key is an
+//! error with its place and the nearest known name, because a misspelt `momentum` must not train without momentum.
 
 use crate::data::Preprocess;
 use crate::schedule::Schedule;
@@ -15,11 +15,11 @@ const SIZE_LIMIT: u64 = 1 << 20;
 pub struct Recipe {
     /// The run.
     pub train: Train,
-    /// The update, which is compiled into the training step (but for the rate).
+    /// The update, which is compiled into the training step, except for the learning rate.
     pub sgd: Sgd,
-    /// The rate over time.
+    /// The learning rate over time.
     pub schedule: Schedule,
-    /// What is done to images.
+    /// The preprocessing of images.
     pub data: Preprocess,
 }
 
@@ -27,13 +27,13 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     /// Passes over the training images.
     pub epochs: u64,
-    /// Of initial weights, dropout, order and augmentation.
+    /// Seed for initial weights, dropout, image order and augmentation.
     pub seed: u64,
-    /// Whether dropout drops; without it the step computes the plain gradient.
+    /// Whether dropout is active; without it the step computes the plain gradient.
     pub dropout: bool,
     /// Steps between checkpoints; one is also made after every epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,11 +58,11 @@ impl Default for Train {
 pub struct Sgd {
     /// The first learning rate.
     pub lr: f64,
-    /// How much of the last step is kept.
+    /// The fraction of the last update that is kept.
     pub momentum: f64,
-    /// Pull towards zero.
+    /// The weight decay.
     pub weight_decay: f64,
-    /// The rate of biases, in terms of that of weights.
+    /// The learning rate of biases, as a multiple of the learning rate of weights.
     pub bias_lr_factor: f64,
     /// Whether biases decay too.
     pub bias_weight_decay: bool,
@@ -111,7 +111,7 @@ impl Recipe {
         toml::to_string(self).map_err(|error| Error::work(format!("the recipe cannot be written: {error}")))
     }
 
-    /// What is wrong with the numbers, if anything. To be asked again when flags have changed them.
+    /// The first invalid value, if there is one. Check again after flags have changed values.
     pub fn problem(&self) -> Option<String> {
         let Recipe { train, sgd, data, .. } = self;
         let at_least_one = [
@@ -152,7 +152,7 @@ impl Recipe {
     }
 }
 
-/// The beginning of a line that is too long for a message, without what would control a terminal.
+/// The start of a line that is too long for a message, without control characters.
 fn shorten(line: &str) -> String {
     const MOST: usize = 200;
     let line = &line.replace(char::is_control, "\u{fffd}");

@@ -11,7 +11,7 @@ use ir::plan::{LABELS, LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What to run.
+/// A request to run a program.
 #[derive(Clone, Copy, Debug)]
 pub struct RunRequest<'a> {
     /// Parameters: a safetensors file, a checkpoint or a run folder.
@@ -62,7 +62,7 @@ fn set_inputs(
     if let Some(name) = inputs.keys().find(|name| !known(name)) {
         let (mode, names) = (mode_name(executor.plan().mode), names.join(", "));
         return Err(Error::input(format!(
-            "{name} is no input of the model ({mode}), which has: {names}"
+            "{name} is not an input of the model ({mode}), which has: {names}"
         )));
     }
     let labels = inputs.get(LABELS).and_then(Tensor::as_i64).unwrap_or_default();

@@ -1,13 +1,13 @@
-//! The learning rate over a run: a small state machine whose state is part of every checkpoint, so that a run that
-//! resumes divides where the uninterrupted one would have.
+//! The learning rate over a run: a small state machine. Every checkpoint contains its state, so that a resumed run lowers the
+//! learning rate at the same epochs as an uninterrupted one.
 
 use serde::{Deserialize, Serialize};
 
-/// How the rate changes.
+/// How the learning rate changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", try_from = "Table")]
 pub enum Schedule {
-    /// It does not.
+    /// It is constant.
     #[default]
     Constant,
     /// It is multiplied by `factor` after each of these epochs.
@@ -21,14 +21,14 @@ pub enum Schedule {
     Plateau {
         /// Between 0 and 1.
         factor: f64,
-        /// So many evaluations in a row without a new best.
+        /// The number of evaluations in a row without a new best.
         patience: u64,
         /// As AlexNet's authors did it by hand: three times.
         times: u64,
     },
 }
 
-/// The table as it is written. Flat, because a reader of tagged tables loses the places of keys.
+/// The table as written. It is flat, because serde loses the positions of keys in tagged tables.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -96,20 +96,20 @@ impl TryFrom<Table> for Schedule {
     }
 }
 
-/// What a schedule remembers.
+/// The state of a schedule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleState {
-    /// How often the rate was multiplied.
+    /// How often the learning rate was multiplied.
     pub drops: u64,
-    /// The least validation error so far.
+    /// The lowest validation error so far.
     pub best: Option<f64>,
     /// Evaluations since then, or since the last drop.
     pub waited: u64,
 }
 
 impl Schedule {
-    /// The rate now, for the recipe's rate `base`.
+    /// The current learning rate, for the recipe's learning rate `base`.
     pub fn rate(&self, base: f64, state: &ScheduleState) -> f64 {
         let factor = match self {
             Schedule::Constant => 1.0,
@@ -119,12 +119,12 @@ impl Schedule {
         (0..state.drops).fold(base, |rate, _| rate * factor)
     }
 
-    /// Whether the schedule asks for the validation error.
+    /// Whether the schedule needs the validation error.
     pub fn needs_validation(&self) -> bool {
         matches!(self, Schedule::Plateau { .. })
     }
 
-    /// An epoch has ended, the `finished`-th, with this validation error. Returns whether the rate drops.
+    /// Records the end of epoch `finished` with this validation error. Returns whether the learning rate drops.
     pub fn epoch_ended(&self, state: &mut ScheduleState, finished: u64, error: Option<f64>) -> bool {
         let drops = match self {
             Schedule::Constant => false,
@@ -149,7 +149,7 @@ impl Schedule {
         drops
     }
 
-    /// What is wrong with the numbers, if anything.
+    /// The first invalid value, if there is one.
     pub fn problem(&self) -> Option<String> {
         let (factor, patience) = match self {
             Schedule::Constant => return None,

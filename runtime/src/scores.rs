@@ -28,10 +28,10 @@ pub struct Tally {
     wrong_in_five: u64,
 }
 
-/// What a [`Tally`] comes to.
+/// The result of a [`Tally`].
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Errors {
-    /// How many images were seen.
+    /// The number of images.
     pub images: u64,
     /// Mean of −ln p(class).
     pub loss: f64,
@@ -61,7 +61,7 @@ impl Tally {
     }
 
     fn add(&mut self, scores: &[f64], label: usize, loss: f64) {
-        // The classes before the right one. What is no number, or ties from a lower class, comes before too.
+        // The classes ranked before the right one. NaN ranks before it too, and so does an equal value of a lower class.
         let before = match scores.get(label) {
             Some(own) if own.is_finite() => {
                 let ahead = |(class, score): (usize, &f64)| {

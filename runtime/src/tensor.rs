@@ -73,7 +73,7 @@ impl Tensor {
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Tensor, Error> {
         if !bytes.len().is_multiple_of(dtype.bytes()) {
             return Err(Error::input(format!(
-                "{} bytes are no whole number of {dtype}",
+                "{} bytes are not a whole number of {dtype}",
                 bytes.len()
             )));
         }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// As the format says.
+/// The limit of the format.
 const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Everything in a safetensors file.
@@ -91,7 +91,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| Error::reading(path, &error))?;
     if !metadata.is_file() {
         return Err(Error::input(format!(
-            "{}: is no file; give a .safetensors file",
+            "{}: is not a regular file; give a .safetensors file",
             path.display()
         )));
     }
@@ -174,7 +174,7 @@ fn not_writable(error: &SafeTensorError) -> Error {
 fn not_safetensors(path: &Path, error: &SafeTensorError) -> Error {
     let path = path.display();
     Error::input(format!(
-        "{path}: is no whole safetensors file ({error}); copy or write it again"
+        "{path}: is truncated or not safetensors ({error}); copy or write it again"
     ))
 }
 
@@ -229,14 +229,17 @@ mod tests {
         for bytes in [&b""[..], b"hello", &whole[..whole.len() - 1], &lying] {
             std::fs::write(&path, bytes).unwrap();
             let error = TensorFile::read(&path).unwrap_err();
-            assert!(error.to_string().contains("no whole safetensors file"), "{error}");
+            assert!(
+                error.to_string().contains("truncated or not safetensors"),
+                "{error}"
+            );
             assert_eq!(error.exit_code(), 2);
         }
         assert!(
             TensorFile::read(Path::new("/dev/zero"))
                 .unwrap_err()
                 .to_string()
-                .contains("is no file")
+                .contains("is not a regular file")
         );
     }
 }

@@ -1,12 +1,12 @@
-//! Parameters in safetensors files, and how they start.
+//! Parameters in safetensors files, and their initial values.
 //!
 //! Tensors are named `LAYER.weight` and `LAYER.bias`, f32, in PyTorch's layout. A checkpoint is a weights file
-//! too: what it holds besides parameters has names that begin with [`STATE_PREFIX`] or [`PREPARATION_PREFIX`] and is
+//! too: what it holds besides parameters has names that begin with [`STATE_PREFIX`] or [`PREPROCESS_PREFIX`] and is
 //! skipped here.
 
 use crate::Error;
 use crate::device::cpu::available_bytes;
-use crate::preparation::PREPARATION_PREFIX;
+use crate::preprocess_state::PREPROCESS_PREFIX;
 use crate::tensor::{Tensor, elements, type_name};
 use crate::tensor_file::{self, view_type};
 use ir::DType;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Begins the names of a checkpoint's tensors that are no parameters.
+/// The prefix of a checkpoint's tensors that are not parameters.
 pub const STATE_PREFIX: &str = "state/";
 
 /// A run folder's link to its newest whole checkpoint.
@@ -49,7 +49,7 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<BTreeMap<S
         }
     }
     for (name, view) in tensor_file::views(&file) {
-        let is_record = name.starts_with(STATE_PREFIX) || name.starts_with(PREPARATION_PREFIX);
+        let is_record = name.starts_with(STATE_PREFIX) || name.starts_with(PREPROCESS_PREFIX);
         if !is_record && !expected.iter().any(|(known, _)| *known == name) {
             problems.push(format!(
                 "{name} ({}) belongs to no parameter of the model",
@@ -72,7 +72,7 @@ pub fn read(path: &Path, expected: &[(String, Vec<usize>)]) -> Result<BTreeMap<S
     )))
 }
 
-/// The weights file that a path means: a run folder stands for its newest checkpoint.
+/// The weights file that a path names. A run folder names its newest checkpoint.
 pub fn locate(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join(LAST)
@@ -101,8 +101,8 @@ pub fn parameters(plan: &Plan) -> Vec<(String, Vec<usize>)> {
     plan.interface().filter_map(parameter).collect()
 }
 
-/// Initial values: each element a pure function of `seed`, its tensor's name and its place, whatever else there
-/// is and however many threads draw. More than fit this machine's memory are refused.
+/// Initial values. Each element is a pure function of `seed`, its tensor's name and its position; other tensors and the
+/// number of threads have no effect. Values that do not fit into this machine's memory are refused.
 pub fn initial(values: &[(String, Vec<usize>, Init)], seed: u64) -> Result<Vec<(String, Tensor)>, Error> {
     let counts = values.iter().map(|(_, shape, _)| elements(shape).unwrap_or(0));
     let bytes = counts.fold(0u64, |sum, count| sum.saturating_add(4 * count as u64));

@@ -235,7 +235,7 @@ fn bad_usage_and_bad_input_exit_with_2() {
     fails(&["bench", "/no/such.alx"], 2, "/no/such.alx: cannot be read");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    fails(&["bench", text(&path)], 2, "is no artifact");
+    fails(&["bench", text(&path)], 2, "is not an artifact");
 }
 
 #[test]

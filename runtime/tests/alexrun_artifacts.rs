@@ -97,7 +97,7 @@ fn files_that_are_no_artifacts() {
         &place.whole[1..],
     ] {
         std::fs::write(place.path("bad.alx"), bytes).unwrap();
-        place.refused(&["is no artifact"]);
+        place.refused(&["is not an artifact"]);
     }
     std::fs::remove_file(place.path("bad.alx")).unwrap();
     std::fs::create_dir(place.path("bad.alx")).unwrap();

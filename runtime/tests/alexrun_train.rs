@@ -282,7 +282,7 @@ fn training_input_that_cannot_work_is_told() {
     let place = Place::new(RECIPE);
     let train = |data: &'static str| ["train", "m.alx", "--data", data, "--out", "run"];
     place.fails(&train("nowhere"), 2, "nowhere");
-    place.fails(&train("m.alx"), 2, "is no data set that is known");
+    place.fails(&train("m.alx"), 2, "is not a recognised data set");
     for class in ["yellow", "violet"] {
         std::fs::create_dir_all(place.path("more/train").join(class)).unwrap();
         picture(&place.path("more/train").join(class).join("0.png"), 1, 1);
@@ -314,7 +314,7 @@ fn evaluation_and_prediction_input_that_cannot_work_is_told() {
     std::fs::rename(place.path("data/val/red"), place.path("data/val/rot")).unwrap();
     std::fs::rename(place.path("data/train/red"), place.path("data/train/rot")).unwrap();
     place.fails(&eval("run", "data"), 2, "use data with these classes");
-    place.fails(&eval("m.alx", "data"), 2, "no whole safetensors file");
+    place.fails(&eval("m.alx", "data"), 2, "truncated or not safetensors");
     let predict = |image: &'static str| ["predict", "m.alx", "--weights", "run", image];
     place.fails(&predict("nothing.png"), 2, "nothing.png: cannot be read");
     place.fails(&predict("m.alx"), 2, "neither JPEG nor PNG");

@@ -142,7 +142,7 @@ proptest! {
         })?;
     }
 
-    /// Noise is no artifact.
+    /// Noise is not an artifact.
     #[test]
     fn noise_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(Artifact::read_from(Cursor::new(bytes)).is_err());
@@ -219,7 +219,7 @@ fn lying_manifests_are_refused() {
         &with_manifest(|m| m["format"] = json!(1)),
         "format 1 and this program reads format 2",
     );
-    refuse(&with_manifest(|m| m["format"] = json!("x")), "no manifest");
+    refuse(&with_manifest(|m| m["format"] = json!("x")), "is not a manifest");
     refuse(&with_manifest(|m| m["surprise"] = json!(1)), "surprise");
     refuse(
         &with_manifest(|m| m["programs"][0]["batch"] = json!(5)),
@@ -235,7 +235,7 @@ fn lying_manifests_are_refused() {
     );
     refuse(
         &rezipped(|m| *member(m, "manifest.json") = b"{".to_vec()),
-        "no manifest",
+        "is not a manifest",
     );
 }
 
@@ -261,11 +261,11 @@ fn unsound_plans_are_refused() {
     );
     refuse(
         &plan(|p| p["buffers"][0]["bytes"] = json!(-1)),
-        "train/plan.json is no plan",
+        "train/plan.json is not a plan",
     );
     refuse(
         &with_member("train/plan.json", vec![b'['; 1_000_000]),
-        "train/plan.json is no plan",
+        "train/plan.json is not a plan",
     );
     refuse(&with_member("model.ir", vec![0xff]), "model.ir is not UTF-8");
 }
@@ -275,7 +275,7 @@ fn what_is_no_file_says_so() {
     let read = |path: &str| Artifact::read(path.as_ref()).unwrap_err().to_string();
     assert!(read("/no/such.alx").contains("/no/such.alx: cannot be read"));
     assert!(read("/tmp").contains("is a folder"));
-    assert!(read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("is no artifact"));
+    assert!(read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("is not an artifact"));
 }
 
 #[test]
@@ -284,6 +284,6 @@ fn a_case_with_a_strange_name_is_not_written() {
     artifact.cases[0].name = "../x".into();
     let folder = tempfile::tempdir().unwrap();
     let error = artifact.write(&folder.path().join("x.alx")).unwrap_err();
-    assert!(error.to_string().contains("is no name for a case"), "{error}");
+    assert!(error.to_string().contains("is not a name for a case"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

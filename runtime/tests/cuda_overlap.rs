@@ -58,7 +58,7 @@ fn bytes(plan: &Plan) -> u64 {
     own + plan.arena_bytes[0].max(1)
 }
 
-/// A log without what spares take.
+/// A log without what shadow buffers take.
 fn copies(log: &str) -> String {
     log.replace("allocate\n", "")
 }
@@ -98,7 +98,7 @@ fn the_next_input_is_copied_between_a_launch_and_its_end() {
 }
 
 #[test]
-fn without_memory_for_a_spare_a_write_waits() {
+fn without_memory_for_a_shadow_buffer_a_write_waits() {
     let memory = (bytes(&total(LARGE)) + 4 * LARGE as u64 - 1).to_string();
     let memory = ("FAKE_CUDA_FREE", &memory[..]);
     let orders = [LATE, COPIES_FIRST, KERNELS_FIRST].map(|order| [order, memory]);
@@ -113,7 +113,7 @@ fn without_memory_for_a_spare_a_write_waits() {
         assert!(!log.contains("move"), "{log}");
     };
     Driver::inside(
-        "without_memory_for_a_spare_a_write_waits",
+        "without_memory_for_a_shadow_buffer_a_write_waits",
         &orders,
         many_runs,
         look,
@@ -292,7 +292,7 @@ fn trained(run: &Path, device: DeviceSpec) -> (Vec<String>, Vec<u8>) {
         weights: None,
         steps: None,
         resume: false,
-        preparation: None,
+        preprocess_state: None,
     };
     let (mut training, mut evaluation) = (Training::new(), Evaluation::new());
     let feeds = Feeds {
@@ -326,7 +326,7 @@ fn training_copies_the_next_batch_beside_a_step_and_learns_the_same() {
         let step = "graph\nwrite\nwrite\nwait\nmove\nmove\nread\n";
         assert_eq!(copies(log).matches(step).count(), 11, "{log}");
     };
-    // No more memory than training and evaluating need: spares are gone while evaluating.
+    // No more memory than training and evaluating need: shadow buffers are gone while evaluating.
     let programs = support::classifier(BATCH, 4, SIDE, CLASSES).programs;
     let memory: u64 = programs.iter().map(|program| bytes(&program.plan)).sum();
     let memory = memory.to_string();

@@ -37,7 +37,7 @@ fn folder_trees_that_contradict_themselves() {
     let (_guard, root) = temporary("tree");
     refused(&root, &["tree", "cannot be read"]);
     fs::create_dir_all(root.join("pictures")).unwrap();
-    refused(&root, &["no data set that is known", "train/CLASS"]);
+    refused(&root, &["not a recognised data set", "train/CLASS"]);
     fs::create_dir_all(root.join("train")).unwrap();
     refused(&root, &["holds no class folders"]);
     fs::create_dir_all(root.join("train/cat")).unwrap();
@@ -131,7 +131,7 @@ fn idx_files() {
     );
     let pixels: Vec<u8> = (0..3 * 4 * 5).map(|i| i * 4).collect();
     idx(&images, 8, &[3, 4, 5], &pixels);
-    refused(&root, &["its labels are not beside it"]);
+    refused(&root, &["the file with its labels is not in the same folder"]);
     idx(&labels, 8, &[3], &[2, 0, 1]);
     idx(&root.join("t10k-images.idx3-ubyte"), 8, &[1, 4, 5], &pixels[..20]);
     idx(&root.join("t10k-labels.idx1-ubyte"), 8, &[1], &[6]);
@@ -173,7 +173,7 @@ fn idx_files() {
         refused(&root, &[part]);
     }
     for (bytes, part) in [
-        (&b"\0\0"[..], "has 2 bytes, which is no IDX header"),
+        (&b"\0\0"[..], "has 2 bytes, which is not an IDX header"),
         (b"\0\0\x08\xff\0\0", "ends within its header of 255 sizes"),
         (b"\x1f\x8b\x08\0\0\0", "gunzip it"),
         (b"hello world", "begins with 0x68 0x65"),
@@ -202,7 +202,7 @@ fn safetensors() {
     }
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    refused(&path, &["no whole safetensors file"]);
+    refused(&path, &["truncated or not safetensors"]);
     let images = || Tensor::f32([2, 1, 1, 1], vec![0.0; 2]).unwrap();
     let labels = |values: [i64; 2]| Tensor::i64([2], values.to_vec()).unwrap();
     for (images, labels, parts) in [

@@ -150,7 +150,7 @@ fn broken_and_hostile_files() {
     );
     let png = fs::read(&png).unwrap();
     for length in [10, 40, png.len() / 2, png.len() - 40] {
-        refused(&png[..length], &["is no image that can be used"]);
+        refused(&png[..length], &["cannot be used as an image"]);
     }
     // Sizes are the first thing in both headers: 65535 x 65535 and 2^31 - 1 a side.
     let mut huge = jpeg.clone();
@@ -159,7 +159,7 @@ fn broken_and_hostile_files() {
     refused(&huge, &["it is 65535x65535 pixels, expected 1 to 64000000"]);
     let mut huge = png.clone();
     huge[16..24].copy_from_slice(b"\x7f\xff\xff\xff\x7f\xff\xff\xff");
-    refused(&huge, &["is no image that can be used"]);
+    refused(&huge, &["cannot be used as an image"]);
     // Bytes changed anywhere: an error or an image, and never a crash.
     for (i, at) in (2..jpeg.len()).step_by(7).enumerate() {
         let mut damaged = jpeg.clone();

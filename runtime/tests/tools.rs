@@ -149,7 +149,7 @@ fn cases_that_cannot_run_say_why() {
     assert!(error(&with_case(0.0, 1, scalar)).contains("fc.bias is f32[3] and the case expects f32[1]"));
     let mut artifact = with_case(0.0, 1, |_| ());
     artifact.cases[0].bytes.truncate(20);
-    assert!(error(&artifact).contains("no whole safetensors file"));
+    assert!(error(&artifact).contains("truncated or not safetensors"));
     artifact.cases[0].bytes = TensorFile::default().to_bytes().unwrap();
     assert!(error(&artifact).contains("its rules cannot be read"));
     let rules = CaseRules {
@@ -218,7 +218,7 @@ fn a_run_takes_and_gives_tensors_by_name() {
     let error = |result: Result<TensorFile, runtime::Error>| result.unwrap_err().to_string();
     assert!(error(attempt(&weights, &file("n", &[]), false)).contains("the input images is missing"));
     let extra = file("e", &[("images", images), ("picture", tensor(&[1], &[0.]))]);
-    assert!(error(attempt(&weights, &extra, false)).contains("picture is no input of the model (infer)"));
+    assert!(error(attempt(&weights, &extra, false)).contains("picture is not an input of the model (infer)"));
     let one = file("o", &[("images", tensor(&[1, 3, 1, 1], &[1.; 3]))]);
     assert!(
         error(attempt(&weights, &one, false))

@@ -8,68 +8,13 @@ use runtime::feed::FeedBatch;
 use runtime::interrupt::Interrupt;
 use runtime::recipe::Recipe;
 use runtime::schedule::Schedule;
-use runtime::train::{Feeds, TrainJob, TrainSummary, train};
-use runtime::{DeviceSpec, Error, Tensor, TensorFile};
+use runtime::train::{Feeds, TrainJob, train};
+use runtime::{Tensor, TensorFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::feeds::{BATCH, CLASSES, ELEMENTS, Evaluation, SIDE, Training};
-
-fn job(run: &Path) -> TrainJob {
-    let mut recipe = Recipe::default();
-    (recipe.train.batch, recipe.train.epochs, recipe.train.seed) = (BATCH, 3, 5);
-    recipe.sgd.lr = 0.1;
-    TrainJob {
-        artifact: support::classifier(BATCH, 4, SIDE, CLASSES),
-        recipe,
-        run: run.to_path_buf(),
-        devices: DeviceSpec::parse_list("cpu").unwrap(),
-        weights: None,
-        steps: None,
-        resume: false,
-        preparation: None,
-    }
-}
-
-fn go<'a>(
-    job: &TrainJob,
-    interrupt: &Interrupt,
-    trap: impl FnMut(u64, &mut FeedBatch) + 'a,
-    evaluation_trap: impl FnMut() + 'a,
-) -> Result<TrainSummary, Error> {
-    let mut training = Training {
-        place: 0,
-        trap: Box::new(trap),
-    };
-    let mut evaluation = Evaluation {
-        left: 0,
-        trap: Box::new(evaluation_trap),
-    };
-    let feeds = Feeds {
-        training: &mut training,
-        evaluation: Some(&mut evaluation),
-    };
-    train(job, feeds, &Console::silent(), interrupt)
-}
-
-fn plainly(job: &TrainJob) -> Result<TrainSummary, Error> {
-    go(job, &Interrupt::never(), |_, _| (), || ())
-}
-
-/// The metrics without what depends on the clock.
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let line = |line: &str| {
-        let mut value: Value = serde_json::from_str(line).unwrap();
-        value.as_object_mut().unwrap().remove("images_per_s");
-        value
-    };
-    text.lines().map(line).collect()
-}
-
-fn last(run: &Path) -> Vec<u8> {
-    std::fs::read(run.join("last")).unwrap()
-}
+use support::feeds::{CLASSES, ELEMENTS, Training};
+use support::runs::{go, job, last, metrics, plainly};
 
 #[test]
 fn a_run_learns_and_writes_what_the_contract_says() {
@@ -318,7 +263,7 @@ fn a_job_that_cannot_work_is_refused_before_a_folder_is_made() {
         |job| drop(job.artifact.programs.remove(0)),
         "no program for train",
     );
-    refused(|job| job.resume = true, "no run to go on with");
+    refused(|job| job.resume = true, "no run to resume");
     let mut plateau = job(&run);
     plateau.recipe.schedule = Schedule::Plateau {
         factor: 0.1,

@@ -1,4 +1,4 @@
-//! The zip file of an artifact: members, and the manifest that vouches for each of them.
+//! The zip file of an artifact: its members, and the manifest with the size and checksum of each.
 
 use super::{MODEL, RECIPE, damaged, sha256};
 use crate::{Error, files};
@@ -20,7 +20,7 @@ const CODE_LIMIT: u64 = 512 << 20;
 const CASE_LIMIT: u64 = 1 << 30;
 const MEMBER_COUNT_LIMIT: usize = 1000;
 
-/// What an artifact says of itself.
+/// The manifest of an artifact.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
@@ -31,7 +31,7 @@ pub(super) struct Manifest {
     members: BTreeMap<String, MemberEntry>,
 }
 
-/// What a program needs.
+/// The manifest of a program.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProgramEntry {
@@ -45,7 +45,7 @@ pub(super) struct ProgramEntry {
     pub ptx: Vec<String>,
 }
 
-/// What a host object needs.
+/// The manifest of a host object.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HostEntry {
@@ -60,7 +60,7 @@ struct MemberEntry {
     sha256: String,
 }
 
-/// Only the part of a manifest that every format has, so that another format is told as such.
+/// The part of a manifest that every format has, so that another format is recognised.
 #[derive(Deserialize)]
 struct AnyManifest {
     format: u32,
@@ -146,7 +146,7 @@ fn manifest(
 pub(super) fn read(reader: impl Read + Seek) -> Result<(Manifest, BTreeMap<String, Vec<u8>>), Error> {
     let mut zip = zip::ZipArchive::new(reader).map_err(|error| {
         Error::input(format!(
-            "is no artifact ({error}); give a file that alexc compile wrote"
+            "is not an artifact ({error}); give a file that alexc compile wrote"
         ))
     })?;
     if zip.len() > MEMBER_COUNT_LIMIT {
@@ -186,7 +186,7 @@ fn limit(name: &str) -> Option<u64> {
 }
 
 fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
-    let fail = |error| damaged(format!("{MANIFEST} is no manifest: {error}"));
+    let fail = |error| damaged(format!("{MANIFEST} is not a manifest: {error}"));
     let AnyManifest { format } = serde_json::from_slice(bytes).map_err(fail)?;
     if format != FORMAT {
         return Err(Error::input(format!(
@@ -236,7 +236,7 @@ fn read_listed(
     Ok(members)
 }
 
-/// A member's bytes, at most `most`. Memory grows with what is really there, not with what a header claims.
+/// A member's bytes, at most `most`. Memory grows with the bytes that are read, not with the size in a header.
 fn read_member(zip: &mut zip::ZipArchive<impl Read + Seek>, name: &str, most: u64) -> Result<Vec<u8>, Error> {
     let member = zip
         .by_name(name)

@@ -4,16 +4,16 @@
 //! manifest.json                 format, what the programs need, size and SHA-256 of every other member
 //! model.ir                      the model as it was given
 //! recipe.toml                   the recipe it was compiled with (training only)
-//! infer/plan.json               one folder a program, named by its mode: infer, train, gradients
+//! infer/plan.json               one folder per program, named by its mode: infer, train, gradients
 //! infer/graph.ir                the optimised graph, for people
 //! infer/cpu/kernels.so          the host object of a program for the CPU
-//! infer/cuda/sm_90.ptx          the PTX of a program for GPUs, one file an architecture
+//! infer/cuda/sm_90.ptx          the PTX of a program for GPUs, one file per architecture
 //! cases/NAME.safetensors        conformance cases: inputs and reference outputs
 //! ```
 //!
 //! The loader trusts nothing it reads: names, counts and sizes are bounded before memory is spent, every member
-//! must be listed and match its checksum, and every plan must pass its own check. What no check can show is that
-//! native code means well: load artifacts only from people whose programs you would run.
+//! must be listed and match its checksum, and every plan must pass its own check. No check can show that native code
+//! is harmless: load artifacts only from people whose programs you would run.
 
 mod archive;
 
@@ -38,7 +38,7 @@ pub struct Artifact {
     pub model: String,
     /// The text of the recipe that training programs were compiled with.
     pub recipe: Option<String>,
-    /// At most one program a mode. An artifact for training has two: `train`, and `infer` to evaluate with.
+    /// At most one program per mode. An artifact for training has two: `train`, and `infer` to evaluate with.
     pub programs: Vec<Compiled>,
     /// Conformance cases, replayed by `alexrun check`.
     pub cases: Vec<Case>,
@@ -47,7 +47,7 @@ pub struct Artifact {
 /// A program for one mode and batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
-    /// What to run.
+    /// The plan.
     pub plan: Plan,
     /// The optimised graph as text, for people.
     pub graph: String,
@@ -57,7 +57,7 @@ pub struct Compiled {
     pub predicted_ms: Option<f64>,
     /// Kernels for the host, if the plan is for it.
     pub host: Option<HostObject>,
-    /// Kernels for GPUs, if the plan is for them: one text an architecture.
+    /// Kernels for GPUs, if the plan is for them: one text per architecture.
     pub ptx: Vec<Ptx>,
 }
 
@@ -188,7 +188,7 @@ impl Artifact {
         Ok(artifact)
     }
 
-    /// What must hold of every artifact, on its way in and out.
+    /// The conditions for every artifact, checked on reading and on writing.
     fn check(&self) -> Result<(), Error> {
         let mut modes = BTreeSet::new();
         for program in &self.programs {
@@ -206,7 +206,9 @@ impl Artifact {
                 .iter()
                 .find(|target| ptx_target(&format!("{target}.ptx")).is_none())
             {
-                return Err(damaged(format!("{target:?} is no architecture, as sm_90 is")));
+                return Err(damaged(format!(
+                    "{target:?} is not an architecture such as sm_90"
+                )));
             }
         }
         match self
@@ -214,7 +216,7 @@ impl Artifact {
             .iter()
             .find(|case| case_name(&case.member()) != Some(&case.name))
         {
-            Some(case) => Err(damaged(format!("{:?} is no name for a case", case.name))),
+            Some(case) => Err(damaged(format!("{:?} is not a name for a case", case.name))),
             None => Ok(()),
         }
     }
@@ -272,7 +274,7 @@ impl ProgramEntry {
     ) -> Result<Compiled, Error> {
         let folder = mode_name(self.mode);
         let plan: Plan = serde_json::from_slice(plan)
-            .map_err(|error| damaged(format!("{folder}/plan.json is no plan: {error}")))?;
+            .map_err(|error| damaged(format!("{folder}/plan.json is not a plan: {error}")))?;
         if plan.mode != self.mode || plan.batch != self.batch {
             let (mode, batch) = (mode_name(plan.mode), plan.batch);
             return Err(damaged(format!(

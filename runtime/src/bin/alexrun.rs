@@ -8,10 +8,10 @@ use runtime::{Artifact, Error};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs artifacts that alexc compiled: trains, evaluates, predicts, times and checks them.
+/// Run artifacts that alexc compiled: train, evaluate, predict, measure and check.
 ///
 /// Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 stopped by Ctrl-C with everything saved.
-/// An artifact holds native code: use only those whose authors you would run programs of.
+/// An artifact contains native code. Use only artifacts from authors whose programs you would run.
 #[derive(Parser)]
 #[command(name = "alexrun", version, arg_required_else_help = true)]
 struct Arguments {
@@ -21,54 +21,54 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tensors in, tensors out, by the model's own names
+    /// Run the model on given tensors, which have the model's own names
     #[command(
         after_help = "Example:\n  alexrun run m.alx --weights w.safetensors --inputs x.safetensors --out y.safetensors"
     )]
     Run(On<RunArgs>),
-    /// Train; the artifact was compiled with --mode train
+    /// Train a model on a folder of images; compile the artifact with --mode train
     #[command(
         after_help = "Example:\n  alexrun train m.alx --data data/shapes --out runs/a\n  alexrun train m.alx --data data/shapes --out runs/a --resume"
     )]
     Train {
-        /// The recipe (.toml); without, the one the artifact was compiled with
+        /// The recipe (.toml); default: the recipe that the artifact was compiled with
         #[arg(long, value_name = "R.toml")]
         recipe: Option<PathBuf>,
-        /// What and where.
+        /// Artifact, devices and flags.
         #[command(flatten)]
         on: On<TrainArgs>,
     },
-    /// Top-1 and top-5 error over validation images
+    /// Compute top-1 and top-5 error over the validation images
     #[command(after_help = "Example:\n  alexrun eval m.alx --weights runs/a --data data/shapes --views 10")]
     Eval {
-        /// How to prepare images for weights that do not record it; without, as the artifact's recipe says
+        /// Preprocessing for weights that do not record theirs; default: the artifact's recipe
         #[arg(long, value_name = "R.toml")]
         recipe: Option<PathBuf>,
-        /// What and where.
+        /// Artifact, devices and flags.
         #[command(flatten)]
         on: On<EvalArgs>,
     },
-    /// Classes of images, with probabilities
+    /// Predict the classes of images, with probabilities
     #[command(after_help = "Example:\n  alexrun predict m.alx --weights runs/a --top 3 cat.jpg dog.png")]
     Predict {
-        /// How to prepare images for weights that do not record it; without, as the artifact's recipe says
+        /// Preprocessing for weights that do not record theirs; default: the artifact's recipe
         #[arg(long, value_name = "R.toml")]
         recipe: Option<PathBuf>,
-        /// What and where.
+        /// Artifact, devices and flags.
         #[command(flatten)]
         on: On<PredictArgs>,
     },
-    /// Time runs, warm
+    /// Measure the time of a run, after warm-up
     #[command(after_help = "Example:\n  alexrun bench m.alx --mode infer --iters 20 --json")]
     Bench {
-        /// The program to time; without, the training step if there is one
+        /// The program to time; default: the training step if the artifact has one
         #[arg(long, value_parser = ["infer", "train", "gradients"])]
         mode: Option<String>,
-        /// What and where.
+        /// Artifact, devices and flags.
         #[command(flatten)]
         on: On<BenchArgs>,
     },
-    /// Replay the conformance cases stored in the artifact
+    /// Run the conformance cases that are stored in the artifact
     #[command(after_help = "Example:\n  alexrun check m.alx --devices cpu:0")]
     Check(On<CheckArgs>),
 }

@@ -8,13 +8,13 @@ use ir::plan::Mode;
 /// Flags of `bench`, but for those that decide what is compiled.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// How many runs to time; without, as many as a few seconds hold
+    /// Number of runs to time; default: as many as fit into a few seconds
     #[arg(long, value_name = "K")]
     pub iters: Option<usize>,
     /// Also time every launch
     #[arg(long)]
     pub launches: bool,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Flags of `check`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }

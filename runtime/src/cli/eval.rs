@@ -1,13 +1,12 @@
 //! `eval`: error rates over the validation images of a data set.
 
 use super::OutputArgs;
-use super::train::warning;
 use crate::checkpoint::Checkpoint;
 use crate::console::Console;
 use crate::data::{Dataset, Loader, LoaderOptions, Preprocess, Split};
 use crate::eval::{Classifier, evaluate};
 use crate::interrupt::Interrupt;
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::scores::Errors;
 use crate::{Artifact, DeviceSpec, Error, weights};
 use ir::plan::Mode;
@@ -23,10 +22,10 @@ pub struct EvalArgs {
     /// Images: a folder with val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// Views an image: 1, or 10 (corners, centre and their mirrors), whose probabilities are averaged
+    /// Views per image: 1, or 10 (corners, centre and their mirror images) with averaged probabilities
     #[arg(long, default_value = "1", value_parser = ["1", "10"])]
     pub views: String,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -54,23 +53,23 @@ impl EvalArgs {
         let mut classifier = open_classifier(artifact, &self.weights, devices)?;
         let (shape, batch) = (classifier.interface().image_shape, classifier.batch());
         let dataset = Dataset::open(&self.data)?;
-        let preparation = match Checkpoint::preparation_of(&self.weights)? {
-            Some(preparation) => {
-                preparation.check_classes(&dataset)?;
-                preparation
+        let preprocess_state = match Checkpoint::preprocess_state_of(&self.weights)? {
+            Some(preprocess_state) => {
+                preprocess_state.check_classes(&dataset)?;
+                preprocess_state
             }
-            None => Preparation::measure(&dataset, preprocess, shape)?,
+            None => PreprocessState::measure(&dataset, preprocess, shape)?,
         };
         let views = if self.views == "10" { 10 } else { 1 };
         let options = LoaderOptions {
             views,
             ..LoaderOptions::new(batch, shape)
         };
-        let Preparation {
+        let PreprocessState {
             preprocess,
             statistics,
             ..
-        } = &preparation;
+        } = &preprocess_state;
         let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
         let mut loader = warning(loader, &console);
         let outcome = evaluate(&mut classifier, &mut loader, views, &console, &interrupt);
@@ -92,6 +91,12 @@ impl EvalArgs {
         self.output
             .print(&report, || text(&errors) + &unusable(unusable_images))
     }
+}
+
+/// The loader, with images that cannot be used told on the console.
+pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
+    let console = console.clone();
+    loader.on_unusable(move |message| console.warn(message))
 }
 
 /// The inference program of an artifact with weights from a file.

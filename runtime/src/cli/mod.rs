@@ -39,7 +39,7 @@ impl DeviceArgs {
 /// How to print results.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct OutputArgs {
-    /// Print one JSON object on stdout, and nothing else there
+    /// Print JSON: one object on stdout and nothing else
     #[arg(long)]
     pub json: bool,
 }
@@ -57,7 +57,7 @@ impl OutputArgs {
     }
 }
 
-/// Prints to stdout. That nobody reads any more is no error: `alexc bench | head` shall end quietly.
+/// Prints to stdout. A closed pipe is not an error, so that `alexc bench | head` ends quietly.
 pub fn print(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {

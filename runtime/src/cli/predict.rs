@@ -5,7 +5,7 @@ use super::eval::open_classifier;
 use crate::checkpoint::Checkpoint;
 use crate::data::Preprocess;
 use crate::predict::{Prediction, predict};
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::{Artifact, DeviceSpec, Error};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -16,16 +16,16 @@ pub struct PredictArgs {
     /// Parameters: a checkpoint or a run folder, or a safetensors file with a recipe that needs no statistics
     #[arg(long, value_name = "W")]
     pub weights: PathBuf,
-    /// How many classes to name
+    /// Number of classes to print
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub top: u64,
-    /// Views an image: 1, or 10 (corners, centre and their mirrors), whose probabilities are averaged
+    /// Views per image: 1, or 10 (corners, centre and their mirror images) with averaged probabilities
     #[arg(long, default_value = "1", value_parser = ["1", "10"])]
     pub views: String,
     /// JPEG or PNG files
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -46,13 +46,13 @@ impl PredictArgs {
         devices: &[DeviceSpec],
     ) -> Result<(), Error> {
         let mut classifier = open_classifier(artifact, &self.weights, devices)?;
-        let preparation = match Checkpoint::preparation_of(&self.weights)? {
-            Some(preparation) => preparation,
-            None => Preparation::unmeasured(preprocess, classifier.interface().image_shape)?,
+        let preprocess_state = match Checkpoint::preprocess_state_of(&self.weights)? {
+            Some(preprocess_state) => preprocess_state,
+            None => PreprocessState::unmeasured(preprocess, classifier.interface().image_shape)?,
         };
         let views = if self.views == "10" { 10 } else { 1 };
         let top = usize::try_from(self.top).unwrap_or(usize::MAX);
-        let mut one = |image: &PathBuf| predict(&mut classifier, &preparation, image, views, top);
+        let mut one = |image: &PathBuf| predict(&mut classifier, &preprocess_state, image, views, top);
         let predictions = self
             .images
             .iter()

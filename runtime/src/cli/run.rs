@@ -10,16 +10,16 @@ pub struct RunArgs {
     /// Parameters: a safetensors file, a checkpoint or a run folder
     #[arg(long, value_name = "W.safetensors")]
     pub weights: PathBuf,
-    /// Inputs by the model's names; with --grads also labels, an i64 a sample
+    /// Inputs by the model's names; with --grads also labels, one i64 per sample
     #[arg(long, value_name = "X.safetensors")]
     pub inputs: PathBuf,
-    /// Where the outputs go, by the model's names; with --grads loss and grad.NAME of each parameter
+    /// File for the outputs, by the model's names; with --grads loss and grad.NAME of each parameter
     #[arg(long, value_name = "Y.safetensors")]
     pub out: PathBuf,
-    /// Give loss and gradients instead of the model's outputs
+    /// Write loss and gradients instead of the model's outputs
     #[arg(long)]
     pub grads: bool,
-    /// Seed of dropout, where it was compiled in
+    /// Seed for dropout, if the program contains it
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: u64,
 }

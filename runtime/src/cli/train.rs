@@ -7,9 +7,9 @@ use crate::data::{Dataset, Loader, LoaderOptions, Split};
 use crate::feed::EvaluationFeed;
 use crate::interface::Interface;
 use crate::interrupt::Interrupt;
-use crate::preparation::{Preparation, describe};
+use crate::preprocess_state::{PreprocessState, describe};
 use crate::recipe::Recipe;
-use crate::train::{Feeds, RunFolder, TrainJob, TrainSummary, train};
+use crate::train::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, train_locked};
 use crate::{Artifact, DeviceSpec, Error};
 use ir::plan::Mode;
 use serde::Serialize;
@@ -21,38 +21,40 @@ pub struct TrainArgs {
     /// Images: a folder with train/CLASS/*.jpg and val/CLASS/*.jpg, CIFAR-10, IDX, or a .safetensors file
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
-    /// The run folder: metrics and checkpoints go there
+    /// The run folder, for metrics and checkpoints
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
     /// Passes over the training images
     #[arg(long, value_name = "E", conflicts_with = "steps")]
     pub epochs: Option<u64>,
-    /// Stop after so many steps in all, however many epochs that is
+    /// Stop after S steps, counted from the start of the run, instead of after epochs
     #[arg(long, value_name = "S")]
     pub steps: Option<u64>,
     /// Start from these weights instead of random ones
     #[arg(long, value_name = "W", conflicts_with = "resume")]
     pub weights: Option<PathBuf>,
-    /// Of initial weights, dropout, order and augmentation
+    /// Seed for initial weights, dropout, image order and augmentation
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Go on with the run in --out, bit for bit as if it had not stopped
+    /// Resume the run in --out; the result equals an uninterrupted run bit for bit
     #[arg(long)]
     pub resume: bool,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 impl TrainArgs {
-    /// The recipe with the flags merged in. It is read from `given`; without, from the run that is to go on; else it
-    /// is `otherwise`.
+    /// The recipe with the flags merged in. It is read from `given`, or else from the run to resume, or else it is
+    /// `otherwise`. A run folder that cannot be used is refused here, before the model is compiled.
     pub fn recipe(
         &self,
         given: Option<&Path>,
         batch: Option<usize>,
         otherwise: impl FnOnce() -> Result<Recipe, Error>,
     ) -> Result<Recipe, Error> {
+        // Before the model is compiled, which takes seconds.
+        RunFolder::check(&self.out, self.resume)?;
         let of_run = || {
             if self.resume {
                 RunFolder::recipe(&self.out)
@@ -73,11 +75,18 @@ impl TrainArgs {
         }
     }
 
-    /// Trains with the programs of `artifact`, which were compiled for `recipe`, and prints what came of it.
+    /// Trains with the programs of `artifact`, which were compiled for `recipe`, and prints the result.
     pub fn run(&self, artifact: Artifact, recipe: Recipe, devices: Vec<DeviceSpec>) -> Result<(), Error> {
         let console = Console::stderr();
         let interrupt = Interrupt::on_signals()?;
         RunFolder::check(&self.out, self.resume)?;
+        // A folder that is there is locked before anything in it is read or written. A new one is made only once the
+        // data are known to fit.
+        let lock = if self.out.is_dir() {
+            Some(RunLock::acquire(&self.out, &console)?)
+        } else {
+            None
+        };
         let dataset = Dataset::open(&self.data)?;
         console.say(&describe(&dataset));
         let plan = &artifact.require(Mode::Train)?.plan;
@@ -90,23 +99,23 @@ impl TrainArgs {
                 interface.classes
             )));
         }
-        let preparation = self.preparation(&dataset, &recipe, interface.image_shape, &console)?;
+        let preprocess_state = self.preprocess_state(&dataset, &recipe, interface.image_shape, &console)?;
         let options = |batch: usize| LoaderOptions {
             seed: recipe.train.seed,
             ..LoaderOptions::new(batch, interface.image_shape)
         };
-        let Preparation {
+        let PreprocessState {
             preprocess,
             statistics,
             ..
-        } = &preparation;
+        } = &preprocess_state;
         let training = Loader::training(&dataset, preprocess, statistics, &options(plan.batch))?;
-        let mut training = warning(training, &console);
+        let mut training = super::eval::warning(training, &console);
         let mut evaluation = match artifact.program(Mode::Infer) {
             Some(infer) if !dataset.is_empty(Split::Val) => {
                 let options = options(infer.plan.batch);
                 let loader = Loader::evaluation(&dataset, Split::Val, preprocess, statistics, &options)?;
-                Some(warning(loader, &console))
+                Some(super::eval::warning(loader, &console))
             }
             _ => None,
         };
@@ -124,9 +133,9 @@ impl TrainArgs {
             weights: self.weights.clone(),
             steps: self.steps,
             resume: self.resume,
-            preparation: Some(preparation),
+            preprocess_state: Some(preprocess_state),
         };
-        let summary = train(&job, feeds, &console, &interrupt)?;
+        let summary = train_locked(&job, lock, feeds, &console, &interrupt)?;
         let report = Report {
             unusable_images: training.unusable() + evaluation.as_ref().map_or(0, Loader::unusable),
             summary,
@@ -134,42 +143,36 @@ impl TrainArgs {
         self.output.print(&report, || text(&report))
     }
 
-    /// That of the run that goes on, or measured now.
-    fn preparation(
+    /// The preprocessing of the run to resume, or else measured on the training images.
+    fn preprocess_state(
         &self,
         dataset: &Dataset,
         recipe: &Recipe,
         shape: [usize; 3],
         console: &Console,
-    ) -> Result<Preparation, Error> {
+    ) -> Result<PreprocessState, Error> {
         let recorded = if self.resume {
             Checkpoint::newest(&self.out, |_| ())?
         } else {
             None
         };
-        match recorded.and_then(|checkpoint| checkpoint.preparation) {
-            Some(preparation) => {
-                preparation.check_classes(dataset)?;
-                Ok(preparation)
+        match recorded.and_then(|checkpoint| checkpoint.preprocess_state) {
+            Some(preprocess_state) => {
+                preprocess_state.check_classes(dataset)?;
+                Ok(preprocess_state)
             }
             None => {
-                let preparation = Preparation::measure(dataset, &recipe.data, shape)?;
-                if preparation.statistics.samples > 0 {
+                let preprocess_state = PreprocessState::measure(dataset, &recipe.data, shape)?;
+                if preprocess_state.statistics.samples > 0 {
                     console.say(&format!(
-                        "measured {} training images",
-                        preparation.statistics.samples
+                        "statistics computed from {} training images",
+                        preprocess_state.statistics.samples
                     ));
                 }
-                Ok(preparation)
+                Ok(preprocess_state)
             }
         }
     }
-}
-
-/// The loader, with images that cannot be used told on the console.
-pub(super) fn warning(loader: Loader, console: &Console) -> Loader {
-    let console = console.clone();
-    loader.on_unusable(move |message| console.warn(message))
 }
 
 #[derive(Serialize)]

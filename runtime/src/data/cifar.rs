@@ -74,7 +74,7 @@ fn names(folder: &Path) -> Result<Vec<String>, Error> {
         .collect();
     if names.len() != CLASSES {
         return Err(Error::input(format!(
-            "{}: names {} classes, expected {CLASSES}, one a line",
+            "{}: names {} classes, expected {CLASSES}, one per line",
             path.display(),
             names.len()
         )));

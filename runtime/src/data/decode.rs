@@ -31,7 +31,7 @@ pub(crate) fn decode(path: &Path) -> Result<Picture<'static>, Error> {
         .unwrap_or_else(|_| Err("the decoder does not understand it".to_string()))
         .map_err(|what| {
             fail(format!(
-                "is no image that can be used: {what}; remove it or save it again"
+                "cannot be used as an image: {what}; remove it or save it again"
             ))
         })?;
     let (width, height) = (image.width() as usize, image.height() as usize);

@@ -143,7 +143,7 @@ impl Source for Tree {
         // Whoever opens a pipe waits for its other end.
         if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(Error::input(format!(
-                "{}: is no regular file; remove it",
+                "{}: is not a regular file; remove it",
                 path.display()
             )));
         }

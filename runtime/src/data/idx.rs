@@ -82,7 +82,7 @@ pub(crate) fn open(folder: &Path) -> Result<Dataset, Error> {
 fn read_part(folder: &Path, split: Split, images: PathBuf) -> Result<([usize; 3], Part), Error> {
     let labels = file(folder, split, "labels").ok_or_else(|| {
         Error::input(format!(
-            "{}: its labels are not beside it; copy that file too",
+            "{}: the file with its labels is not in the same folder; copy that file too",
             images.display()
         ))
     })?;
@@ -134,7 +134,7 @@ fn read(path: &Path) -> Result<(Vec<usize>, Vec<u8>, usize), Error> {
     let fail = |what: String| Err(Error::input(format!("{}: {what}", path.display())));
     let &[zero, zero_too, kind, dimensions, ..] = &bytes[..] else {
         return fail(format!(
-            "has {} bytes, which is no IDX header; copy it again",
+            "has {} bytes, which is not an IDX header; copy it again",
             bytes.len()
         ));
     };

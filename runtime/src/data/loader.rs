@@ -1,4 +1,4 @@
-//! Batches in order from any place on, prepared ahead by background threads.
+//! Batches in order from any position, prepared ahead by background threads.
 
 use super::dataset::{Dataset, Split};
 use super::pipeline::Pipeline;
@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How to load.
+/// Options of a loader.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderOptions {
     /// Rows of a batch.
     pub batch: usize,
     /// The model's input: channels, height, width.
     pub shape: [usize; 3],
-    /// Of order and augmentation.
+    /// The seed of order and augmentation.
     pub seed: u64,
-    /// Threads; 0 for one a core. What they prepare does not depend on how many there are.
+    /// Threads; 0 for one per core. The batches do not depend on the number of threads.
     pub threads: usize,
-    /// Rows that an image gives in evaluation, one after another: 1, or 10 for corners, centre and their mirrors.
+    /// Rows per image in evaluation: 1, or 10 for corners, centre and their mirror images.
     pub views: usize,
 }
 
 impl LoaderOptions {
-    /// One view, a thread a core, seed 0.
+    /// Options with one view, one thread per core and seed 0.
     pub fn new(batch: usize, shape: [usize; 3]) -> LoaderOptions {
         LoaderOptions {
             batch,
@@ -58,11 +58,11 @@ pub struct Batch {
     pub waited: Duration,
 }
 
-/// Gives batches, one after another.
+/// Returns batches, one after another.
 ///
 /// Image `i` of the order of epoch `e` depends on the seed and `e`; its crop, mirror image and colours on the seed, `e`
-/// and the image. At most three batches are ahead of the caller. An image that cannot be used is told once; in training
-/// the next one of the split that can be used takes its place, and an evaluation leaves it out. When more than 1 % of
+/// and the image. At most three batches are ahead of the caller. An image that cannot be used is reported once. In
+/// training the next usable image of the split replaces it; an evaluation skips it. When more than 1 % of
 /// the images (and more than ten) cannot be used, the batch that needs them is an error instead.
 pub struct Loader {
     queue: Arc<Queue>,
@@ -74,9 +74,9 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Full batches of training images, epoch after epoch; what is left at an epoch's end waits for another order.
+    /// Full batches of training images, epoch after epoch. Images that do not fill a batch are skipped in this epoch.
     ///
-    /// Errors: fewer images than a batch, and what [`Statistics::measure`] and the recipe say of sizes.
+    /// Errors: fewer images than a batch; sizes that [`Statistics::measure`] or the recipe refuses.
     pub fn training(
         dataset: &Dataset,
         preprocess: &Preprocess,
@@ -93,7 +93,7 @@ impl Loader {
 
     /// Every image of a split once, in order, not augmented. A batch holds `batch / views` images, at least one.
     ///
-    /// Errors: no images, and what the recipe says of sizes.
+    /// Errors: no images; sizes that the recipe refuses.
     pub fn evaluation(
         dataset: &Dataset,
         split: Split,
@@ -185,7 +185,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Calls `tell` with a message for each image that cannot be used, once an image.
+    /// Calls `tell` once for each image that cannot be used, with a message.
     pub fn on_unusable(mut self, tell: impl FnMut(&str) + Send + 'static) -> Loader {
         self.tell = Box::new(tell);
         self
@@ -196,7 +196,7 @@ impl Loader {
         self.unusable.len()
     }
 
-    /// How long the caller waited in all.
+    /// The total time that the caller waited.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -211,7 +211,7 @@ impl Loader {
         self.queue.job.dataset.len(self.queue.job.split)
     }
 
-    /// Rows an image gives.
+    /// Rows per image.
     pub fn views(&self) -> usize {
         self.queue.job.views()
     }
@@ -297,8 +297,8 @@ impl Loader {
         });
     }
 
-    /// Tells of images that are newly found to be unusable. Here and not in the threads, so that what is told, and
-    /// when it is too much, does not depend on which thread is first.
+    /// Reports images that were newly found unusable. The threads do not report them, so that the messages and the limit do
+    /// not depend on the order of threads.
     fn count_unusable(&mut self, failures: &Failures) -> Result<(), Error> {
         let Job {
             tolerance,

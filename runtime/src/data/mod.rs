@@ -13,7 +13,7 @@
 //! 6. multiplied by `scale`.
 //!
 //! **Invariant**: what a batch holds depends on the data set, the recipe, the seed, the epoch and the batch's number,
-//! and on nothing else; so a run that resumes anywhere, with any number of threads, goes on bit for bit.
+//! and on nothing else; so a run that resumes anywhere, with any number of threads, continues bit for bit.
 
 mod cifar;
 mod dataset;
@@ -23,6 +23,7 @@ mod feeds;
 mod folder;
 mod idx;
 mod loader;
+mod open;
 mod picture;
 mod pipeline;
 mod preprocess;

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The deviation of the colour draw (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
 const COLOR_DEVIATION: f64 = 0.1;
 
-/// What of a frame becomes an input.
+/// The part of a frame that becomes an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct View {
     top: usize,
@@ -37,15 +37,15 @@ pub(crate) struct Pipeline {
 /// What is subtracted.
 #[derive(Clone, Debug)]
 enum Subtracted {
-    /// One value a channel.
+    /// One value per channel.
     Channels(Vec<f32>),
     /// `[c, h, w]` of the frame.
     Pixels(Vec<f32>),
 }
 
 impl Pipeline {
-    /// Resolves a recipe and statistics for a model's input of `shape` (channels, height, width), or says what is
-    /// missing or does not fit.
+    /// Resolves a recipe and statistics for a model's input of `shape` (channels, height, width). An error names the part
+    /// that is missing or does not fit.
     pub fn new(
         preprocess: &Preprocess,
         statistics: &Statistics,
@@ -254,7 +254,7 @@ fn missing(what: &str, remedy: &str) -> Error {
 /// Reads one image for prediction: an input `[c, h, w]` for each of `views` (1 or 10) views, in the order in which
 /// the loader gives them. `shape` is the model's input (channels, height, width).
 ///
-/// Errors: a file that is no whole JPEG or PNG of at most [`MAX_PIXELS`](super::MAX_PIXELS), a recipe that does not
+/// Errors: a file that is not a complete JPEG or PNG of at most [`MAX_PIXELS`](super::MAX_PIXELS), a recipe that does not
 /// fit the model, statistics that lack what the recipe needs.
 pub fn load_image(
     path: &Path,

@@ -1,4 +1,4 @@
-//! What is done to images: the `[data]` table of a recipe. A part that is not given follows from `augment`, and
+//! The preprocessing of images: the `[data]` table of a recipe. A part that is not given follows from `augment`, and
 //! sizes follow from the model's input.
 
 use crate::Error;
@@ -27,10 +27,10 @@ pub struct Preprocess {
     /// Whether half of the training images are mirrored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flip: Option<bool>,
-    /// What is subtracted; the mean of every pixel by default.
+    /// The mean that is subtracted; by default the mean of every pixel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Mean>,
-    /// What the difference is multiplied by; 1 by default, so that bytes keep their range of 0 to 255.
+    /// The factor of the difference; 1 by default, so that bytes keep their range of 0 to 255.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
     /// Whether the colours of training images vary along their principal components.
@@ -82,13 +82,13 @@ impl Preprocess {
         self.color_pca.unwrap_or(self.augments())
     }
 
-    /// What is subtracted.
+    /// The mean that is subtracted.
     pub(crate) fn subtracts(&self) -> Mean {
         self.mean
             .unwrap_or(if self.augments() { Mean::Pixel } else { Mean::None })
     }
 
-    /// What is wrong with the values, if anything.
+    /// The first invalid value, if there is one.
     pub fn problem(&self) -> Option<String> {
         for (key, value) in [("resize", self.resize), ("crop", self.crop)] {
             if let Some(value) = value.filter(|value| !(1..=MAX_SIDE).contains(value)) {
@@ -152,7 +152,7 @@ impl Preprocess {
 /// The longest side, in pixels, that images can be brought to.
 pub(crate) const MAX_SIDE: usize = 8192;
 
-/// What is subtracted from images.
+/// The mean that is subtracted from images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mean {
     /// Nothing.

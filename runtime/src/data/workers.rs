@@ -1,7 +1,6 @@
-//! The threads that prepare batches ahead. They share a short queue of open batches; each claims the next image of
-//! the oldest batch that has one left, prepares it on its own, and copies it into its place. The queue is short, so
-//! memory is bounded however slow the consumer is; places are fixed, so the order in which threads finish is not
-//! seen.
+//! The threads that prepare batches ahead. They share a short queue of open batches. Each thread claims the next image of the
+//! oldest batch with unclaimed images, prepares it and copies it to its position. The queue is short, so memory stays
+//! bounded with a slow consumer. Positions are fixed, so the order in which threads finish has no effect.
 
 use super::dataset::{Dataset, Split};
 use super::picture::Scratch;
@@ -13,12 +12,12 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many batches are prepared ahead at most.
+/// The maximum number of batches that are prepared ahead.
 const AHEAD: usize = 3;
-/// How many buffers are kept for batches to come.
+/// The number of buffers that are kept for later batches.
 const SPARE: usize = 2;
 
-/// What the threads do.
+/// The work of the threads.
 pub(crate) struct Job {
     pub dataset: Dataset,
     pub split: Split,
@@ -32,7 +31,7 @@ pub(crate) struct Job {
     pub tolerance: usize,
 }
 
-/// What an epoch is.
+/// An epoch.
 pub(crate) enum Kind {
     /// Full batches, views drawn at random, one epoch after another.
     Training { seed: u64, shuffle: bool },
@@ -40,7 +39,7 @@ pub(crate) enum Kind {
     Evaluation { views: Vec<View> },
 }
 
-/// What a batch holds.
+/// The contents of a batch.
 #[derive(Default)]
 pub(crate) struct Rows {
     pub images: Vec<f32>,
@@ -96,14 +95,14 @@ struct State {
 pub(crate) struct Queue {
     pub job: Job,
     state: Mutex<State>,
-    /// There is something to do, or to stop for.
+    /// Signals work, or the request to stop.
     work: Condvar,
-    /// The oldest batch is ready, or an error.
+    /// Signals that the oldest batch is ready, or an error.
     ready: Condvar,
 }
 
 impl Job {
-    /// Rows an image gives.
+    /// Rows per image.
     pub fn views(&self) -> usize {
         match &self.kind {
             Kind::Training { .. } => 1,
@@ -182,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// What a thread does until it is told to stop.
+    /// The loop of a thread, until it is told to stop.
     pub fn work(&self) {
         let mut scratch = Scratch::default();
         let mut out = vec![0.0; self.job.views() * self.job.pipeline.elements()];

@@ -1,4 +1,4 @@
-//! Whether a plan fits a device's memory, said before anything runs, and what would fit.
+//! Checks before a run whether a plan fits into a device's memory, and computes the batch that would fit.
 
 use crate::Error;
 use ir::plan::{Place, Plan, Role};

@@ -1,6 +1,6 @@
-//! Devices: what can hold the buffers of a plan and run its kernels.
+//! Devices hold the buffers of a plan and run its kernels.
 //!
-//! One file (or folder) a device. To add one: a variant of [`DeviceSpec`] with its spelling in
+//! One file (or folder) per device. To add one: a variant of [`DeviceSpec`] with its spelling in
 //! [`DeviceSpec::parse`], an implementation of [`Device`], and an arm in [`open`]. The executor knows only the
 //! trait. `unsafe` of this crate lives below this module and nowhere else.
 
@@ -25,9 +25,9 @@ pub struct LaunchId(pub usize);
 
 /// A device that was opened for one program: it holds the program's buffers, zeroed at first, and its kernels.
 ///
-/// Launches run in the order given. A run may still be under way after [`Device::end`]: then the host can prepare the next
-/// one meanwhile. Every other call waits for it where it has to, so results are there when they are read, and what is
-/// written is seen by later runs only. What goes wrong in a run under way is the error of the call that waits for it.
+/// Launches execute in the given order. A run may still execute after [`Device::end`], while the host prepares the next one.
+/// Every other call waits for the run if it must: a read returns finished results, and a write affects later runs only. An
+/// error in the run is returned by the call that waits for it.
 pub trait Device: Send {
     /// The name as on the command line, as `cpu:0-3`.
     fn name(&self) -> String;
@@ -35,7 +35,7 @@ pub trait Device: Send {
     /// Bytes of memory that programs may fill.
     fn memory(&self) -> u64;
 
-    /// Copies `bytes` into a buffer, from its beginning. A run that is under way goes on with what was there before.
+    /// Copies `bytes` to the start of a buffer. A run that is executing still reads the old contents.
     fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<(), Error>;
 
     /// Copies the beginning of a buffer into `bytes`.
@@ -50,37 +50,37 @@ pub trait Device: Send {
     /// Starts a launch; it may still run when this returns.
     fn launch(&mut self, launch: LaunchId) -> Result<(), Error>;
 
-    /// Waits until everything that was launched or written is done, so that others may read it. A run that began goes on.
+    /// Waits for all launches and writes so far, so that other devices may read the results. It does not end the run.
     fn complete(&mut self) -> Result<(), Error>;
 
-    /// The run has all its launches, which are on their way when this returns, and maybe not done.
+    /// Ends a run: all its launches are submitted when this returns, but may not be finished.
     fn end(&mut self) -> Result<(), Error>;
 
-    /// Gives back memory that was taken only to be faster.
+    /// Frees memory that only makes runs faster.
     fn shrink(&mut self) -> Result<(), Error>;
 
-    /// A buffer as other devices read it, after [`Device::complete`].
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error>;
+    /// The handle through which other devices copy a buffer, after [`Device::complete`].
+    fn peer_buffer(&self, buffer: BufferId) -> Result<Box<dyn PeerBuffer>, Error>;
 
     /// Copies a buffer of another device into one of the same size, and waits for it.
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error>;
+    fn copy_from_peer(&mut self, buffer: BufferId, from: &dyn PeerBuffer) -> Result<(), Error>;
 
     /// Nanoseconds that the last run took by the device's own clock, if it has one; waits for the run.
     fn elapsed_ns(&mut self) -> Result<Option<u64>, Error>;
 
-    /// What each kernel did so far, by symbol, if the device counts it.
+    /// The counts of each kernel so far, by symbol, if the device counts.
     fn counts(&self) -> Option<&BTreeMap<String, sim::counts::Counts>>;
 }
 
-/// A buffer that another device reads while its own goes on with other work. It keeps the memory.
+/// A buffer that another device reads while its own device continues with other work. It keeps the memory alive.
 ///
-/// It must not be read while something writes there. The check of a plan shows that every launch which does is waited
-/// for, and executors keep the waits, as well as those for what was written before a run and for its end.
-pub trait Outlet: Send + Sync {
+/// Do not read it during a write. `Plan::check` proves that a wait separates every conflicting read and write; the executor
+/// enforces these waits, and those at step boundaries.
+pub trait PeerBuffer: Send + Sync {
     /// Copies all of it.
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error>;
 
-    /// Where it lies, if on a GPU.
+    /// Its address, if it is on a GPU.
     fn on_gpu(&self) -> Option<(&cuda::driver::Gpu, u64)>;
 }
 
@@ -110,7 +110,7 @@ impl DeviceSpec {
                 let number = place.map(str::parse).transpose().map_err(|_| {
                     let place = place.unwrap_or_default();
                     Error::input(format!(
-                        "device {text:?}: {place:?} is no device's number; use {kind} or {kind}:K, as {kind}:0"
+                        "device {text:?}: {place:?} is not a device number; use {kind} or {kind}:K, such as {kind}:0"
                     ))
                 })?;
                 Ok(match kind {

@@ -1,8 +1,8 @@
-//! Where a loss that is no number came from.
+//! Finds the layer that a loss that is not finite came from.
 //!
-//! When the loss is NaN the step has already spread it into every parameter. So the run goes back to its newest
-//! checkpoint (or its beginning), repeats the steps since, which by construction come out the same, and makes the
-//! last one launch by launch, looking at every value.
+//! When the loss is NaN, the step has already spread it into every parameter. So the run returns to its newest checkpoint
+//! (or its start) and repeats the steps since, which give the same results by construction. It executes the last step
+//! launch by launch and inspects every value.
 
 use super::session::Session;
 use crate::Error;
@@ -12,7 +12,7 @@ use crate::feed::FeedBatch;
 use crate::interrupt::Interrupt;
 use std::time::Duration;
 
-/// Repeating takes no longer than this; the run has failed, and what it held is waiting.
+/// The limit of the time to repeat steps, because a failed run holds its devices meanwhile.
 const LONGEST_REPETITION: Duration = Duration::from_secs(120);
 
 impl Session<'_> {
@@ -32,10 +32,9 @@ impl Session<'_> {
         let found = self
             .find_layer(batch, interrupt)
             .unwrap_or_else(|error| format!("the layer could not be found ({error})"));
-        let kept = self.kept();
         Error::work(format!(
-            "step {step}: the loss is {loss}: {found}; {kept}. A smaller learning rate (now {}) or smaller initial \
-             weights usually help",
+            "step {step}: the loss is {loss}: {found}. A smaller learning rate (now {}) or smaller initial weights \
+             usually help",
             self.rate()
         ))
     }
@@ -52,13 +51,13 @@ impl Session<'_> {
             .saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         if expected > LONGEST_REPETITION {
             return Ok(format!(
-                "the {steps} steps since the last checkpoint are too many to repeat; to find the layer, go on with \
+                "the {steps} steps since the last checkpoint are too many to repeat; to find the layer, continue with \
                  --resume and a checkpoint_every of at most {}",
                 (steps as f64 * LONGEST_REPETITION.as_secs_f64() / expected.as_secs_f64()) as u64
             ));
         }
-        // The rates of the repeated steps are those that the schedule gave then. It changes at the end of an epoch
-        // only, and there is a checkpoint there.
+        // The repeated steps have the same learning rate as before: the schedule changes it at the end of an epoch only,
+        // and a checkpoint is saved there.
         self.restore(checkpoint.as_ref())?;
         for number in begin..self.progress.step {
             if interrupt.asked() {
@@ -69,7 +68,7 @@ impl Session<'_> {
                 self.step(&earlier, number)?;
                 continue;
             }
-            // The step before had a finite loss, and may yet have made a parameter that is not.
+            // The loss of this step was finite. Its update may still have made a parameter that is not.
             self.set_inputs(&earlier, number)?;
             if let Some(found) = self.executor.first_non_finite()? {
                 return Ok(format!("already in step {}, {found}", number + 1));

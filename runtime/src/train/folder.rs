@@ -1,5 +1,7 @@
-//! The run folder: what a run was started with, so that going on with something else is refused.
+//! The run folder: it records the model and recipe of a run, so that resuming with others is refused.
 
+use super::RunLock;
+use crate::console::Console;
 use crate::recipe::Recipe;
 use crate::weights::LAST;
 use crate::{Error, files};
@@ -11,32 +13,59 @@ const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";
 const TEXT_LIMIT: u64 = 64 << 20;
 
-/// The folder of one training run.
-#[derive(Clone, Debug)]
+/// The folder of one training run, locked against other processes.
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    _lock: RunLock,
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run. One that holds a run already is refused.
-    pub fn create(path: &Path, model: &str, recipe: &Recipe) -> Result<RunFolder, Error> {
-        let folder = RunFolder {
-            path: path.to_path_buf(),
-        };
+    /// Makes the folder of a new run. One that holds a run already is refused, and one in which another process
+    /// trains.
+    pub fn create(path: &Path, model: &str, recipe: &Recipe, console: &Console) -> Result<RunFolder, Error> {
         RunFolder::check(path, false)?;
         fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
+        RunFolder::create_locked(path, model, recipe, RunLock::acquire(path, console)?)
+    }
+
+    /// The same in a folder that this process has locked.
+    pub(super) fn create_locked(
+        path: &Path,
+        model: &str,
+        recipe: &Recipe,
+        lock: RunLock,
+    ) -> Result<RunFolder, Error> {
+        // Again, because another process may have begun and ended a run before the lock was taken.
+        RunFolder::check_contents(path, false)?;
+        let folder = RunFolder {
+            path: path.to_path_buf(),
+            _lock: lock,
+        };
         files::write_bytes(&path.join(MODEL), model.as_bytes())?;
         folder.write_recipe(recipe)?;
         Ok(folder)
     }
 
-    /// Opens the folder of a run that is to go on, with the same model and recipe; only its length and how often it
-    /// saves may change.
-    pub fn resume(path: &Path, model: &str, recipe: &Recipe) -> Result<RunFolder, Error> {
+    /// Opens the folder of a run to resume it with the same model and recipe. Only the number of epochs and the interval of
+    /// checkpoints may change.
+    pub fn resume(path: &Path, model: &str, recipe: &Recipe, console: &Console) -> Result<RunFolder, Error> {
+        RunFolder::check(path, true)?;
+        RunFolder::resume_locked(path, model, recipe, RunLock::acquire(path, console)?)
+    }
+
+    /// The same in a folder that this process has locked.
+    pub(super) fn resume_locked(
+        path: &Path,
+        model: &str,
+        recipe: &Recipe,
+        lock: RunLock,
+    ) -> Result<RunFolder, Error> {
+        RunFolder::check_contents(path, true)?;
         let folder = RunFolder {
             path: path.to_path_buf(),
+            _lock: lock,
         };
-        RunFolder::check(path, true)?;
         let place = path.display();
         if files::read_text(&path.join(MODEL), TEXT_LIMIT)? != model {
             return Err(Error::input(format!(
@@ -54,18 +83,23 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Whether a run can begin in `path`, or go on there. Nothing is written, so it can be asked before the work that
-    /// a run begins with.
+    /// Checks whether a run can start in `path`, or resume there. It writes nothing, so it can be called before expensive
+    /// preparations.
     pub fn check(path: &Path, resume: bool) -> Result<(), Error> {
+        RunLock::check(path)?;
+        RunFolder::check_contents(path, resume)
+    }
+
+    fn check_contents(path: &Path, resume: bool) -> Result<(), Error> {
         let place = path.display();
         let begun = fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() > 0)
             || path.join(LAST).symlink_metadata().is_ok();
         let problem = if path.exists() && !path.is_dir() {
             "is a file; choose a folder as --out"
         } else if resume && !path.join(MODEL).is_file() {
-            "holds no run to go on with; start one without --resume"
+            "holds no run to resume; start one without --resume"
         } else if !resume && begun {
-            "holds a run already; go on with it with --resume, or choose another --out"
+            "holds a run already; resume it with --resume, or choose another --out"
         } else {
             return Ok(());
         };
@@ -82,7 +116,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// The file with a line a step.
+    /// The file with one line per step.
     pub fn metrics(&self) -> PathBuf {
         self.path.join(METRICS)
     }
@@ -92,7 +126,7 @@ impl RunFolder {
     }
 }
 
-/// The first part in which two recipes differ that makes another run of it.
+/// The first difference of two recipes that changes the results of a run.
 fn difference(a: &Recipe, b: &Recipe) -> Option<&'static str> {
     let parts = [
         ("[train] batch", a.train.batch == b.train.batch),
@@ -114,23 +148,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs/a");
         let recipe = Recipe::default();
-        let error = RunFolder::resume(&path, "model a", &recipe).unwrap_err();
-        assert!(error.to_string().contains("no run to go on with"), "{error}");
-        RunFolder::create(&path, "model a", &recipe).unwrap();
+        let error = RunFolder::resume(&path, "model a", &recipe, &Console::silent()).unwrap_err();
+        assert!(error.to_string().contains("no run to resume"), "{error}");
+        RunFolder::create(&path, "model a", &recipe, &Console::silent()).unwrap();
         // Nothing was trained yet, so it may begin again.
-        let run = RunFolder::create(&path, "model a", &recipe).unwrap();
+        let run = RunFolder::create(&path, "model a", &recipe, &Console::silent()).unwrap();
         fs::write(run.metrics(), "{}\n").unwrap();
-        let error = RunFolder::create(&path, "model a", &recipe).unwrap_err();
+        drop(run);
+        let error = RunFolder::create(&path, "model a", &recipe, &Console::silent()).unwrap_err();
         assert!(error.to_string().contains("--resume"), "{error}");
-        let error = RunFolder::resume(&path, "model b", &recipe).unwrap_err();
+        let error = RunFolder::resume(&path, "model b", &recipe, &Console::silent()).unwrap_err();
         assert!(error.to_string().contains("another model"), "{error}");
         let mut longer = recipe.clone();
         (longer.train.epochs, longer.train.checkpoint_every) = (1000, Some(3));
-        RunFolder::resume(&path, "model a", &longer).unwrap();
+        RunFolder::resume(&path, "model a", &longer, &Console::silent()).unwrap();
         assert_eq!(Recipe::read(&RunFolder::recipe(&path).unwrap()).unwrap(), longer);
         let mut other = recipe;
         other.sgd.momentum = 0.5;
-        let error = RunFolder::resume(&path, "model a", &other).unwrap_err();
+        let error = RunFolder::resume(&path, "model a", &other, &Console::silent()).unwrap_err();
         assert!(error.to_string().contains("differs in [sgd]"), "{error}");
     }
 }

@@ -1,25 +1,27 @@
-//! The training driver: steps, evaluation, learning rate, metrics, checkpoints, and every way in which a run ends.
+//! The training driver: steps, evaluation, learning rate, metrics, checkpoints, and every ending of a run.
 //!
-//! A run is a pure function of its model, recipe, data and initial weights: all that is random depends on the seed
-//! and the step. A checkpoint holds everything that changes, so a run that was interrupted anywhere and resumed
-//! gives the same numbers as one that was not. Whatever happens at a step's end happens in one order: metrics,
-//! evaluation and schedule (at the end of an epoch), checkpoint; so a checkpoint never stands between a step and
-//! its evaluation.
+//! A run is a pure function of its model, recipe, data and initial weights: randomness depends on the seed and the step
+//! only. A checkpoint holds everything that changes. So an interrupted and resumed run gives the same numbers as an
+//! uninterrupted one. A step ends in a fixed order: metrics, then (at the end of an epoch) evaluation and schedule, then
+//! the checkpoint. A checkpoint that is saved before an evaluation records that the evaluation is still to come.
 //!
-//! While a step is under way on its device, the next one's batch is fetched and handed over. What comes of that, an error
-//! too, is of the next step: the one that is made ends as if it were alone.
+//! While the device executes a step, the host fetches the batch of the next step and hands it over. An error in this is
+//! reported when the next step would begin; the step that executes ends normally.
 
 mod diagnosis;
 mod folder;
+mod lock;
 mod pace;
+mod save;
 mod session;
 
 pub use folder::RunFolder;
+pub use lock::RunLock;
 
 use crate::console::Console;
 use crate::feed::{EvaluationFeed, TrainingFeed};
 use crate::interrupt::Interrupt;
-use crate::preparation::Preparation;
+use crate::preprocess_state::PreprocessState;
 use crate::recipe::Recipe;
 use crate::scores::Errors;
 use crate::{Artifact, DeviceSpec, Error};
@@ -28,7 +30,7 @@ use serde::Serialize;
 use session::Session;
 use std::path::PathBuf;
 
-/// What to train and how.
+/// A training job.
 #[derive(Clone, Debug)]
 pub struct TrainJob {
     /// With a program for training and one for inference, to evaluate with.
@@ -39,25 +41,25 @@ pub struct TrainJob {
     pub run: PathBuf,
     /// Where to train and evaluate.
     pub devices: Vec<DeviceSpec>,
-    /// Where to start from; without, from initial values drawn with the recipe's seed.
+    /// Weights to start from; `None` for initial values drawn with the recipe's seed.
     pub weights: Option<PathBuf>,
-    /// Stop after so many steps in all, however many epochs that is.
+    /// Stop after this number of steps, counted from the start of the run, instead of after epochs.
     pub steps: Option<u64>,
-    /// Go on with the run that is in the folder.
+    /// Resume the run in the folder.
     pub resume: bool,
-    /// How the feeds prepare images; goes into checkpoints.
-    pub preparation: Option<Preparation>,
+    /// The preprocessing of the feeds, which checkpoints record.
+    pub preprocess_state: Option<PreprocessState>,
 }
 
 /// The images of a run.
 pub struct Feeds<'a> {
-    /// To train on.
+    /// Training images.
     pub training: &'a mut dyn TrainingFeed,
     /// To evaluate on after every epoch, if there are any.
     pub evaluation: Option<&'a mut dyn EvaluationFeed>,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainSummary {
     /// The run folder.
@@ -75,21 +77,33 @@ pub struct TrainSummary {
     pub images_per_s: f64,
 }
 
-/// Trains to the end of the job. Interrupted, it saves a checkpoint and gives [`Error::Interrupted`].
+/// Trains to the end of the job. Interrupted, it saves a checkpoint and returns [`Error::Interrupted`]. Any other error
+/// is returned after the finished steps were saved, and names the checkpoint.
 pub fn train<'a>(
     job: &'a TrainJob,
     feeds: Feeds<'a>,
     console: &Console,
     interrupt: &Interrupt,
 ) -> Result<TrainSummary, Error> {
-    let mut session = Session::open(job, feeds, console)?;
+    train_locked(job, None, feeds, console, interrupt)
+}
+
+/// [`train`] in a run folder that the caller has locked already, if `lock` is given.
+pub fn train_locked<'a>(
+    job: &'a TrainJob,
+    lock: Option<RunLock>,
+    feeds: Feeds<'a>,
+    console: &Console,
+    interrupt: &Interrupt,
+) -> Result<TrainSummary, Error> {
+    let mut session = Session::open(job, lock, feeds, console)?;
     let outcome = session.go(console, interrupt);
     console.finish();
     outcome?;
     Ok(session.summary())
 }
 
-/// What must hold before a folder is made.
+/// The conditions for a job, checked before a folder is made.
 fn check_job(job: &TrainJob, feeds: &Feeds) -> Result<(), Error> {
     if let Some(problem) = job.recipe.problem() {
         return Err(Error::input(problem));

@@ -1,4 +1,4 @@
-//! How fast a run is, how long it will take, and whether it waits for data.
+//! The speed of a run, its expected time, and the share of time that it waits for data.
 
 use std::time::{Duration, Instant};
 
@@ -43,12 +43,12 @@ impl Pace {
         }
     }
 
-    /// Training goes on after an evaluation or a checkpoint, whose time is not its own.
+    /// Restarts the clock after an evaluation or a checkpoint, whose time does not count.
     pub fn resume(&mut self) {
         self.mark = Instant::now();
     }
 
-    /// A step ended that waited so long for its data. Gives its images a second, rounded for the log.
+    /// Records a finished step that waited `waited` for its data. Returns its images per second, rounded for the log.
     pub fn step_done(&mut self, waited: Duration) -> f64 {
         let spent = self.mark.elapsed();
         self.mark = Instant::now();
@@ -71,7 +71,7 @@ impl Pace {
             .unwrap_or_default()
     }
 
-    /// How long so many steps will take, for people.
+    /// The expected time of `steps` steps, for display.
     pub fn time_left(&self, steps: u64) -> String {
         let seconds = (self.step_time().as_secs_f64() * steps as f64) as u64;
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

@@ -1,7 +1,7 @@
 //! A run that is under way: the loop over steps, and what happens between them.
 
 use super::pace::Pace;
-use super::{Feeds, RunFolder, TrainJob, TrainSummary, check_job};
+use super::{Feeds, RunFolder, RunLock, TrainJob, TrainSummary, check_job};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::console::Console;
 use crate::eval::{Classifier, class_of, evaluate};
@@ -11,40 +11,57 @@ use crate::interrupt::Interrupt;
 use crate::metrics::{EvaluationLine, Metrics, StepLine};
 use crate::schedule::ScheduleState;
 use crate::scores::Errors;
-use crate::{Error, Executor, Tensor, weights};
+use crate::{Error, Executor, weights};
 use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Role};
-use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The condition of the parameters and the state on the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tensors {
+    /// They are the result of the finished steps.
+    Finished,
+    /// A step is under way or failed midway.
+    Uncertain,
+    /// They are the result of the finished steps, and could not be saved.
+    Unsaved,
+}
 
 /// A run that is under way.
 pub(super) struct Session<'a> {
     pub(super) job: &'a TrainJob,
     pub(super) feeds: Feeds<'a>,
     pub(super) folder: RunFolder,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) executor: Executor,
     interface: Interface,
     pub(super) progress: Progress,
     /// The step of the newest checkpoint, if there is one.
     pub(super) saved: Option<u64>,
+    pub(super) tensors: Tensors,
     pub(super) pace: Pace,
     loss: Option<f32>,
     errors: Option<Errors>,
 }
 
 impl<'a> Session<'a> {
-    /// Makes or opens the run folder and brings everything to where the run begins or goes on.
-    pub(super) fn open(job: &'a TrainJob, feeds: Feeds<'a>, console: &Console) -> Result<Session<'a>, Error> {
+    /// Makes or opens the run folder and restores the state at which the run starts or resumes.
+    pub(super) fn open(
+        job: &'a TrainJob,
+        lock: Option<RunLock>,
+        feeds: Feeds<'a>,
+        console: &Console,
+    ) -> Result<Session<'a>, Error> {
         let program = job.artifact.require(Mode::Train)?;
         check_job(job, &feeds)?;
         let interface = Interface::of(&program.plan)?;
         let executor = Executor::new(program, &job.devices)?;
-        let open = if job.resume {
-            RunFolder::resume
-        } else {
-            RunFolder::create
-        };
-        let folder = open(&job.run, &job.artifact.model, &job.recipe)?;
+        let (run, model, recipe) = (&job.run, &job.artifact.model, &job.recipe);
+        let folder = match (lock, job.resume) {
+            (Some(lock), true) => RunFolder::resume_locked(run, model, recipe, lock),
+            (Some(lock), false) => RunFolder::create_locked(run, model, recipe, lock),
+            (None, true) => RunFolder::resume(run, model, recipe, console),
+            (None, false) => RunFolder::create(run, model, recipe, console),
+        }?;
         let checkpoint = if job.resume {
             newest_checkpoint(&folder, console)?
         } else {
@@ -61,7 +78,7 @@ impl<'a> Session<'a> {
         let progress = checkpoint
             .as_ref()
             .map_or(start, |checkpoint| checkpoint.progress.clone());
-        let metrics = Metrics::open(&folder.metrics(), progress.step)?;
+        let metrics = Metrics::open(&folder.metrics(), progress.step, progress.epoch)?;
         let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step);
         let pace = Pace::new(program.plan.batch as u64);
         let (loss, errors) = (None, None);
@@ -74,6 +91,7 @@ impl<'a> Session<'a> {
             interface,
             progress,
             saved,
+            tensors: Tensors::Finished,
             pace,
             loss,
             errors,
@@ -119,16 +137,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Trains to the end.
+    /// Trains to the end. An error out of the loop comes after the finished steps were saved.
     pub(super) fn go(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
+        self.steps(console, interrupt).map_err(|error| self.rescue(error))
+    }
+
+    fn steps(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         if self.finished() {
-            console.say(&format!(
-                "nothing is left to do: {} steps are done",
-                self.progress.step
-            ));
+            console.say(&format!("nothing to do: {} steps are done", self.progress.step));
         }
         self.start_bar(console);
-        // The next step's batch, or why there is none, which is told where that step would begin.
+        // The batch of the next step, or the error, which is returned when that step would begin.
         let mut ahead = None;
         while !self.finished() {
             if self.epoch_is_done() {
@@ -146,13 +165,14 @@ impl<'a> Session<'a> {
             };
             let rate = self.rate();
             self.set_numbers(self.progress.step)?;
+            self.tensors = Tensors::Uncertain;
             self.executor.run()?;
             if self.goes_on() && !interrupt.asked() {
                 ahead = Some(self.next_batch());
             }
             let loss = self.loss()?;
             if let Some(Ok(next)) = &ahead {
-                // The time in which the device computed is not lost.
+                // Waiting while the device computes costs nothing.
                 waited += next.waited.saturating_sub(self.executor.beside_host()?);
             }
             if !loss.is_finite() {
@@ -160,6 +180,7 @@ impl<'a> Session<'a> {
             }
             self.progress.step += 1;
             self.progress.batch += 1;
+            self.tensors = Tensors::Finished;
             self.loss = Some(loss);
             let images_per_s = self.pace.step_done(waited);
             let (step, epoch) = (self.progress.step, self.progress.epoch + 1);
@@ -181,13 +202,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends with [`Error::Interrupted`] when somebody asked; to be called when everything is saved.
+    /// Returns [`Error::Interrupted`] if an interrupt was requested. Call it when everything is saved.
     fn stop_if_asked(&self, interrupt: &Interrupt) -> Result<(), Error> {
         if !interrupt.asked() || self.finished() {
             return Ok(());
         }
         Err(Error::Interrupted(format!(
-            "stopped after step {}; everything is saved in {}, and --resume goes on",
+            "stopped after step {}; everything is saved in {}, and --resume continues",
             self.progress.step,
             self.folder.path().display()
         )))
@@ -228,7 +249,7 @@ impl<'a> Session<'a> {
         self.executor.set_i64(LABELS, &batch.labels)
     }
 
-    /// Sets what a step needs beside its batch.
+    /// Sets the inputs of a step other than its batch.
     fn set_numbers(&mut self, number: u64) -> Result<(), Error> {
         self.executor.set_f32(LEARNING_RATE, &[self.rate() as f32])?;
         if self.executor.plan().find(RANDOM_STATE).is_some() {
@@ -274,16 +295,14 @@ impl<'a> Session<'a> {
 
     fn end_epoch(&mut self, console: &Console, interrupt: &Interrupt) -> Result<(), Error> {
         let errors = match self.evaluate(console, interrupt) {
-            // Saved with the epoch's end still to come: a run that resumes evaluates first.
+            // The checkpoint records that the epoch's end is still to come, so a resumed run evaluates first.
             Err(Error::Interrupted(_)) => {
                 self.save()?;
                 return self.stop_if_asked(interrupt);
             }
             other => other?,
         };
-        self.progress.epoch += 1;
-        self.progress.batch = 0;
-        let Progress { step, epoch, .. } = self.progress;
+        let (step, epoch) = (self.progress.step, self.progress.epoch + 1);
         if let Some(errors) = errors {
             self.metrics.write(&EvaluationLine {
                 step,
@@ -300,6 +319,9 @@ impl<'a> Session<'a> {
                 percent(errors.top5_error)
             ));
         }
+        // Only now that its line is written: after an error the epoch's end is still to come.
+        self.progress.epoch = epoch;
+        self.progress.batch = 0;
         self.errors = errors.or(self.errors);
         let schedule = &self.job.recipe.schedule;
         if schedule.epoch_ended(
@@ -321,68 +343,11 @@ impl<'a> Session<'a> {
         let Some(feed) = self.feeds.evaluation.as_deref_mut() else {
             return Ok(None);
         };
-        // Opened anew each time, so that its memory is free while training; and the other way round.
+        // Opened for each evaluation, so that training and evaluation do not hold memory at the same time.
         self.executor.shrink()?;
         let mut classifier = Classifier::open(self.job.artifact.require(Mode::Infer)?, &self.job.devices)?;
         classifier.executor().copy_parameters(&mut self.executor)?;
         evaluate(&mut classifier, feed, 1, console, interrupt).map(Some)
-    }
-
-    fn save(&mut self) -> Result<(), Error> {
-        let mut collect = |wanted: fn(&Role) -> bool| {
-            let names = self.executor.names(wanted).into_iter();
-            names
-                .map(|name| Ok((name.clone(), self.executor.get(&name)?)))
-                .collect::<Result<_, Error>>()
-        };
-        let parameters: BTreeMap<_, _> = collect(|role| matches!(role, Role::Parameter { .. }))?;
-        let state: BTreeMap<_, _> = collect(|role| matches!(role, Role::State { .. }))?;
-        self.check_finite(parameters.iter().chain(&state))?;
-        let (progress, preparation) = (self.progress.clone(), self.job.preparation.clone());
-        let checkpoint = Checkpoint {
-            progress,
-            parameters,
-            state,
-            preparation,
-        };
-        checkpoint.save(self.folder.path())?;
-        self.saved = Some(self.progress.step);
-        self.pace.resume();
-        Ok(())
-    }
-
-    /// A checkpoint holds nothing that is not finite: training could not go on from it. The loss, which is of before
-    /// the update, may still have been finite.
-    fn check_finite<'t>(
-        &self,
-        mut tensors: impl Iterator<Item = (&'t String, &'t Tensor)>,
-    ) -> Result<(), Error> {
-        let finite = |tensor: &Tensor| {
-            tensor
-                .as_f32()
-                .is_none_or(|values| values.iter().all(|v| v.is_finite()))
-        };
-        match tensors.find(|(_, tensor)| !finite(tensor)) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::work(format!(
-                "step {}: the update gives {name} a value that is not finite; {}. A smaller learning rate (now {}) \
-                 usually helps",
-                self.progress.step,
-                self.kept(),
-                self.rate()
-            ))),
-        }
-    }
-
-    /// What a failed run leaves to go on from.
-    pub(super) fn kept(&self) -> String {
-        match self.saved {
-            Some(saved) => format!(
-                "the checkpoint of step {saved} in {} is good",
-                self.folder.path().display()
-            ),
-            None => "no checkpoint was saved yet".to_string(),
-        }
     }
 
     fn start_bar(&self, console: &Console) {
@@ -398,7 +363,7 @@ impl<'a> Session<'a> {
 
     fn report(&mut self, loss: f32, rate: f64, console: &Console) {
         let line = format!(
-            "loss {loss:.4}, rate {rate}, {:.1} images/s",
+            "loss {loss:.4}, learning rate {rate}, {:.1} images/s",
             self.pace.images_per_s()
         );
         console.advance(self.progress.step, &line);
@@ -417,7 +382,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What the run came to.
+    /// The result of the run.
     pub(super) fn summary(&self) -> TrainSummary {
         TrainSummary {
             run: self.folder.path().to_path_buf(),
@@ -434,8 +399,8 @@ fn newest_checkpoint(folder: &RunFolder, console: &Console) -> Result<Option<Che
     let damaged = |error: &Error| console.warn(&format!("{error}; the checkpoint before it is taken"));
     let checkpoint = Checkpoint::newest(folder.path(), damaged)?;
     match &checkpoint {
-        Some(checkpoint) => console.say(&format!("going on after step {}", checkpoint.progress.step)),
-        None => console.warn("the run has no whole checkpoint; it begins again"),
+        Some(checkpoint) => console.say(&format!("resuming after step {}", checkpoint.progress.step)),
+        None => console.warn("the run has no intact checkpoint; it starts again from step 0"),
     }
     Ok(checkpoint)
 }

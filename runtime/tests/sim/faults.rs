@@ -140,7 +140,7 @@ fn a_barrier_that_not_all_threads_reach() {
         &[
             "`bar.sync 0`",
             "12 of 32 threads do not reach",
-            "they took another way",
+            "they took another path",
             "as thread 20",
         ],
     );

@@ -62,12 +62,12 @@ impl TrainingFeed for Training<'_> {
 
 pub struct Evaluation<'a> {
     pub left: u64,
-    pub trap: Box<dyn FnMut() + 'a>,
+    pub trap: Box<dyn FnMut() -> Result<(), Error> + 'a>,
 }
 
 impl Evaluation<'_> {
     pub fn new() -> Self {
-        let trap = Box::new(|| ());
+        let trap = Box::new(|| Ok(()));
         Evaluation { left: 0, trap }
     }
 }
@@ -83,7 +83,7 @@ impl EvaluationFeed for Evaluation<'_> {
     }
 
     fn next_images(&mut self) -> Result<Option<FeedBatch>, Error> {
-        (self.trap)();
+        (self.trap)()?;
         let count = self.left.min(4);
         let first = 1_000_000 + self.left;
         self.left -= count;

@@ -3,6 +3,7 @@
 
 pub mod driver;
 pub mod feeds;
+pub mod runs;
 
 use ir::DType;
 use ir::plan::{self, Buffer, Init, Kernel, Launch, Mode, Place, Plan, Role};

@@ -1,4 +1,4 @@
-//! Which cores a program may use and what they can do.
+//! The cores that a program may use, and their features.
 
 use crate::Error;
 
@@ -36,7 +36,7 @@ impl Cores {
         let number = |text: &str| match text.parse::<usize>() {
             Ok(n) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
             _ => Err(Error::input(format!(
-                "{text:?} is no core number; use cpu, cpu:K or cpu:A-B"
+                "{text:?} is not a core number; use cpu, cpu:K or cpu:A-B"
             ))),
         };
         let (first, last) = match text.split_once('-') {
@@ -51,7 +51,7 @@ impl Cores {
         Ok(Cores::Range { first, last })
     }
 
-    /// The cores of this machine that are meant.
+    /// The cores of this machine that the text names.
     pub fn resolve(&self) -> Result<Chosen, Error> {
         let allowed = allowed_cores()?;
         match *self {
@@ -107,7 +107,7 @@ impl Affinity {
         Affinity(set)
     }
 
-    /// That of the calling thread.
+    /// The cores of the calling thread.
     pub fn current() -> std::io::Result<Affinity> {
         // SAFETY: as in `one`.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

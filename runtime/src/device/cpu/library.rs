@@ -26,7 +26,7 @@ impl Library {
             ))
         };
         if !code.starts_with(b"\x7fELF") {
-            return Err(fail("the host object is no ELF file".to_string()));
+            return Err(fail("the host object is not an ELF file".to_string()));
         }
         // SAFETY: the name is a C string without inner zeros; the flag is a documented one.
         let descriptor = unsafe { libc::memfd_create(c"alexc-kernels".as_ptr(), libc::MFD_CLOEXEC) };

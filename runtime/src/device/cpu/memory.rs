@@ -6,12 +6,12 @@ use std::io;
 use std::ptr::NonNull;
 
 const HUGE_PAGE: usize = 2 << 20;
-/// From here on a region is mapped on its own and asks for huge pages.
+/// From here on a mapping is mapped on its own and asks for huge pages.
 const LARGE: usize = 4 << 20;
 const CACHE_LINE: usize = 64;
 
 /// Memory that is zero at first and freed when dropped.
-pub struct Region {
+pub struct Mapping {
     start: NonNull<u8>,
     kind: Kind,
 }
@@ -21,18 +21,18 @@ enum Kind {
     Mapped(usize),
 }
 
-// SAFETY: a region owns its memory; moving the owner to another thread moves that right with it.
-unsafe impl Send for Region {}
-// SAFETY: shared, a region gives its address only; whoever follows it says why they may.
-unsafe impl Sync for Region {}
+// SAFETY: a mapping owns its memory; moving the owner to another thread moves that right with it.
+unsafe impl Send for Mapping {}
+// SAFETY: shared, a mapping gives its address only; whoever follows it says why they may.
+unsafe impl Sync for Mapping {}
 
-impl Region {
-    /// A region of at least `bytes`.
-    pub fn zeroed(bytes: usize) -> io::Result<Region> {
+impl Mapping {
+    /// A mapping of at least `bytes`.
+    pub fn zeroed(bytes: usize) -> io::Result<Mapping> {
         if bytes >= LARGE {
-            Region::mapped(bytes)
+            Mapping::mapped(bytes)
         } else {
-            Region::allocated(bytes)
+            Mapping::allocated(bytes)
         }
     }
 
@@ -41,19 +41,19 @@ impl Region {
         self.start.as_ptr()
     }
 
-    fn allocated(bytes: usize) -> io::Result<Region> {
+    fn allocated(bytes: usize) -> io::Result<Mapping> {
         let layout = Layout::from_size_align(bytes.max(1).next_multiple_of(CACHE_LINE), CACHE_LINE)
             .map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Region {
+        Ok(Mapping {
             start,
             kind: Kind::Allocated(layout),
         })
     }
 
-    fn mapped(bytes: usize) -> io::Result<Region> {
-        // A huge page's worth more, so that an aligned stretch lies within; the rest is given back.
+    fn mapped(bytes: usize) -> io::Result<Mapping> {
+        // One huge page more than needed, so that it contains an aligned range; the rest is unmapped.
         let length = bytes
             .checked_next_multiple_of(HUGE_PAGE)
             .ok_or(io::ErrorKind::OutOfMemory)?;
@@ -84,14 +84,14 @@ impl Region {
             libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE);
         }
         let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Region {
+        Ok(Mapping {
             start,
             kind: Kind::Mapped(length),
         })
     }
 }
 
-impl Drop for Region {
+impl Drop for Mapping {
     fn drop(&mut self) {
         match self.kind {
             // SAFETY: allocated with this very layout, and freed once.
@@ -124,11 +124,11 @@ mod tests {
     #[test]
     fn regions_are_zeroed_aligned_and_whole() {
         for bytes in [0, 1, 100, LARGE - 1, LARGE, LARGE + 1, 3 * HUGE_PAGE + 5] {
-            let region = Region::zeroed(bytes).unwrap();
+            let mapping = Mapping::zeroed(bytes).unwrap();
             let alignment = if bytes >= LARGE { HUGE_PAGE } else { CACHE_LINE };
-            assert_eq!(region.start() as usize % alignment, 0);
-            // SAFETY: the region has at least `bytes` bytes, all initialised, and only this test knows of it.
-            let memory = unsafe { std::slice::from_raw_parts_mut(region.start(), bytes) };
+            assert_eq!(mapping.start() as usize % alignment, 0);
+            // SAFETY: the mapping has at least `bytes` bytes, all initialised, and only this test knows of it.
+            let memory = unsafe { std::slice::from_raw_parts_mut(mapping.start(), bytes) };
             assert!(memory.iter().all(|&b| b == 0));
             memory.fill(1);
         }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn too_much_is_an_error() {
         for bytes in [usize::MAX, isize::MAX as usize - HUGE_PAGE] {
-            assert!(Region::zeroed(bytes).is_err());
+            assert!(Mapping::zeroed(bytes).is_err());
         }
     }
 

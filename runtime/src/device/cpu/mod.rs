@@ -11,13 +11,13 @@ pub use memory::available_bytes;
 
 use super::cuda::driver::Gpu;
 use super::sim::counts::Counts;
-use super::{BufferId, Device, LaunchId, Outlet};
+use super::{BufferId, Device, LaunchId, PeerBuffer};
 use crate::Error;
 use crate::artifact::{Compiled, HostObject};
 use ir::plan::{Kernel, Launch, Place, Plan, Work};
 use library::Library;
-use memory::Region;
-use pool::{Call, Pool};
+use memory::Mapping;
+use pool::{Invocation, Pool};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,41 +26,41 @@ pub struct Cpu {
     name: String,
     memory: u64,
     pool: Pool,
-    /// Where every buffer of the plan lies; null and empty for those of other devices.
+    /// The memory of every buffer of the plan; null and empty for buffers of other devices.
     spans: Vec<Span>,
-    /// One a launch of the plan; `None` for those of other devices.
-    calls: Vec<Option<Call>>,
-    // The calls point into these two, so they live as long.
-    regions: Vec<Arc<Region>>,
+    /// One per launch of the plan; `None` for launches of other devices.
+    invocations: Vec<Option<Invocation>>,
+    // The invocations point into these two, so they live as long.
+    mappings: Vec<Arc<Mapping>>,
     _library: Library,
 }
 
-// SAFETY: the raw pointers in `spans` and `calls` point into `regions` and `_library`, which the value owns
+// SAFETY: the raw pointers in `spans` and `invocations` point into `mappings` and `_library`, which the value owns
 // and moves with it; nothing else refers to them, and all access goes through `&mut self`.
 unsafe impl Send for Cpu {}
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy)]
 struct Span {
     start: *mut u8,
     bytes: usize,
-    /// Which region, that an outlet must keep.
-    region: usize,
+    /// The mapping that holds the buffer; a peer buffer keeps it.
+    mapping: usize,
 }
 
-/// A buffer as others read it.
-struct HostOutlet {
+/// The peer buffer of this device.
+struct HostPeerBuffer {
     span: Span,
-    _region: Arc<Region>,
+    _mapping: Arc<Mapping>,
 }
 
 // SAFETY: it only reads, from memory that it keeps; that nobody writes there meanwhile is its readers' duty (see
-// `Outlet`).
-unsafe impl Send for HostOutlet {}
+// `PeerBuffer`).
+unsafe impl Send for HostPeerBuffer {}
 // SAFETY: as above.
-unsafe impl Sync for HostOutlet {}
+unsafe impl Sync for HostPeerBuffer {}
 
-impl Outlet for HostOutlet {
+impl PeerBuffer for HostPeerBuffer {
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
         if bytes.len() != self.span.bytes {
             let (found, expected) = (bytes.len(), self.span.bytes);
@@ -69,7 +69,7 @@ impl Outlet for HostOutlet {
             )));
         }
         // SAFETY: the span has these bytes, initialised since it was allocated, and `bytes` is memory that others cannot
-        // name; nobody writes there meanwhile, as `Outlet` demands.
+        // name; nobody writes there meanwhile, as `PeerBuffer` demands.
         unsafe { std::ptr::copy_nonoverlapping(self.span.start, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
@@ -87,9 +87,9 @@ impl Cpu {
         let host = host_object(program)?;
         let chosen = cores.resolve()?;
         let memory = memory::available_bytes();
-        let (regions, spans) = allocate(plan, position, memory)?;
+        let (mappings, spans) = allocate(plan, position, memory)?;
         let library = Library::load(&host.code)?;
-        let calls = plan
+        let invocations = plan
             .prepare
             .iter()
             .chain(&plan.step)
@@ -99,7 +99,7 @@ impl Cpu {
                 }
                 _ => Ok(None),
             });
-        let calls = calls.collect::<Result<Vec<_>, Error>>()?;
+        let invocations = invocations.collect::<Result<Vec<_>, Error>>()?;
         let pool = Pool::start(&chosen)?;
         let name = format!("cpu{cores}");
         Ok(Cpu {
@@ -107,8 +107,8 @@ impl Cpu {
             memory,
             pool,
             spans,
-            calls,
-            regions,
+            invocations,
+            mappings,
             _library: library,
         })
     }
@@ -164,12 +164,12 @@ impl Device for Cpu {
     }
 
     fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
-        match self.calls.get(launch.0) {
-            Some(Some(call)) => {
+        match self.invocations.get(launch.0) {
+            Some(Some(invocation)) => {
                 // SAFETY: `resolve` took the function from the library and the arguments from spans that are
                 // as large as the plan's check demands; both live as long as `self`. That tasks are independent
                 // and stay within the bytes they were promised is the compiler's contract for kernels.
-                unsafe { self.pool.run(call) };
+                unsafe { self.pool.run(invocation) };
                 Ok(())
             }
             _ => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),
@@ -189,21 +189,21 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+    fn peer_buffer(&self, buffer: BufferId) -> Result<Box<dyn PeerBuffer>, Error> {
         let span = self.span(buffer, 0)?;
-        Ok(Box::new(HostOutlet {
+        Ok(Box::new(HostPeerBuffer {
             span,
-            _region: self.regions[span.region].clone(),
+            _mapping: self.mappings[span.mapping].clone(),
         }))
     }
 
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+    fn copy_from_peer(&mut self, buffer: BufferId, from: &dyn PeerBuffer) -> Result<(), Error> {
         let span = self.span(buffer, 0)?;
         if span.bytes == 0 {
             return Ok(());
         }
         // SAFETY: the whole span is ours, initialised, and no kernel runs, as in `write`; other devices read it only when
-        // nothing writes there, as `Outlet` demands.
+        // nothing writes there, as `PeerBuffer` demands.
         from.read(unsafe { std::slice::from_raw_parts_mut(span.start, span.bytes) })
     }
 
@@ -240,18 +240,18 @@ fn host_object(program: &Compiled) -> Result<&HostObject, Error> {
 }
 
 /// The memory of every buffer on this device.
-fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Region>>, Vec<Span>), Error> {
+fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Mapping>>, Vec<Span>), Error> {
     super::capacity::check(plan, position, memory, "this machine")?;
     let arena = plan.arena_bytes[position];
-    let region = |bytes: u64, what: &str| {
-        Region::zeroed(bytes as usize).map(Arc::new).map_err(|error| {
+    let mapping = |bytes: u64, what: &str| {
+        Mapping::zeroed(bytes as usize).map(Arc::new).map_err(|error| {
             Error::work(format!(
                 "no memory for {what} ({bytes} bytes): {error}; use a smaller --batch"
             ))
         })
     };
-    let mut regions = vec![region(arena, "the arena")?];
-    let arena_start = regions[0].start();
+    let mut mappings = vec![mapping(arena, "the arena")?];
+    let arena_start = mappings[0].start();
     let mut spans = Vec::with_capacity(plan.buffers.len());
     for buffer in &plan.buffers {
         let bytes = buffer.bytes as usize;
@@ -259,29 +259,29 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Region
             _ if buffer.device != position => Span {
                 start: std::ptr::null_mut(),
                 bytes: 0,
-                region: 0,
+                mapping: 0,
             },
             Place::Own => {
-                regions.push(region(buffer.bytes, &buffer.name)?);
+                mappings.push(mapping(buffer.bytes, &buffer.name)?);
                 Span {
-                    start: regions[regions.len() - 1].start(),
+                    start: mappings[mappings.len() - 1].start(),
                     bytes,
-                    region: regions.len() - 1,
+                    mapping: mappings.len() - 1,
                 }
             }
             // The plan's check keeps offset + bytes within the arena.
             Place::Arena(offset) => Span {
                 start: arena_start.wrapping_add(offset as usize),
                 bytes,
-                region: 0,
+                mapping: 0,
             },
         });
     }
-    Ok((regions, spans))
+    Ok((mappings, spans))
 }
 
 /// A launch with its symbol and its buffers looked up.
-fn resolve(kernel: &Kernel, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Call, Error> {
+fn resolve(kernel: &Kernel, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Invocation, Error> {
     let Kernel { symbol, tasks, .. } = kernel;
     let tasks = i64::try_from(*tasks).map_err(|_| {
         Error::input(format!(
@@ -293,7 +293,7 @@ fn resolve(kernel: &Kernel, launch: &Launch, library: &Library, spans: &[Span]) 
         .iter()
         .map(|&buffer| spans[buffer].start)
         .collect();
-    Ok(Call {
+    Ok(Invocation {
         function: library.kernel(symbol)?,
         arguments,
         tasks,

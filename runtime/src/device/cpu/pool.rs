@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub type KernelFunction = unsafe extern "C" fn(arguments: *const *mut u8, begin: i64, end: i64);
 
 /// A kernel with its arguments.
-pub struct Call {
+pub struct Invocation {
     /// The kernel.
     pub function: KernelFunction,
     /// The addresses of its buffers.
@@ -140,7 +140,7 @@ impl Pool {
     /// # Safety
     /// The function and the memory behind its arguments must stay valid during the call, its tasks must be
     /// independent of each other, and nothing else may use that memory meanwhile.
-    pub unsafe fn run(&mut self, call: &Call) {
+    pub unsafe fn run(&mut self, call: &Invocation) {
         let threads = self.workers.len() as i64 + 1;
         if call.tasks <= 0 {
             return;
@@ -304,10 +304,10 @@ mod tests {
         .unwrap()
     }
 
-    fn call(out: &mut [i64], value: &mut i64) -> Call {
+    fn call(out: &mut [i64], value: &mut i64) -> Invocation {
         let tasks = out.len() as i64;
         let arguments = Box::new([out.as_mut_ptr().cast(), std::ptr::from_mut(value).cast()]);
-        Call {
+        Invocation {
             function: add,
             arguments,
             tasks,

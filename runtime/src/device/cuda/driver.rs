@@ -1,12 +1,12 @@
-//! The driver: found when it is needed, so that this program starts without one; devices and their contexts.
+//! The CUDA driver, devices and their contexts. The driver is loaded on first use, so that this program starts without one.
 
 use crate::Error;
 use cudarc::driver::{DriverError, result, sys};
 
-/// The oldest driver whose functions are all used, as it numbers itself: CUDA 12.0.
+/// The oldest supported driver, in the driver's own numbers: CUDA 12.0.
 const OLDEST: i32 = 12000;
 
-/// A GPU that was opened. Its primary context is the one that every other user of it in this process has.
+/// An open GPU. All users in this process share its primary context.
 pub struct Gpu {
     /// The driver's number of it.
     pub number: u32,
@@ -34,7 +34,7 @@ impl Drop for Gpu {
     }
 }
 
-/// A call of the driver that failed, as an error that says what was being done.
+/// The error for a failed driver call, with the operation that failed.
 pub fn failed(doing: impl std::fmt::Display, error: DriverError) -> Error {
     let text = |text: Result<&std::ffi::CStr, DriverError>| {
         text.map_or("unknown".to_string(), |text| text.to_string_lossy().into_owned())
@@ -76,7 +76,7 @@ fn find() -> Result<(i32, u32), Error> {
     Ok((version, count.max(0) as u32))
 }
 
-/// A version as people write it: 12040 is 12.4.
+/// The usual form of a version: 12040 is 12.4.
 pub fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
@@ -122,14 +122,14 @@ pub fn open(number: u32) -> Result<Gpu, Error> {
     })
 }
 
-/// Opens every GPU there is.
+/// Opens every GPU.
 pub fn all() -> Result<Vec<Gpu>, Error> {
     let (_, count) = find()?;
     (0..count).map(open).collect()
 }
 
 impl Gpu {
-    /// Makes this thread's calls concern this GPU.
+    /// Makes this GPU current for the calling thread.
     pub fn enter(&self) -> Result<(), Error> {
         // SAFETY: the context is retained as long as `self` lives.
         unsafe { result::ctx::set_current(self.context) }
@@ -141,7 +141,7 @@ impl Gpu {
         failed(format_args!("cuda:{}: {doing}", self.number), error)
     }
 
-    /// Bytes of memory that nobody uses.
+    /// Free bytes of memory.
     pub fn free_memory(&self) -> Result<u64, Error> {
         self.enter()?;
         let (free, _) =
@@ -149,7 +149,7 @@ impl Gpu {
         Ok(free as u64)
     }
 
-    /// The architecture to generate code for: the newest of those known that this GPU runs.
+    /// The architecture to generate code for: the newest known one that this GPU runs.
     pub fn architecture(&self) -> Result<&'static str, Error> {
         match self.capability {
             (9, 0) => Ok("sm_90a"),
@@ -171,7 +171,7 @@ impl Gpu {
         }
     }
 
-    /// That nothing for this GPU is there.
+    /// The error for a program without code for this GPU.
     pub fn too_old(&self, have: &str) -> Error {
         let (major, minor) = self.capability;
         Error::input(format!(
@@ -181,7 +181,7 @@ impl Gpu {
         ))
     }
 
-    /// Copies device memory to another GPU, directly where the two can reach each other, and waits for it.
+    /// Copies device memory to another GPU, directly if peer access is possible, and waits for it.
     pub(super) fn copy_to(&self, from: u64, other: &Gpu, to: u64, bytes: usize) -> Result<(), Error> {
         self.enter()?;
         let mut reachable = 0;
@@ -189,7 +189,7 @@ impl Gpu {
         let asked = unsafe { sys::cuDeviceCanAccessPeer(&mut reachable, self.device, other.device) }.result();
         asked.map_err(|error| self.failed("asking for peer access", error))?;
         if reachable != 0 && self.number != other.number {
-            // SAFETY: the other's context is retained. That access was on already is no failure here.
+            // SAFETY: the other's context is retained. Access that was enabled before is not a failure.
             let enabled = unsafe { sys::cuCtxEnablePeerAccess(other.context, 0) };
             if enabled != sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED {
                 let enabled = enabled.result();

@@ -1,4 +1,4 @@
-//! Memory of the GPU, and pinned memory of the host through which everything goes to it and comes back.
+//! Memory of the GPU, and pinned memory of the host through which all transfers to and from the GPU pass.
 
 use super::driver::Gpu;
 use crate::Error;
@@ -9,43 +9,43 @@ use std::ffi::c_void;
 const STAGE: usize = 8 << 20;
 
 /// An allocation on a GPU.
-pub struct Allocation {
+pub struct DeviceMemory {
     pub address: u64,
 }
 
-impl Allocation {
+impl DeviceMemory {
     /// Allocates at least one byte, and zeroes all.
-    pub fn new(gpu: &Gpu, bytes: u64, what: &str) -> Result<Allocation, Error> {
+    pub fn new(gpu: &Gpu, bytes: u64, what: &str) -> Result<DeviceMemory, Error> {
         gpu.enter()?;
         let bytes = bytes.max(1) as usize;
         let doing = |doing: &str| format!("{doing} {} MiB for {what}", bytes.div_ceil(1 << 20));
         // SAFETY: the size is not zero; the context is current.
         let address =
             unsafe { result::malloc_sync(bytes) }.map_err(|error| gpu.failed(doing("allocating"), error))?;
-        let allocation = Allocation { address };
+        let allocation = DeviceMemory { address };
         // SAFETY: the allocation has these bytes.
         unsafe { result::memset_d8_sync(address, 0, bytes) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
-        // Zeroing goes on when the call returns, and streams of ours do not wait for it.
+        // The call returns before the memory is zeroed, and our streams do not wait for it.
         // SAFETY: the null stream is always there.
         unsafe { result::stream::synchronize(result::stream::null()) }
             .map_err(|error| gpu.failed(doing("zeroing"), error))?;
         Ok(allocation)
     }
 
-    /// Allocates at least one byte, which may hold anything; nothing if there is no memory for it.
-    pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<Allocation>, Error> {
+    /// Allocates at least one byte, with undefined contents; `None` if the memory is full.
+    pub fn if_it_fits(gpu: &Gpu, bytes: usize, what: &str) -> Result<Option<DeviceMemory>, Error> {
         gpu.enter()?;
         // SAFETY: the size is not zero; the context is current.
         match unsafe { result::malloc_sync(bytes.max(1)) } {
-            Ok(address) => Ok(Some(Allocation { address })),
+            Ok(address) => Ok(Some(DeviceMemory { address })),
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
             Err(error) => Err(gpu.failed(format_args!("allocating {bytes} bytes for {what}"), error)),
         }
     }
 }
 
-impl Drop for Allocation {
+impl Drop for DeviceMemory {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` and freed once. After a kernel's fault the driver refuses; then all memory is gone.
         let _ = unsafe { result::free_sync(self.address) };
@@ -144,7 +144,7 @@ impl Stream {
             .map_err(|error| gpu.failed("making a stream", error))
     }
 
-    /// Lets what comes later wait for an event of another stream.
+    /// Makes later work in this stream wait for an event of another stream.
     pub fn after(&self, gpu: &Gpu, event: &Event) -> Result<(), Error> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both handles live.
@@ -152,7 +152,7 @@ impl Stream {
             .map_err(|error| gpu.failed("ordering streams", error))
     }
 
-    /// Waits until all of it is done; `doing` is said if something failed.
+    /// Waits until all work is done; an error names `doing`.
     pub fn wait(&self, gpu: &Gpu, doing: impl std::fmt::Display) -> Result<(), Error> {
         // SAFETY: the handle lives.
         unsafe { result::stream::synchronize(self.0) }.map_err(|error| gpu.failed(doing, error))
@@ -166,7 +166,7 @@ impl Drop for Stream {
     }
 }
 
-/// Two pinned buffers in turn: while the GPU copies one, the processor fills the other.
+/// Two pinned buffers that alternate: while the GPU copies one, the CPU fills the other.
 pub struct Staging {
     buffers: [Pinned; 2],
     turn: usize,
@@ -189,7 +189,7 @@ impl Staging {
         })
     }
 
-    /// Starts copying bytes to an address; they may still be on their way when this returns.
+    /// Starts copying bytes to an address; the copy may not be finished when this returns.
     pub fn write(&mut self, gpu: &Gpu, address: u64, bytes: &[u8]) -> Result<(), Error> {
         for (i, part) in bytes.chunks(STAGE).enumerate() {
             let buffer = &mut self.buffers[self.turn];
@@ -214,7 +214,7 @@ impl Staging {
         self.written.record(gpu, &self.stream)
     }
 
-    /// Lets what comes later in a stream wait for what was written.
+    /// Makes later work in a stream wait for all writes so far.
     pub fn before(&self, gpu: &Gpu, stream: &Stream) -> Result<(), Error> {
         stream.after(gpu, &self.written)
     }
@@ -234,7 +234,7 @@ impl Staging {
             buffer.used.record(gpu, &staging.stream)?;
             Ok(turn)
         };
-        // One part ahead of the one that is taken.
+        // The copy is one part ahead of the reads.
         let mut next = if count > 0 { Some(start(self, 0)?) } else { None };
         for at in (0..count).step_by(STAGE) {
             let here = next.take().expect("a part was started for every step");

@@ -1,75 +1,75 @@
-//! NVIDIA GPUs, by the driver's own interface, which is opened when it is needed.
+//! NVIDIA GPUs, through the CUDA driver API, which is loaded on first use.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`driver`] | finds the driver; devices, their contexts, copies between two of them |
 //! | [`memory`] | allocations, streams, events, pinned staging buffers |
 //! | [`module`] | PTX to machine code, by the driver |
-//! | [`outlet`] | buffers as other devices read them |
-//! | [`spare`] | second places for inputs, which are written while a run is under way |
+//! | [`peer_buffer`] | handles through which other devices copy buffers |
+//! | [`shadow`] | double-buffered inputs, which are written while a run is under way |
 //!
-//! One allocation holds the arena of a plan and one everything else. A sequence of launches runs kernel by kernel the
-//! first time, so that a fault has a name; the second time it is recorded as a graph, which later runs replay as one.
+//! One allocation holds the arena of a plan, and one everything else. The first run of a sequence of launches executes kernel
+//! by kernel, so that a fault names its kernel. The second run records a CUDA graph, which later runs replay.
 //!
-//! A graph that was launched is under way until something needs its end: whatever reads memory, sets some that is no
-//! input, or begins another run. Inputs that are written meanwhile go to spares. Waiting for the run moves them into place
-//! by the stream of copies, in which they were written, before anything else is done there.
+//! A launched graph executes until a call waits for it: a read of memory, a write to memory that is not an input, or the start
+//! of another run. Inputs that are written meanwhile go to shadow buffers. After the wait, the copy stream commits them before
+//! any other copy.
 
 pub mod driver;
 mod memory;
 mod module;
-mod outlet;
-mod spare;
+mod peer_buffer;
+mod shadow;
 
 use super::sim::counts::Counts;
-use super::{BufferId, Device, LaunchId, Outlet};
+use super::{BufferId, Device, LaunchId, PeerBuffer};
 use crate::Error;
 use crate::artifact::Compiled;
 use cudarc::driver::{result, sys};
 use driver::Gpu;
 use ir::plan::{Place, Plan};
-use memory::{Allocation, Event, Staging, Stream};
+use memory::{DeviceMemory, Event, Staging, Stream};
 use module::Function;
-use outlet::CudaOutlet;
-use spare::Spares;
+use peer_buffer::CudaPeerBuffer;
+use shadow::ShadowBuffers;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 
 /// Bytes that buffers within an allocation are aligned to.
 const ALIGN: u64 = 256;
-/// Blocks and threads of a launch at the most (CUDA programming guide, technical specifications).
-const MOST_BLOCKS: u64 = (1 << 31) - 1;
-const MOST_THREADS: u32 = 1024;
+/// The maximum number of blocks and threads of a launch (CUDA programming guide, technical specifications).
+const MAX_BLOCKS: u64 = (1 << 31) - 1;
+const MAX_THREADS: u32 = 1024;
 
 /// A GPU, opened for one program.
 pub struct Cuda {
-    // Everything below is freed before the GPU is let go.
+    // The fields below are freed before the GPU is released.
     graphs: HashMap<Vec<usize>, Sequence>,
-    launches: Vec<Option<Prepared>>,
+    launches: Vec<Option<ReadyLaunch>>,
     spans: Vec<Option<Span>>,
     staging: Staging,
-    spares: Spares,
+    shadows: ShadowBuffers,
     stream: Stream,
     /// Around the launches of a run.
     clock: (Event, Event),
     elapsed_ns: Option<u64>,
-    _allocations: Vec<Allocation>,
+    _allocations: Vec<DeviceMemory>,
     /// Launches of the run that began.
     begun: Vec<usize>,
-    /// How many launches are under way. It stays so when they fail: then whatever comes later says it too.
+    /// The number of launches that are executing. It stays set after a failure, so that every later call fails too.
     under_way: Option<usize>,
     gpu: Gpu,
 }
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy)]
 struct Span {
     address: u64,
     bytes: usize,
 }
 
-/// A launch, ready to go.
-struct Prepared {
+/// A launch with its function, arguments and sizes.
+struct ReadyLaunch {
     label: String,
     kernel: String,
     function: Function,
@@ -117,7 +117,7 @@ impl Cuda {
                 return Ok(None);
             };
             let kernel = &plan.kernels[number];
-            if kernel.tasks > MOST_BLOCKS || kernel.threads == 0 || kernel.threads > MOST_THREADS {
+            if kernel.tasks > MAX_BLOCKS || kernel.threads == 0 || kernel.threads > MAX_THREADS {
                 return Err(Error::input(format!(
                     "kernel {}: {} blocks of {} threads cannot be launched; compile the model again",
                     kernel.symbol, kernel.tasks, kernel.threads
@@ -127,7 +127,7 @@ impl Cuda {
             let arguments = buffers
                 .iter()
                 .map(|&buffer| spans[buffer].map_or(0, |span| span.address));
-            Ok(Some(Prepared {
+            Ok(Some(ReadyLaunch {
                 label: launch.label.clone(),
                 kernel: kernel.symbol.clone(),
                 function: functions[&number],
@@ -142,7 +142,7 @@ impl Cuda {
             launches: launches.collect::<Result<_, Error>>()?,
             spans,
             staging: Staging::new(&gpu)?,
-            spares: Spares::new(plan, position),
+            shadows: ShadowBuffers::new(plan, position),
             stream: Stream::new(&gpu)?,
             clock: (Event::timing(&gpu)?, Event::timing(&gpu)?),
             elapsed_ns: None,
@@ -200,7 +200,7 @@ impl Cuda {
             self.submit(launch)?;
             let doing = self.launches[launch]
                 .as_ref()
-                .map_or(String::new(), Prepared::doing);
+                .map_or(String::new(), ReadyLaunch::doing);
             self.stream.wait(&self.gpu, doing)?;
         }
         Ok(())
@@ -260,23 +260,23 @@ impl Cuda {
         self.or_the_fault(recorded)
     }
 
-    /// Waits for the run that is under way, and moves the inputs of the next one into place.
+    /// Waits for the run that is executing, and commits the inputs of the next one.
     fn finish(&mut self) -> Result<(), Error> {
         let Some(launches) = self.under_way else {
             return Ok(());
         };
         let doing = format!("running the kernels of {launches} launches");
-        // After a fault every call fails, this one as well.
+        // After a fault every call fails, including this one.
         self.gpu.enter().map_err(|error| error.at(&doing))?;
         self.stream.wait(&self.gpu, doing)?;
         self.elapsed_ns = Some(self.clock.1.since(&self.gpu, &self.clock.0)?);
         let address = |buffer: usize| self.spans[buffer].map(|span| span.address);
-        self.spares.place(&self.gpu, &mut self.staging, address)?;
+        self.shadows.commit(&self.gpu, &mut self.staging, address)?;
         self.under_way = None;
         Ok(())
     }
 
-    /// What came of a call beside a run. Where it failed the run may have, which is what to tell then.
+    /// The result of a call that was made during a run. If it failed, the run may have failed before; that error is returned.
     fn or_the_fault<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
         if done.is_err() {
             self.finish()?;
@@ -284,24 +284,24 @@ impl Cuda {
         done
     }
 
-    /// Starts copying what is written while a run is under way to where the run does not look, if it can.
+    /// Starts copying bytes that are written during a run to the shadow buffer, if there is one.
     fn write_beside(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<bool, Error> {
         let place = (buffer.0, self.span(buffer, bytes.len())?.bytes);
         self.gpu.enter()?;
-        self.spares.write(&self.gpu, &mut self.staging, place, bytes)
+        self.shadows.write(&self.gpu, &mut self.staging, place, bytes)
     }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // Nothing is freed that the GPU still works on. A failure was told, or concerns nobody any more.
+        // Memory that the GPU still uses must not be freed. A failure here was reported before, or has no user any more.
         let _ = self.gpu.enter();
         let _ = self.finish();
         let _ = self.staging.wait(&self.gpu);
     }
 }
 
-impl Prepared {
+impl ReadyLaunch {
     fn doing(&self) -> String {
         format!("running {} (kernel {})", self.label, self.kernel)
     }
@@ -360,19 +360,19 @@ impl Device for Cuda {
 
     fn shrink(&mut self) -> Result<(), Error> {
         self.complete()?;
-        self.spares.free();
+        self.shadows.free();
         Ok(())
     }
 
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+    fn peer_buffer(&self, buffer: BufferId) -> Result<Box<dyn PeerBuffer>, Error> {
         let span = self.span(buffer, 0)?;
-        Ok(Box::new(CudaOutlet {
+        Ok(Box::new(CudaPeerBuffer {
             span,
             gpu: driver::open(self.gpu.number)?,
         }))
     }
 
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+    fn copy_from_peer(&mut self, buffer: BufferId, from: &dyn PeerBuffer) -> Result<(), Error> {
         let span = self.span(buffer, 0)?;
         self.finish()?;
         self.staging.wait(&self.gpu)?;
@@ -407,7 +407,11 @@ impl Device for Cuda {
 }
 
 /// Two allocations: the arena, and all buffers that outlive a run.
-fn allocate(gpu: &Gpu, plan: &Plan, position: usize) -> Result<(Vec<Allocation>, Vec<Option<Span>>), Error> {
+fn allocate(
+    gpu: &Gpu,
+    plan: &Plan,
+    position: usize,
+) -> Result<(Vec<DeviceMemory>, Vec<Option<Span>>), Error> {
     let mut own = 0;
     let mut offsets = vec![];
     for buffer in &plan.buffers {
@@ -416,8 +420,8 @@ fn allocate(gpu: &Gpu, plan: &Plan, position: usize) -> Result<(Vec<Allocation>,
             own = (own + buffer.bytes).next_multiple_of(ALIGN);
         }
     }
-    let arena = Allocation::new(gpu, plan.arena_bytes[position], "the arena")?;
-    let rest = Allocation::new(gpu, own, "parameters, inputs and outputs")?;
+    let arena = DeviceMemory::new(gpu, plan.arena_bytes[position], "the arena")?;
+    let rest = DeviceMemory::new(gpu, own, "parameters, inputs and outputs")?;
     let spans = plan.buffers.iter().zip(offsets).map(|(buffer, offset)| {
         let address = match buffer.place {
             Place::Arena(offset) => arena.address + offset,

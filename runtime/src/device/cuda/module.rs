@@ -1,5 +1,5 @@
-//! PTX given to the driver, which makes machine code of it; kept as long as the process lives, since a model's programs
-//! are opened again and again. A module is part of its GPU's context, which is kept open with it.
+//! Loads PTX, which the driver compiles to machine code. Modules stay loaded as long as the process lives, because a model's
+//! programs are opened repeatedly. A module belongs to its GPU's context, which stays open with it.
 
 use super::driver::{self, Gpu, dotted};
 use crate::Error;
@@ -32,7 +32,7 @@ unsafe impl Send for Module {}
 /// Modules by device and text.
 static LOADED: OnceLock<Mutex<HashMap<(u32, String), Module>>> = OnceLock::new();
 
-/// The best of several texts for a GPU.
+/// The best of several PTX texts for a GPU.
 pub fn choose<'p>(gpu: &Gpu, texts: &'p [Ptx]) -> Result<&'p Ptx, Error> {
     if texts.is_empty() {
         return Err(Error::input(

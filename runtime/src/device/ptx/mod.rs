@@ -40,7 +40,7 @@ pub struct Module {
 pub struct Variable {
     /// Its name.
     pub name: String,
-    /// Where it lies.
+    /// Its address space.
     pub space: Space,
     /// Its size; 0 if every launch says.
     pub bytes: usize,

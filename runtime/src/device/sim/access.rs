@@ -1,4 +1,4 @@
-//! Loads, stores and copies of a block's threads: which memory an address is of, and what is counted of them.
+//! Loads, stores and copies of a block's threads. They find the memory that an address refers to, and count the access.
 
 use super::block::Block;
 use super::code::*;
@@ -8,18 +8,14 @@ use super::global::Access;
 use super::lanes::{Mask, WARP};
 
 impl Block<'_> {
-    /// Counts an access to memory, in detail where the block is.
+    /// Counts an access to memory if the block is one that is counted in detail.
     #[inline(always)]
     pub(super) fn count(&mut self, register: Register, offset: i64, global: bool, bytes: usize, mask: &Mask) {
         if !self.detailed {
             return;
         }
         for (warp, &active) in mask.0.iter().enumerate().filter(|w| *w.1 != 0) {
-            let values = self.registers.wide(register, warp);
-            let lanes = (0..WARP).filter(|lane| active >> lane & 1 == 1);
-            let addresses: Vec<u64> = lanes
-                .map(|lane| values[lane].wrapping_add(offset as u64))
-                .collect();
+            let addresses = self.addresses(register, offset, warp, |lane| active >> lane & 1 == 1);
             match global {
                 true => self.detail.global(&addresses, bytes),
                 false => self.detail.shared(&addresses, bytes),
@@ -27,7 +23,31 @@ impl Block<'_> {
         }
     }
 
-    /// Which memory a generic address is of, and where there.
+    /// The addresses of the lanes of a warp that `takes_part` selects.
+    #[inline(always)]
+    fn addresses(
+        &self,
+        register: Register,
+        offset: i64,
+        warp: usize,
+        takes_part: impl Fn(usize) -> bool,
+    ) -> Vec<u64> {
+        let values = self.registers.wide(register, warp);
+        let lanes = (0..WARP).filter(|&lane| takes_part(lane));
+        lanes
+            .map(|lane| values[lane].wrapping_add(offset as u64))
+            .collect()
+    }
+
+    /// The address of one thread.
+    #[inline(always)]
+    fn address(&self, register: Register, offset: i64, thread: usize) -> u64 {
+        self.registers
+            .get_wide(register, thread)
+            .wrapping_add(offset as u64)
+    }
+
+    /// The memory that a generic address refers to, and the address there.
     #[inline(always)]
     pub(super) fn place(space: Memory, address: u64) -> (Memory, u64) {
         match space {
@@ -62,14 +82,14 @@ impl Block<'_> {
             _ => {}
         }
         for thread in mask.threads() {
-            let address = self
-                .registers
-                .get_wide(step.a, thread)
-                .wrapping_add(step.offsets.0 as u64);
+            let address = self.address(step.a, step.offsets.0, thread);
             let (space, address) = Self::place(space, address);
             if size < 4 {
                 if count != 1 {
-                    return Err(Fault::new(thread, "vectors of parts of words are not known"));
+                    return Err(Fault::new(
+                        thread,
+                        "vectors of elements below 4 bytes are not supported",
+                    ));
                 }
                 let value = match space {
                     Memory::Global => memory.load_bytes(address, size, thread)?,
@@ -126,23 +146,23 @@ impl Block<'_> {
             _ => {}
         }
         for thread in mask.threads() {
-            let address = self
-                .registers
-                .get_wide(step.a, thread)
-                .wrapping_add(step.offsets.0 as u64);
+            let address = self.address(step.a, step.offsets.0, thread);
             let (space, address) = Self::place(space, address);
             if size < 4 {
                 let value = self.registers.get(step.list[0], thread);
                 match space {
                     _ if count != 1 => {
-                        return Err(Fault::new(thread, "vectors of parts of words are not known"));
+                        return Err(Fault::new(
+                            thread,
+                            "vectors of elements below 4 bytes are not supported",
+                        ));
                     }
                     Memory::Global => memory.store_bytes(address, size, thread, value)?,
                     Memory::Shared => self.shared.store_bytes(address, size, thread, value)?,
                     _ => {
                         return Err(Fault::new(
                             thread,
-                            "stores of parts of words are of global and shared memory",
+                            "stores of elements below 4 bytes are supported in global and shared memory only",
                         ));
                     }
                 }
@@ -189,7 +209,7 @@ impl Block<'_> {
         Ok(address as usize / 4)
     }
 
-    /// Words of the thread's own memory, or of constants.
+    /// Reads words of the thread's local memory, or of constants.
     fn private(&self, space: Memory, address: u64, thread: usize, words: usize) -> Result<[u32; 4], Fault> {
         let mut found = [0; 4];
         if space == Memory::Constant {
@@ -226,27 +246,17 @@ impl Block<'_> {
             if !self.detailed || active == 0 {
                 continue;
             }
-            let (sizes, from) = (
-                self.registers.narrow(step.c, warp),
-                self.registers.wide(step.b, warp),
-            );
-            let lanes = (0..WARP).filter(|lane| active >> lane & 1 == 1 && sizes[*lane] > 0);
-            let addresses: Vec<u64> = lanes
-                .map(|lane| from[lane].wrapping_add(step.offsets.1 as u64))
-                .collect();
+            let sizes = self.registers.narrow(step.c, warp);
+            let addresses = self.addresses(step.b, step.offsets.1, warp, |lane| {
+                active >> lane & 1 == 1 && sizes[lane] > 0
+            });
             if !addresses.is_empty() {
                 self.detail.global(&addresses, bytes);
             }
         }
         for thread in mask.threads() {
-            let to = self
-                .registers
-                .get_wide(step.a, thread)
-                .wrapping_add(step.offsets.0 as u64);
-            let from = self
-                .registers
-                .get_wide(step.b, thread)
-                .wrapping_add(step.offsets.1 as u64);
+            let to = self.address(step.a, step.offsets.0, thread);
+            let from = self.address(step.b, step.offsets.1, thread);
             let size = self.registers.get(step.c, thread) as usize;
             let mut words = [0; 4];
             if size == bytes {

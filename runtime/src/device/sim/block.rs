@@ -1,7 +1,7 @@
-//! A block of a kernel, run instruction by instruction, all its threads together.
+//! A block of a kernel. All its threads execute an instruction before the next one begins.
 //!
-//! Threads that take different ways at a branch wait for each other where the ways meet (`flow`); until then the one way
-//! is followed, then the other, each by the threads that took it.
+//! Threads that take different paths at a branch wait for each other at the reconvergence point (`flow`). Until then one path
+//! executes after the other, each with the threads that took it.
 
 use super::arithmetic;
 use super::code::*;
@@ -11,13 +11,13 @@ use super::fault::Fault;
 use super::global::Access;
 use super::lanes::{Mask, Registers, WARP};
 use super::matrix;
+use super::products::{EARLY, Products};
 use super::shared::Shared;
-use super::warpgroup::{EARLY, Products};
 
-/// A kernel with what running it takes.
+/// A decoded kernel with its reconvergence points.
 pub struct Kernel {
     pub program: Program,
-    /// Where the ways of each branch meet.
+    /// The reconvergence point of each branch.
     pub meetings: Vec<u32>,
 }
 
@@ -39,8 +39,8 @@ pub struct Block<'k> {
     pub(super) detailed: bool,
 }
 
-/// Threads on one way through the kernel, up to where ways meet.
-struct Way {
+/// Threads on one path through the kernel, up to its reconvergence point (SIMT divergence).
+struct DivergentPath {
     at: usize,
     until: usize,
     mask: Mask,
@@ -50,7 +50,7 @@ struct Way {
 pub type Stopped = (usize, Fault);
 
 impl<'k> Block<'k> {
-    /// For blocks of so many threads, with so many bytes of shared memory asked for.
+    /// A worker for blocks of `threads` threads, with this number of bytes of dynamic shared memory.
     pub fn new(
         kernel: &'k Kernel,
         threads: usize,
@@ -140,23 +140,23 @@ impl<'k> Block<'k> {
         let kernel = self.kernel;
         let steps = &kernel.program.steps[..];
         let mut live = Mask::first(self.threads);
-        let mut ways = vec![Way {
+        let mut paths = vec![DivergentPath {
             at: 0,
             until: steps.len(),
             mask: live.clone(),
         }];
-        while let Some(way) = ways.last_mut() {
-            let at = way.at;
-            if at == way.until || at >= steps.len() || way.mask.is_empty() {
-                ways.pop();
+        while let Some(path) = paths.last_mut() {
+            let at = path.at;
+            if at == path.until || at >= steps.len() || path.mask.is_empty() {
+                paths.pop();
                 continue;
             }
-            way.at += 1;
+            path.at += 1;
             let step = &steps[at];
             let guarded = step
                 .guard
-                .map(|(p, negated)| self.registers.holding(p, negated, &way.mask));
-            let mask = guarded.as_ref().unwrap_or(&way.mask);
+                .map(|(p, negated)| self.registers.holding(p, negated, &path.mask));
+            let mask = guarded.as_ref().unwrap_or(&path.mask);
             self.executed[at] += mask.count();
             let multiplies = matches!(step.code, Code::WarpgroupMultiply { .. });
             if let Some(names) = kernel.program.names.get(step.source as usize)
@@ -169,25 +169,25 @@ impl<'k> Block<'k> {
             match step.code {
                 Code::Branch { to } => {
                     let taken = mask.clone();
-                    let stay = way.mask.without(&taken);
+                    let stay = path.mask.without(&taken);
                     if taken.is_empty() {
                         continue;
                     }
                     if stay.is_empty() {
-                        way.at = to;
+                        path.at = to;
                         continue;
                     }
-                    let (next, until) = (way.at, kernel.meetings[at] as usize);
-                    way.at = until;
+                    let (next, until) = (path.at, kernel.meetings[at] as usize);
+                    path.at = until;
                     for (at, mask) in [(next, stay), (to, taken)] {
-                        ways.push(Way { at, until, mask });
+                        paths.push(DivergentPath { at, until, mask });
                     }
                 }
                 Code::Exit => {
                     let gone = mask.clone();
                     live = live.without(&gone);
-                    for way in &mut ways {
-                        way.mask = way.mask.without(&gone);
+                    for path in &mut paths {
+                        path.mask = path.mask.without(&gone);
                     }
                 }
                 Code::Barrier => {
@@ -196,7 +196,7 @@ impl<'k> Block<'k> {
                         let missing = all.without(mask).count();
                         let what = match live.without(mask).is_empty() {
                             true => "they have exited",
-                            false => "they took another way",
+                            false => "they took another path",
                         };
                         let first = mask.threads().next().unwrap_or(0);
                         let what = format!(

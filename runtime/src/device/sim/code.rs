@@ -1,4 +1,4 @@
-//! What an instruction does, once its name and operands are understood.
+//! Decoded instructions.
 
 /// A register: its position among those of 32 bits (which also hold predicates, as 0 or 1, and 16-bit values) or among
 /// those of 64 bits.
@@ -189,7 +189,7 @@ pub enum Vote {
     Active,
 }
 
-/// What an instruction does to its registers.
+/// The operation of an instruction on its registers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Code {
     Move32,

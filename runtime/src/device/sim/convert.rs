@@ -37,7 +37,7 @@ pub fn convert(
 ) {
     let (d, a) = (step.d, step.a);
     use Number::Int as I;
-    // What address arithmetic is made of.
+    // The conversions of address arithmetic.
     match (from, to) {
         (I(Int::U32), I(Int::U64 | Int::S64)) => {
             return map!(registers, mask, wide d, (narrow a => x), u64::from(x));
@@ -90,7 +90,7 @@ fn convert_value(value: Value, round: Round, to_integer: bool, to: Number) -> Va
     };
     match (value, to) {
         (Value::Float(x), Number::Int(int)) => {
-            // Out of range becomes the nearest there is, NaN zero.
+            // A value out of range becomes the nearest value in range; NaN becomes zero.
             let (low, high) = range(int);
             Value::Int((rounded(x) as i128).clamp(low, high))
         }

@@ -1,17 +1,16 @@
-//! What kernels did, counted: instructions, bytes, and how well warps' accesses fit memory.
+//! Counts of what kernels do: instructions, bytes, and how well the accesses of warps are coalesced.
 
 use super::lanes::WARP;
 use std::collections::BTreeMap;
 
-/// Bytes that global memory moves at the least.
+/// The smallest number of bytes that global memory moves.
 const SECTOR: u64 = 32;
 /// Banks of shared memory, each a word wide.
 const BANKS: usize = 32;
 
-/// What the launches of a kernel did, all together.
+/// The counts of a kernel, summed over its launches.
 ///
-/// Sectors and conflicts are counted in detail for the first blocks of a launch and every so many of the others, and
-/// scaled up.
+/// Sectors and conflicts are counted for the first blocks of a launch and a fixed fraction of the others, and scaled up.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Counts {
     /// How often it was launched.
@@ -34,12 +33,12 @@ pub struct Counts {
     pub least_sectors: u64,
     /// Cycles that warps' accesses to shared memory take.
     pub shared_cycles: u64,
-    /// Those of them because lanes wanted different words of one bank.
+    /// The part of these cycles that bank conflicts cause: lanes that access different words of one bank.
     pub conflicts: u64,
 }
 
 impl Counts {
-    /// Adds what another part of the launches did.
+    /// Adds the counts of another part of the launches.
     pub fn add(&mut self, other: &Counts) {
         self.launches += other.launches;
         self.blocks += other.blocks;
@@ -76,7 +75,7 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// An access of a warp's active lanes to global memory, of so many bytes each.
+    /// Counts an access of a warp's active lanes to global memory, of `bytes` bytes each.
     pub fn global(&mut self, addresses: &[u64], bytes: usize) {
         let mut sectors: Vec<u64> = vec![];
         for &address in addresses {

@@ -1,12 +1,12 @@
 //! Instructions as written to instructions as executed: names to codes, operands to registers.
 //!
-//! To add an instruction: a [`Code`], its name here, and its doing in `arithmetic` or `block`.
+//! To add an instruction: a [`Code`], its name here, and its execution in `arithmetic` or `block`.
 
 use super::code::*;
 use crate::device::ptx::{Entry, Instruction, Module, Operand, Space};
 use std::collections::HashMap;
 
-/// Where constants of the module lie, as addresses.
+/// The address bit of the module's constants.
 pub const CONSTANTS: u64 = 1 << 58;
 /// Generic addresses of shared memory.
 pub const SHARED: u64 = 1 << 60;
@@ -38,9 +38,9 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// Registers of 32 and of 64 bits.
     pub registers: (usize, usize),
-    /// Values that are there from the start: of registers of 32 bits and of 64.
+    /// Initial values of registers of 32 bits and of 64 bits.
     pub presets: Vec<(Preset, Register)>,
-    /// Bytes of shared memory that it declares; what a launch asks for lies behind them.
+    /// Bytes of shared memory that it declares. The dynamic shared memory of a launch follows them.
     pub shared_bytes: usize,
     /// Bytes of local memory of a thread.
     pub local_bytes: usize,
@@ -125,7 +125,7 @@ pub(super) struct Decoder<'m> {
     shared_bytes: usize,
     local_bytes: usize,
     constants: Vec<u8>,
-    /// Steps to put before the one at hand.
+    /// Steps to insert before the current one.
     pub(super) before: Vec<Step>,
     /// For each instruction as written, the position of its last step.
     starts: Vec<usize>,
@@ -157,7 +157,7 @@ impl<'m> Decoder<'m> {
             starts: vec![],
             source: 0,
         };
-        // Shared memory that a launch asks for begins after all that has a size.
+        // Dynamic shared memory begins after all variables that have a size.
         let variables = || module.variables.iter().chain(&entry.variables);
         for variable in variables().filter(|v| v.bytes > 0) {
             let align = variable.align;
@@ -298,7 +298,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// An operand that is written. `_` takes what nobody wants.
+    /// An operand that is written. `_` discards the value.
     pub(super) fn write(&mut self, operand: &Operand, wide: bool) -> Decoded<Register> {
         match operand {
             Operand::Name(name) if name == "_" => Ok(self.allocate(wide)),
@@ -442,7 +442,7 @@ impl<'m> Decoder<'m> {
     }
 }
 
-/// Places so many bytes after those before.
+/// Allocates bytes after the ones before, aligned.
 fn place(used: &mut usize, bytes: usize, align: usize) -> u64 {
     let at = used.next_multiple_of(align);
     *used = at + bytes;

@@ -1,13 +1,13 @@
-//! What a kernel did wrong.
+//! Faults of kernels.
 
 use crate::Error;
 
-/// What a thread did wrong.
+/// A fault of a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The thread in its block.
     pub thread: usize,
-    /// What it did.
+    /// The fault, as text.
     pub what: String,
 }
 
@@ -23,8 +23,8 @@ impl Fault {
 
 /// Where a fault happened.
 #[derive(Clone, Debug)]
-pub struct Place<'p> {
-    /// What is computed: the names of the nodes.
+pub struct FaultLocation<'p> {
+    /// The names of the nodes that are computed.
     pub label: &'p str,
     /// The kernel.
     pub kernel: &'p str,
@@ -36,10 +36,10 @@ pub struct Place<'p> {
     pub block: u64,
 }
 
-impl Place<'_> {
+impl FaultLocation<'_> {
     /// The report of a fault.
     pub fn report(&self, fault: &Fault) -> Error {
-        let Place {
+        let FaultLocation {
             label,
             kernel,
             instruction,

@@ -1,13 +1,13 @@
-//! Where threads that took different ways meet again.
+//! The points where threads that took different paths at a branch reconverge.
 //!
-//! After a branch that only some threads take, both ways are followed one after the other up to the first instruction
-//! that every way passes: the branch's immediate post-dominator.
+//! After a branch that only some threads take, both paths execute one after the other up to the branch's immediate
+//! post-dominator, the first instruction that every path passes.
 
 use super::code::{Code, Step};
 use petgraph::algo::dominators::simple_fast;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-/// For every step that is a branch, where its ways meet; the number of steps where they do not before the end.
+/// The reconvergence point of every branch, by step; the number of steps if there is none before the end.
 pub fn meetings(steps: &[Step]) -> Vec<u32> {
     let end = steps.len();
     // Edges are turned round, so that dominators from the end are post-dominators.

@@ -17,16 +17,16 @@ pub const HOST: u32 = 1;
 const WITHIN: u32 = 40;
 
 /// An allocation.
-pub struct Region {
+pub struct SimAllocation {
     words: Box<[AtomicU32]>,
     writers: Box<[AtomicU32]>,
     readers: Box<[AtomicU32]>,
 }
 
-impl Region {
-    fn new(bytes: u64) -> Region {
+impl SimAllocation {
+    fn new(bytes: u64) -> SimAllocation {
         let words = || bytemuck::zeroed_slice_box((bytes as usize).div_ceil(4));
-        Region {
+        SimAllocation {
             words: words(),
             writers: words(),
             readers: words(),
@@ -73,10 +73,10 @@ impl Region {
     }
 }
 
-/// Where a buffer lies.
+/// The memory of a buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    region: usize,
+    allocation: usize,
     start: usize,
     pub bytes: usize,
     /// Whether filling it makes its contents unknown.
@@ -86,13 +86,13 @@ pub struct Span {
 impl Span {
     /// The address of its first byte.
     pub fn address(&self) -> u64 {
-        ((self.region as u64 + 1) << WITHIN) + self.start as u64
+        ((self.allocation as u64 + 1) << WITHIN) + self.start as u64
     }
 }
 
 /// All allocations of a device.
 pub struct Global {
-    regions: Vec<Arc<Region>>,
+    allocations: Vec<Arc<SimAllocation>>,
     /// The first stamp that no launch has had.
     next: u32,
 }
@@ -100,7 +100,7 @@ pub struct Global {
 impl Global {
     /// Allocates the buffers that a plan puts on a device.
     pub fn new(plan: &Plan, position: usize) -> (Global, Vec<Option<Span>>) {
-        let mut regions = vec![Arc::new(Region::new(plan.arena_bytes[position]))];
+        let mut allocations = vec![Arc::new(SimAllocation::new(plan.arena_bytes[position]))];
         let spans = plan.buffers.iter().map(|buffer| {
             if buffer.device != position {
                 return None;
@@ -110,15 +110,15 @@ impl Global {
                 buffer.role,
                 Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
             );
-            let (region, start) = match buffer.place {
+            let (allocation, start) = match buffer.place {
                 Place::Arena(offset) => (0, offset as usize),
                 Place::Own => {
-                    regions.push(Arc::new(Region::new(buffer.bytes)));
-                    (regions.len() - 1, 0)
+                    allocations.push(Arc::new(SimAllocation::new(buffer.bytes)));
+                    (allocations.len() - 1, 0)
                 }
             };
             Some(Span {
-                region,
+                allocation,
                 start,
                 bytes,
                 transient,
@@ -126,7 +126,7 @@ impl Global {
         });
         let spans: Vec<Option<Span>> = spans.collect();
         let global = Global {
-            regions,
+            allocations,
             next: HOST + 1,
         };
         for span in spans.iter().flatten().filter(|span| !span.transient) {
@@ -137,21 +137,21 @@ impl Global {
 
     fn stamp(&self, span: Span, stamp: u32) {
         let words = span.start / 4..(span.start + span.bytes).div_ceil(4);
-        for word in &self.regions[span.region].writers[words] {
+        for word in &self.allocations[span.allocation].writers[words] {
             word.store(stamp, Relaxed);
         }
     }
 
     /// Copies bytes from the host.
     pub fn write(&self, span: Span, bytes: &[u8]) {
-        let region = &self.regions[span.region];
+        let allocation = &self.allocations[span.allocation];
         let (words, rest) = bytes.split_at(bytes.len() / 4 * 4);
         let first = span.start / 4;
-        for (word, bytes) in region.words[first..].iter().zip(words.chunks_exact(4)) {
+        for (word, bytes) in allocation.words[first..].iter().zip(words.chunks_exact(4)) {
             word.store(u32::from_le_bytes(bytes.try_into().expect("four bytes")), Relaxed);
         }
         for (i, &byte) in rest.iter().enumerate() {
-            region.set_byte(span.start + words.len() + i, byte);
+            allocation.set_byte(span.start + words.len() + i, byte);
         }
         self.stamp(
             Span {
@@ -164,22 +164,22 @@ impl Global {
 
     /// Copies bytes to the host.
     pub fn read(&self, span: Span, bytes: &mut [u8]) {
-        self.regions[span.region].read(span.start, bytes);
+        self.allocations[span.allocation].read(span.start, bytes);
     }
 
     /// The allocation of a buffer, for another device to read from.
-    pub fn region(&self, span: Span) -> Arc<Region> {
-        self.regions[span.region].clone()
+    pub fn allocation(&self, span: Span) -> Arc<SimAllocation> {
+        self.allocations[span.allocation].clone()
     }
 
     /// Sets every byte. What lives within a run counts as not written after it: so poison is told from results.
     pub fn fill(&self, span: Span, byte: u8) {
-        let region = &self.regions[span.region];
+        let allocation = &self.allocations[span.allocation];
         for at in span.start..span.start + span.bytes {
             if at % 4 == 0 && at + 4 <= span.start + span.bytes {
-                region.words[at / 4].store(u32::from_le_bytes([byte; 4]), Relaxed);
+                allocation.words[at / 4].store(u32::from_le_bytes([byte; 4]), Relaxed);
             } else if (span.start + span.bytes) / 4 == at / 4 {
-                region.set_byte(at, byte);
+                allocation.set_byte(at, byte);
             }
         }
         self.stamp(span, if span.transient { 0 } else { HOST });
@@ -190,11 +190,11 @@ impl Global {
         let count = u32::try_from(blocks + 1).unwrap_or(u32::MAX / 2);
         if self.next.checked_add(count).is_none() {
             // Numbers are used up: whoever wrote before is as good as the host.
-            for region in &self.regions {
-                for word in &region.writers {
+            for allocation in &self.allocations {
+                for word in &allocation.writers {
                     word.store(word.load(Relaxed).min(HOST), Relaxed);
                 }
-                region.readers.iter().for_each(|word| word.store(0, Relaxed));
+                allocation.readers.iter().for_each(|word| word.store(0, Relaxed));
             }
             self.next = HOST + 1;
         }
@@ -247,9 +247,14 @@ impl<'v> View<'v> {
 }
 
 impl<'v> Access<'v> {
-    /// The region and the byte in it, for so many aligned bytes of one argument.
+    /// The allocation and the byte in it, for so many aligned bytes of one argument.
     #[inline(always)]
-    fn find(&mut self, address: u64, bytes: usize, thread: usize) -> Result<(&'v Region, usize), Fault> {
+    fn find(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        thread: usize,
+    ) -> Result<(&'v SimAllocation, usize), Fault> {
         let inside = |(start, span): &(u64, Span)| {
             address >= *start && address - start + bytes as u64 <= span.bytes as u64
         };
@@ -267,7 +272,7 @@ impl<'v> Access<'v> {
         }
         let (start, span) = &self.view.spans[self.last];
         Ok((
-            &self.view.global.regions[span.region],
+            &self.view.global.allocations[span.allocation],
             span.start + (address - start) as usize,
         ))
     }
@@ -295,23 +300,23 @@ impl<'v> Access<'v> {
         thread: usize,
         to: &mut [u32; 4],
     ) -> Result<(), Fault> {
-        let (region, at) = self.find(address, 4 * words, thread)?;
+        let (allocation, at) = self.find(address, 4 * words, thread)?;
         let first = at / 4;
         for (i, to) in to.iter_mut().take(words).enumerate() {
-            let writer = region.writers[first + i].load(Relaxed);
+            let writer = allocation.writers[first + i].load(Relaxed);
             if writer == 0 || (writer >= self.view.first && writer != self.stamp) {
                 return Err(self.bad_read(writer, thread));
             }
-            let reader = region.readers[first + i].load(Relaxed);
+            let reader = allocation.readers[first + i].load(Relaxed);
             if reader != self.stamp {
                 let known = reader >= self.view.first;
                 if !known {
                     self.distinct_read_bytes += 4;
                 }
                 let stamp = if known { self.view.several } else { self.stamp };
-                region.readers[first + i].store(stamp, Relaxed);
+                allocation.readers[first + i].store(stamp, Relaxed);
             }
-            *to = region.words[first + i].load(Relaxed);
+            *to = allocation.words[first + i].load(Relaxed);
         }
         Ok(())
     }
@@ -338,21 +343,21 @@ impl<'v> Access<'v> {
     /// Writes `words` words.
     #[inline(always)]
     pub fn store(&mut self, address: u64, words: usize, thread: usize, from: &[u32; 4]) -> Result<(), Fault> {
-        let (region, at) = self.find(address, 4 * words, thread)?;
+        let (allocation, at) = self.find(address, 4 * words, thread)?;
         let first = at / 4;
         for (i, &from) in from.iter().take(words).enumerate() {
-            let writer = region.writers[first + i].swap(self.stamp, Relaxed);
+            let writer = allocation.writers[first + i].swap(self.stamp, Relaxed);
             if writer != self.stamp {
                 if writer >= self.view.first {
                     return Err(self.bad_write("writes", writer, thread));
                 }
                 self.distinct_written_bytes += 4;
             }
-            let reader = region.readers[first + i].load(Relaxed);
+            let reader = allocation.readers[first + i].load(Relaxed);
             if reader >= self.view.first && reader != self.stamp {
                 return Err(self.bad_write("reads", reader, thread));
             }
-            region.words[first + i].store(from, Relaxed);
+            allocation.words[first + i].store(from, Relaxed);
         }
         Ok(())
     }
@@ -368,12 +373,12 @@ impl<'v> Access<'v> {
 
     /// Reads one or two bytes.
     pub fn load_bytes(&mut self, address: u64, bytes: usize, thread: usize) -> Result<u32, Fault> {
-        let (region, at) = self.find(address, bytes, thread)?;
-        if region.writers[at / 4].load(Relaxed) == 0 {
+        let (allocation, at) = self.find(address, bytes, thread)?;
+        if allocation.writers[at / 4].load(Relaxed) == 0 {
             return Err(self.bad_read(0, thread));
         }
         self.distinct_read_bytes += bytes as u64;
-        let value = (0..bytes).map(|i| u32::from(region.byte(at + i)) << (8 * i));
+        let value = (0..bytes).map(|i| u32::from(allocation.byte(at + i)) << (8 * i));
         Ok(value.sum())
     }
 
@@ -385,24 +390,24 @@ impl<'v> Access<'v> {
         thread: usize,
         value: u32,
     ) -> Result<(), Fault> {
-        let (region, at) = self.find(address, bytes, thread)?;
+        let (allocation, at) = self.find(address, bytes, thread)?;
         for (i, byte) in value.to_le_bytes().into_iter().take(bytes).enumerate() {
-            region.set_byte(at + i, byte);
+            allocation.set_byte(at + i, byte);
         }
         // Blocks may share a word without sharing its bytes.
-        region.writers[at / 4].store(HOST, Relaxed);
+        allocation.writers[at / 4].store(HOST, Relaxed);
         self.distinct_written_bytes += bytes as u64;
         Ok(())
     }
 
     /// Changes a word as one step; returns what it was.
     pub fn update(&mut self, address: u64, thread: usize, change: impl Fn(u32) -> u32) -> Result<u32, Fault> {
-        let (region, at) = self.find(address, 4, thread)?;
-        if region.writers[at / 4].load(Relaxed) == 0 {
+        let (allocation, at) = self.find(address, 4, thread)?;
+        if allocation.writers[at / 4].load(Relaxed) == 0 {
             return Err(self.bad_read(0, thread));
         }
         self.distinct_written_bytes += 4;
-        let before = region.words[at / 4].fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
+        let before = allocation.words[at / 4].fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
         Ok(before.unwrap_or_else(|word| word))
     }
 }

@@ -69,7 +69,7 @@ pub type Narrow = [u32; WARP];
 pub type Wide = [u64; WARP];
 
 impl Registers {
-    /// So many registers of each kind, for so many threads.
+    /// This number of registers of each kind, for this number of threads.
     pub fn new(threads: usize, counts: (usize, usize)) -> Registers {
         let lanes = threads.next_multiple_of(WARP);
         Registers {

@@ -3,9 +3,9 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`decode`], [`moves`], [`names`] | instructions as written to [`code`], instructions as executed |
-//! | [`flow`] | where threads that took different ways meet again |
+//! | [`flow`] | where threads that took different paths meet again |
 //! | [`lanes`] | registers of all threads of a block, as arrays |
-//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | what instructions compute, rounded as the ISA says |
+//! | [`arithmetic`], [`convert`], [`matrix`], [`warpgroup`] | results of instructions, rounded as the ISA says; [`products`] of `wgmma` in flight |
 //! | [`global`], [`shared`] | memory that remembers who touched it |
 //! | [`block`] | runs a block, instruction by instruction; [`access`] its loads and stores, [`warp`] what lanes exchange |
 //! | [`counts`] | operations, bytes, coalescing, bank conflicts |
@@ -32,18 +32,19 @@ mod matrix;
 mod moves;
 mod names;
 pub mod predict;
+mod products;
 mod shared;
 mod warp;
 mod warpgroup;
 
 use super::cuda::driver::Gpu;
-use super::{BufferId, Device, LaunchId, Outlet, ptx};
+use super::{BufferId, Device, LaunchId, PeerBuffer, ptx};
 use crate::Error;
 use crate::artifact::Compiled;
 use block::{Block, Kernel, Stopped};
 use counts::{Counts, Detail};
-use fault::Place;
-use global::{Global, Region, Span};
+use fault::FaultLocation;
+use global::{Global, SimAllocation, Span};
 use ir::plan::{Launch, Plan};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -51,8 +52,8 @@ use std::sync::{Arc, Mutex};
 
 /// Architectures whose PTX is understood.
 const TARGETS: [&str; 4] = ["sm_80", "sm_90", "sm_90a", "sm_100"];
-/// Threads of a block at the most, as GPUs have it.
-const MOST_THREADS: u32 = 1024;
+/// The maximum number of threads of a block on GPUs.
+const MAX_THREADS: u32 = 1024;
 /// Of blocks after these, one in so many is counted in detail.
 const DETAILED: u64 = 4;
 const DETAILED_EVERY: u64 = 61;
@@ -110,7 +111,7 @@ impl Sim {
                     "it takes {found} arguments and the plan passes {expected}"
                 ));
             }
-            if kernel.threads == 0 || kernel.threads > MOST_THREADS || kernel.tasks >= 1 << 31 {
+            if kernel.threads == 0 || kernel.threads > MAX_THREADS || kernel.tasks >= 1 << 31 {
                 return fail(format!(
                     "{} blocks of {} threads cannot be launched",
                     kernel.tasks, kernel.threads
@@ -214,14 +215,14 @@ impl Sim {
         });
         if let Some((number, (at, fault))) = stopped.into_inner().expect("no worker panics") {
             let (line, instruction) = &kernel.program.sources[kernel.program.steps[at].source as usize];
-            let place = Place {
+            let location = FaultLocation {
                 label: &launch.label,
                 kernel: &plan.symbol,
                 instruction,
                 line: *line,
                 block: number,
             };
-            return Err(place.report(&fault));
+            return Err(location.report(&fault));
         }
         let looked = (0..blocks)
             .filter(|number| *number < DETAILED || number % DETAILED_EVERY == 0)
@@ -241,14 +242,14 @@ impl Sim {
     }
 }
 
-/// A buffer as other devices read it.
-struct SimOutlet {
+/// The peer buffer of this device.
+struct SimPeerBuffer {
     span: Span,
-    region: Arc<Region>,
+    allocation: Arc<SimAllocation>,
     what: String,
 }
 
-impl Outlet for SimOutlet {
+impl PeerBuffer for SimPeerBuffer {
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
         if bytes.len() != self.span.bytes {
             let (found, expected) = (bytes.len(), self.span.bytes);
@@ -257,7 +258,7 @@ impl Outlet for SimOutlet {
                 self.what
             )));
         }
-        self.region.send(self.span, bytes).map_err(|byte| {
+        self.allocation.send(self.span, bytes).map_err(|byte| {
             let what = &self.what;
             Error::work(format!(
                 "a transfer reads {what} at byte {byte}, which nothing wrote"
@@ -354,16 +355,16 @@ impl Device for Sim {
         Ok(())
     }
 
-    fn outlet(&self, buffer: BufferId) -> Result<Box<dyn Outlet>, Error> {
+    fn peer_buffer(&self, buffer: BufferId) -> Result<Box<dyn PeerBuffer>, Error> {
         let span = self.span(buffer, 0)?;
-        Ok(Box::new(SimOutlet {
+        Ok(Box::new(SimPeerBuffer {
             span,
-            region: self.global.region(span),
+            allocation: self.global.allocation(span),
             what: format!("buffer {} of {}", self.plan.buffers[buffer.0].name, self.name),
         }))
     }
 
-    fn receive(&mut self, buffer: BufferId, from: &dyn Outlet) -> Result<(), Error> {
+    fn copy_from_peer(&mut self, buffer: BufferId, from: &dyn PeerBuffer) -> Result<(), Error> {
         let span = self.span(buffer, 0)?;
         let mut bytes = vec![0; span.bytes];
         from.read(&mut bytes)?;

@@ -1,7 +1,7 @@
-//! What a kernel's counts mean for a real GPU: a time, and what bounds it.
+//! Predicts from a kernel's counts the time on a real GPU, and the resource that bounds it.
 //!
-//! Every resource is taken to be as busy as the counts say, at its peak, and all of them at once: the busiest bounds the
-//! kernel (the roofline model). Bytes count once a launch: what is read again is taken to come from the second-level cache.
+//! The prediction is a roofline: every resource works at its peak, all at the same time, and the slowest one bounds the
+//! kernel. Bytes count once per launch, because repeated reads are assumed to hit the second-level cache.
 
 use super::counts::Counts;
 use ir::profile::{Precision, Profile};
@@ -17,13 +17,13 @@ pub static H200: LazyLock<Profile> =
 pub struct Prediction {
     /// Microseconds.
     pub us: f64,
-    /// What bounds it.
+    /// The resource that bounds it.
     pub bound: &'static str,
 }
 
 const WARP: f64 = 32.0;
 
-/// Operations of tensor cores that were counted, on tf32 and on bf16.
+/// Counted operations of tensor cores, on tf32 and on bf16.
 pub fn tensor_operations(counts: &Counts) -> (f64, f64) {
     let (mut tf32, mut bf16) = (0.0, 0.0);
     for (name, &executed) in &counts.instructions {
@@ -46,7 +46,7 @@ pub fn tensor_operations(counts: &Counts) -> (f64, f64) {
     (tf32, bf16)
 }
 
-/// Predicts the mean launch of those that were counted. Panics for the profile of a processor.
+/// Predicts the mean of the counted launches. Panics for the profile of a CPU.
 pub fn predict(counts: &Counts, profile: &Profile) -> Prediction {
     let launches = counts.launches.max(1) as f64;
     let gpu = profile.gpu.as_ref().expect("kernels are counted for GPUs");

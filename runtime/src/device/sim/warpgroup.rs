@@ -11,15 +11,14 @@ use super::code::Step;
 use super::counts::Detail;
 use super::fault::Fault;
 use super::lanes::{Mask, Narrow, WARP};
+use super::products::{EARLY, Product, THREADS};
 use super::shared::Shared;
 
-/// Threads of a warpgroup.
-const THREADS: usize = 128;
 /// Rows of an instruction's results.
 const ROWS: usize = 64;
-/// Columns at the most.
+/// The maximum number of columns.
 const COLUMNS: usize = 256;
-/// Depths at the most: of bf16.
+/// The maximum depth, of bf16.
 const DEPTHS: usize = 16;
 /// Words of a row of a matrix, which both types fill.
 const WORDS: usize = 8;
@@ -65,87 +64,13 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Where a part of 16 bytes of a row lies.
+    /// The address of a part of 16 bytes of a row.
     fn address(&self, row: usize, part: usize) -> u64 {
         let (row, part) = (row as u64, part as u64);
         let apart = if self.line == 16 { self.leading } else { 16 };
         let plain = self.start + row / 8 * self.stride + row % 8 * self.line + part * apart;
         plain ^ plain >> 3 & (self.line - 16)
     }
-}
-
-/// An instruction whose results are not waited for yet.
-struct Product {
-    sums: Vec<u32>,
-    /// What it reads, and since when.
-    words: Vec<u32>,
-    epoch: u64,
-}
-
-/// The products of a block that are on their way: of each warpgroup in groups that were committed, and since.
-#[derive(Default)]
-pub struct Products {
-    groups: Vec<Vec<Vec<Product>>>,
-    open: Vec<Vec<Product>>,
-    /// Whether a register is a sum of one of them; empty if none is on its way.
-    sums: Vec<bool>,
-}
-
-impl Products {
-    /// A block of so many threads begins.
-    pub fn begin(&mut self, threads: usize) {
-        let count = threads.div_ceil(THREADS);
-        self.sums.clear();
-        self.groups = (0..count).map(|_| vec![]).collect();
-        self.open = (0..count).map(|_| vec![]).collect();
-    }
-
-    /// Whether one of these registers is a sum on its way.
-    #[inline(always)]
-    pub fn make_any(&self, registers: &[u32]) -> bool {
-        !self.sums.is_empty() && registers.iter().any(|&r| self.sums[r as usize])
-    }
-
-    /// Makes a group of what each warpgroup began since its last one.
-    pub fn commit(&mut self, mask: &Mask) {
-        for number in warpgroups(mask) {
-            self.groups[number].push(std::mem::take(&mut self.open[number]));
-        }
-    }
-
-    /// Waits until at most `left` groups of each warpgroup are on their way.
-    pub fn wait(&mut self, left: usize, mask: &Mask, shared: &Shared) -> Result<(), Fault> {
-        for number in warpgroups(mask) {
-            let done = self.groups[number].len().saturating_sub(left);
-            for product in self.groups[number].drain(..done).flatten() {
-                if let Some(word) = product.words.iter().find(|&&w| shared.changed(w, product.epoch)) {
-                    let what = format!(
-                        "shared memory at {:#x} was written while wgmma could still read it: wgmma.wait_group comes too late",
-                        4 * word
-                    );
-                    return Err(Fault::new(number * THREADS, what));
-                }
-            }
-        }
-        let left = self.groups.iter().flatten().chain(&self.open).flatten();
-        let left: Vec<u32> = left.flat_map(|product| product.sums.iter().copied()).collect();
-        match left.is_empty() {
-            true => self.sums.clear(),
-            false => {
-                self.sums.fill(false);
-                left.into_iter().for_each(|sum| self.sums[sum as usize] = true);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The warpgroups that have an active thread.
-fn warpgroups(mask: &Mask) -> impl Iterator<Item = usize> {
-    let warps = mask.0.chunks(THREADS / WARP).enumerate();
-    warps
-        .filter(|w| w.1.iter().any(|&active| active != 0))
-        .map(|w| w.0)
 }
 
 impl Block<'_> {
@@ -255,9 +180,6 @@ impl Block<'_> {
         Ok(())
     }
 }
-
-/// What is said of an instruction that touches a sum on its way.
-pub const EARLY: &str = "uses a sum that wgmma is still making: wgmma.wait_group is missing";
 
 /// Reads the rows of a matrix; adds the words it read to `all`.
 fn read(

@@ -1,4 +1,8 @@
-//! Walks a plan on its devices: tensors in by name, launches in order, tensors out by name.
+//! Executes a plan on its devices: it sets tensors by name, runs the launches in order and returns tensors by name.
+
+mod inspect;
+
+pub use inspect::{LaunchTime, NonFinite};
 
 use crate::artifact::{Compiled, mode_name};
 use crate::device::sim::counts::Counts;
@@ -9,13 +13,10 @@ use crate::{Error, parts, weights};
 use ir::DType;
 use ir::plan::{Buffer, Launch, Place, Plan, Role, Work};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Set to anything but `0` to fill temporaries with NaN before every run: what a kernel forgets to write then shows.
+/// Set to anything but `0` to fill temporaries with NaN before every run: values that a kernel fails to write then show.
 pub const POISON_VARIABLE: &str = "ALEXC_POISON";
-
-/// Times that every launch is timed.
-const PROFILED: usize = 4;
 
 /// A program on its devices.
 pub struct Executor {
@@ -25,47 +26,6 @@ pub struct Executor {
     /// Parameters changed since `prepare` last ran.
     stale: bool,
     poison: bool,
-}
-
-/// What one launch took.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct LaunchTime {
-    /// What it computes: the names of the nodes.
-    pub label: String,
-    /// Its kernel's symbol, or `transfer`.
-    pub kernel: String,
-    /// Which of the devices did it, by position.
-    pub device: usize,
-    /// Nanoseconds from launch to completion.
-    pub ns: u64,
-    /// Floating-point operations.
-    pub flops: u64,
-    /// Bytes moved at the least.
-    pub bytes: u64,
-    /// Launches that this is the sum of.
-    pub turns: usize,
-}
-
-/// Where a value that is no number was first written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NonFinite {
-    /// The launch that wrote it, or `None` when it came in with the tensors that were set.
-    pub launch: Option<String>,
-    /// The buffer it is in.
-    pub buffer: String,
-}
-
-impl std::fmt::Display for NonFinite {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match &self.launch {
-            Some(launch) => write!(
-                f,
-                "{launch} is the first to give a value that is not finite, in {}",
-                self.buffer
-            ),
-            None => write!(f, "{} was given with a value that is not finite", self.buffer),
-        }
-    }
 }
 
 impl Executor {
@@ -112,12 +72,12 @@ impl Executor {
         names.join(",")
     }
 
-    /// What each kernel did so far on a device that counts it, the first of them; by the kernel's symbol.
+    /// The counts of each kernel so far, by its symbol, from the first device that counts.
     pub fn counts(&self) -> Option<&BTreeMap<String, Counts>> {
         self.devices.iter().find_map(|device| device.counts())
     }
 
-    /// Whether temporaries and outputs are filled with NaN before every run; for tests.
+    /// Sets whether temporaries and outputs are filled with NaN before every run; for tests.
     pub fn set_poison(&mut self, poison: bool) {
         self.poison = poison;
     }
@@ -137,8 +97,8 @@ impl Executor {
         self.write(name, DType::I64, None, bytemuck::cast_slice(values))
     }
 
-    /// Gives a tensor of the interface as it is now. One that lies on several devices is put together of its parts, or
-    /// read from the first that has all of it.
+    /// Returns the current value of a tensor of the interface. A tensor on several devices is read from the first device
+    /// that has all of it, or else assembled from its parts.
     pub fn get(&mut self, name: &str) -> Result<Tensor, Error> {
         let first = self.find(name)?;
         let ids: Vec<usize> = self.plan.find_all(name).collect();
@@ -189,7 +149,7 @@ impl Executor {
         }
     }
 
-    /// Sets every parameter and all state to its initial value: a pure function of `seed` and the tensor's name.
+    /// Sets parameters and state to their initial values, which depend on `seed` and the tensor's name only.
     pub fn initialise(&mut self, seed: u64) -> Result<(), Error> {
         for (name, tensor) in weights::initial(&weights::initial_values(&self.plan), seed)? {
             self.set(&name, &tensor)?;
@@ -197,10 +157,11 @@ impl Executor {
         Ok(())
     }
 
-    /// One run of the plan; first what prepares changed parameters.
+    /// Runs the plan once, after the launches that prepare changed parameters.
     ///
-    /// On a GPU it may still be under way when this returns. Tensors that are read or set wait for it; only inputs can be
-    /// set meanwhile, for the next run. A fault of it is the error of whatever waits, as [`Executor::wait`] does.
+    /// A GPU may still execute the run when this returns. Reading or setting a tensor waits for the run; only inputs of
+    /// the next run can be set meanwhile. A fault in the run is returned by the call that waits, such as
+    /// [`Executor::wait`].
     pub fn run(&mut self) -> Result<(), Error> {
         self.prepare()?;
         self.poison_temporaries()?;
@@ -211,13 +172,13 @@ impl Executor {
         }
     }
 
-    /// Waits for the end of the run that is under way, if one is.
+    /// Waits until no run is executing.
     pub fn wait(&mut self) -> Result<(), Error> {
         self.devices.iter_mut().try_for_each(|device| device.complete())
     }
 
-    /// How long the last run went on beside the host, by its device's clock; waits for it. Nothing where `run` itself
-    /// waited.
+    /// Returns how long the last run executed concurrently with the host, by its device's clock. It waits for the run. It
+    /// returns zero if `run` itself waited.
     pub fn beside_host(&mut self) -> Result<Duration, Error> {
         match &mut self.devices[..] {
             [device] => Ok(Duration::from_nanos(device.elapsed_ns()?.unwrap_or(0))),
@@ -225,104 +186,18 @@ impl Executor {
         }
     }
 
-    /// Gives back memory of the devices that was taken only to be faster.
+    /// Frees device memory that only makes runs faster.
     pub fn shrink(&mut self) -> Result<(), Error> {
         self.devices.iter_mut().try_for_each(|device| device.shrink())
     }
 
-    /// Packs parameters that were set since the last run; [`Executor::run`] does it by itself.
+    /// Packs parameters that were set since the last run. [`Executor::run`] calls it.
     pub fn prepare(&mut self) -> Result<(), Error> {
         if self.stale {
             self.launch_all(0..self.plan.prepare.len())?;
             self.stale = false;
         }
         Ok(())
-    }
-
-    /// One run, with the time of every launch.
-    pub fn profile(&mut self) -> Result<Vec<LaunchTime>, Error> {
-        // The emulator's time is nobody's; elsewhere the fastest of some counts.
-        let rounds = if self.counts().is_some() { 1 } else { PROFILED };
-        let times = self.launch_times(rounds)?;
-        let fastest = times
-            .iter()
-            .map(|times| times.iter().min().copied().unwrap_or(u64::MAX));
-        let launches = self.plan.step.iter().zip(fastest);
-        let times = launches.map(|(launch, ns)| {
-            let (kernel, flops, bytes) = match launch.work {
-                Work::Kernel { kernel, .. } => {
-                    let kernel = &self.plan.kernels[kernel];
-                    (kernel.symbol.clone(), kernel.flops, kernel.bytes)
-                }
-                Work::Transfer { from, .. } => ("transfer".to_string(), 0, 2 * self.plan.buffers[from].bytes),
-            };
-            LaunchTime {
-                label: launch.label.clone(),
-                kernel,
-                device: launch.device,
-                ns,
-                flops,
-                bytes,
-                turns: 1,
-            }
-        });
-        Ok(times.collect())
-    }
-
-    /// Nanoseconds of every launch of a step in each of some runs, by the device's clock if it has one.
-    pub fn launch_times(&mut self, rounds: usize) -> Result<Vec<Vec<u64>>, Error> {
-        self.prepare()?;
-        self.poison_temporaries()?;
-        let mut times = vec![vec![]; self.plan.step.len()];
-        for _ in 0..rounds {
-            let mut start = Instant::now();
-            self.observe(|executor, position| {
-                let device = &mut executor.devices[executor.plan.step[position].device];
-                let own = device.elapsed_ns()?;
-                let host = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                times[position].push(own.unwrap_or(host));
-                start = Instant::now();
-                Ok(true)
-            })?;
-        }
-        Ok(times)
-    }
-
-    /// Runs once more and names the first launch after which an f32 buffer of its holds a value that is not
-    /// finite. A diagnosis: it reads every buffer back, and updates parameters as any run does.
-    pub fn first_non_finite(&mut self) -> Result<Option<NonFinite>, Error> {
-        for id in 0..self.plan.buffers.len() {
-            let role = &self.plan.buffers[id].role;
-            if matches!(
-                role,
-                Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
-            ) && self.has_non_finite(id)?
-            {
-                return Ok(Some(NonFinite {
-                    launch: None,
-                    buffer: self.plan.buffers[id].name.clone(),
-                }));
-            }
-        }
-        self.prepare()?;
-        // Leftovers of other runs in the arena are no finding.
-        self.fill_temporaries(0)?;
-        let mut found = None;
-        self.observe(|executor, position| {
-            let launch = executor.plan.step[position].clone();
-            for id in launch.buffers() {
-                if executor.has_non_finite(id)? {
-                    let buffer = executor.plan.buffers[id].name.clone();
-                    found = Some(NonFinite {
-                        launch: Some(launch.label),
-                        buffer,
-                    });
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })?;
-        Ok(found)
     }
 
     /// Copies every parameter of `from` into the parameter of the same name here.
@@ -398,15 +273,15 @@ impl Executor {
     fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
         let all: Vec<&Launch> = self.plan.prepare.iter().chain(&self.plan.step).collect();
         let used: BTreeSet<usize> = range.clone().map(|position| all[position].device).collect();
-        // One may read what another has.
+        // A device may read what another device has written.
         let several = self.devices.len() > 1;
         if several {
             self.wait()?;
         }
         used.iter().try_for_each(|&device| self.devices[device].begin())?;
         let launched = range.into_iter().try_for_each(|position| self.launch(position));
-        // Also after a failure: devices must not stay in a run. The last to begin is the first to end, since each gives the
-        // calling thread back as it got it.
+        // Also after a failure, because a device must not stay in a run. The last device to begin is the first to end:
+        // each restores the calling thread's cores to what it found.
         let mut ended = Ok(());
         for &device in used.iter().rev() {
             ended = ended.and(self.devices[device].end());
@@ -430,7 +305,8 @@ impl Executor {
         }
     }
 
-    /// Runs a few launches on their own: buffers set before, others poisoned with NaN, and the bytes of some after.
+    /// Runs some launches alone. Before, it fills the buffers `poison` with NaN and sets the buffers `set`. It returns the
+    /// bytes of the buffers `look` afterwards.
     pub fn probe(
         &mut self,
         set: &[(usize, Vec<u8>)],
@@ -443,7 +319,7 @@ impl Executor {
         let buffers = set.iter().map(|(buffer, _)| buffer).chain(poison).chain(look);
         if !buffers.clone().all(|buffer| known(&buffer)) || launches.iter().any(|&launch| launch >= count) {
             return Err(Error::input(
-                "it names buffers or launches that the plan has not".to_string(),
+                "it names buffers or launches that the plan does not have".to_string(),
             ));
         }
         self.stale = true;
@@ -467,22 +343,6 @@ impl Executor {
         bytes.collect()
     }
 
-    /// Runs the step one launch at a time; `look` is asked after each, with its position in the step, whether
-    /// to go on.
-    fn observe(
-        &mut self,
-        mut look: impl FnMut(&mut Executor, usize) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let prepare = self.plan.prepare.len();
-        for position in 0..self.plan.step.len() {
-            self.launch_all(prepare + position..prepare + position + 1)?;
-            if !look(self, position)? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn poison_temporaries(&mut self) -> Result<(), Error> {
         if self.poison {
             self.fill_temporaries(0xff)
@@ -491,7 +351,7 @@ impl Executor {
         }
     }
 
-    /// Fills what lives within one run, and outputs.
+    /// Fills temporaries and outputs.
     fn fill_temporaries(&mut self, byte: u8) -> Result<(), Error> {
         for (id, buffer) in self.plan.buffers.iter().enumerate() {
             if matches!(buffer.role, Role::Temporary | Role::Output { .. }) {
@@ -499,21 +359,6 @@ impl Executor {
             }
         }
         Ok(())
-    }
-
-    fn has_non_finite(&mut self, id: usize) -> Result<bool, Error> {
-        let Buffer {
-            dtype: DType::F32,
-            bytes,
-            device,
-            ..
-        } = self.plan.buffers[id]
-        else {
-            return Ok(false);
-        };
-        let mut values = vec![0f32; bytes as usize / 4];
-        self.devices[device].read(BufferId(id), bytemuck::cast_slice_mut(&mut values))?;
-        Ok(values.iter().any(|value| !value.is_finite()))
     }
 }
 

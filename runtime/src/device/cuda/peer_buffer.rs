@@ -1,24 +1,24 @@
-//! A buffer of a GPU as other devices read it, outside the streams of its own.
+//! The handle through which other devices copy a buffer of a GPU, outside the GPU's own streams.
 
 use super::Span;
 use super::driver::Gpu;
 use crate::Error;
-use crate::device::Outlet;
+use crate::device::PeerBuffer;
 use cudarc::driver::result;
 
 /// A buffer as other devices read it, from any thread.
-pub struct CudaOutlet {
+pub struct CudaPeerBuffer {
     pub(super) span: Span,
     pub(super) gpu: Gpu,
 }
 
 // SAFETY: handles of the driver may be used from any thread; that nobody writes the memory meanwhile is the readers' duty
-// (see `Outlet`), and that it lives is the executor's, which drops outlets with the devices.
-unsafe impl Send for CudaOutlet {}
+// (see `PeerBuffer`), and that it lives is the executor's, which drops peer buffers with the devices.
+unsafe impl Send for CudaPeerBuffer {}
 // SAFETY: as above.
-unsafe impl Sync for CudaOutlet {}
+unsafe impl Sync for CudaPeerBuffer {}
 
-impl Outlet for CudaOutlet {
+impl PeerBuffer for CudaPeerBuffer {
     fn read(&self, bytes: &mut [u8]) -> Result<(), Error> {
         if bytes.len() != self.span.bytes {
             let (found, expected) = (bytes.len(), self.span.bytes);

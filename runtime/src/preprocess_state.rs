@@ -1,6 +1,5 @@
-//! How the images of a run were prepared and what its classes are called. It travels in checkpoints, so that a
-//! resumed run, `eval` and `predict` treat images as training did: subtracting another mean gives wrong classes, not
-//! an error.
+//! The preprocessing of a run and the names of its classes. Checkpoints record it, so that a resumed run, `eval` and
+//! `predict` treat images as training did. Subtracting another mean would give wrong classes and no error.
 
 use crate::Error;
 use crate::data::{Dataset, Preprocess, Split, Statistics};
@@ -8,32 +7,32 @@ use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Begins the names of a checkpoint's tensors that belong to the preparation.
-pub const PREPARATION_PREFIX: &str = "preparation/";
+/// The prefix of a checkpoint's tensors that belong to the preprocessing.
+pub const PREPROCESS_PREFIX: &str = "preparation/";
 
 const PIXEL_MEAN: &str = "pixel_mean";
 
-/// How images were prepared.
+/// The preprocessing of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Preparation {
+pub struct PreprocessState {
     /// The classes' names, in the order of their labels.
     pub classes: Vec<String>,
     /// The recipe's `[data]` table.
     pub preprocess: Preprocess,
-    /// What was measured over the training images.
+    /// The statistics of the training images.
     pub statistics: Statistics,
 }
 
-impl Preparation {
+impl PreprocessState {
     /// Measures what `preprocess` needs over the training images of `dataset`, for images of `shape` (channels,
     /// height, width).
     pub fn measure(
         dataset: &Dataset,
         preprocess: &Preprocess,
         shape: [usize; 3],
-    ) -> Result<Preparation, Error> {
-        Ok(Preparation {
+    ) -> Result<PreprocessState, Error> {
+        Ok(PreprocessState {
             classes: dataset.class_names().to_vec(),
             preprocess: preprocess.clone(),
             statistics: Statistics::measure(dataset, preprocess, shape)?,
@@ -41,9 +40,9 @@ impl Preparation {
     }
 
     /// Without a data set: for recipes that need no measurement.
-    pub fn unmeasured(preprocess: &Preprocess, shape: [usize; 3]) -> Result<Preparation, Error> {
+    pub fn unmeasured(preprocess: &Preprocess, shape: [usize; 3]) -> Result<PreprocessState, Error> {
         let statistics = Statistics::unmeasured(preprocess, shape)?;
-        Ok(Preparation {
+        Ok(PreprocessState {
             classes: Vec::new(),
             preprocess: preprocess.clone(),
             statistics,
@@ -79,7 +78,7 @@ impl Preparation {
             .unwrap_or_else(|| class.to_string())
     }
 
-    /// Takes out what is large, to be kept as tensors; [`Preparation::put_tensors`] puts it back.
+    /// Takes out what is large, to be kept as tensors; [`PreprocessState::put_tensors`] puts it back.
     pub(crate) fn take_tensors(&mut self) -> Result<BTreeMap<String, Tensor>, Error> {
         let Some(mean) = self.statistics.pixel_mean.take() else {
             return Ok(BTreeMap::new());
@@ -89,7 +88,7 @@ impl Preparation {
         Ok([(PIXEL_MEAN.to_string(), Tensor::f32([channels, h, w], mean)?)].into())
     }
 
-    /// The inverse of [`Preparation::take_tensors`].
+    /// The inverse of [`PreprocessState::take_tensors`].
     pub(crate) fn put_tensors(&mut self, mut tensors: BTreeMap<String, Tensor>) -> Result<(), Error> {
         let Some(mean) = tensors.remove(PIXEL_MEAN) else {
             return Ok(());
