@@ -54,8 +54,20 @@ pub struct Limits {
     pub rounds: usize,
     /// Seconds of a phase.
     pub seconds: u64,
-    /// Of the extraction.
+    /// Of a part of the extraction.
     pub extraction: crate::solver::Limits,
+}
+
+/// E-nodes that a graph may grow to, for each of its nodes: small graphs have [`Limits::nodes`] in any case.
+const NODES_OF_ONE: usize = 32;
+
+impl Limits {
+    fn of(&self, graph: &Graph) -> Limits {
+        Limits {
+            nodes: self.nodes.max(NODES_OF_ONE * graph.ids().count()),
+            ..*self
+        }
+    }
 }
 
 impl Default for Limits {
@@ -63,10 +75,10 @@ impl Default for Limits {
         Limits {
             nodes: 50_000,
             rounds: 40,
-            seconds: 10,
+            seconds: 60,
             extraction: crate::solver::Limits {
-                seconds: 2.0,
-                gap: 5e-3,
+                seconds: 10.0,
+                gap: 1e-3,
             },
         }
     }
@@ -91,8 +103,8 @@ pub fn search(
     let phases = [
         ("algebra", rules::algebra::rewrites(), limits.rounds),
         ("lower", rules::lowering::rewrites(), 1),
-        ("fusion", rules::fusion::rewrites(), limits.rounds),
     ];
+    let limits = &limits.of(graph);
     let phases = phases
         .into_iter()
         .chain(of_processors.into_iter().filter(|_| processors));
@@ -102,6 +114,10 @@ pub fn search(
         language::settle_rules(&mut egraph);
         report.phases.push(phase);
     }
+    report
+        .phases
+        .push(rules::fusion::saturate(&mut egraph, limits.rounds));
+    report.crowded = egraph.analysis.hosts.crowded.len();
     let start = Instant::now();
     let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
     let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
