@@ -1,16 +1,24 @@
-//! What is fused and what is not: each policy on a net of a few lines.
+//! What is fused greedily and what is not: each policy on a net of a few lines.
 
 use ir::plan::{Mode, Role};
 use ir::program::Program;
-use passes::{lower::lower, memory, schedule::schedule};
+use passes::{Options, Stage, memory, schedule::schedule};
 
-/// The fused program of a graph.
+/// The program of a graph at level 1, before layouts are chosen.
 fn fused(text: &str) -> Program {
     let graph = ir::text::parse(text, "test.ir").unwrap_or_else(|errors| panic!("{text}{errors:?}"));
-    let mut program = lower(&graph, Mode::Infer, 1).expect("the graph can be lowered");
-    passes::fuse::fuse(&mut program);
-    assert_eq!(program.verify(), Ok(()));
-    program
+    let options = Options {
+        mode: Mode::Infer,
+        ..Options::default()
+    };
+    let mut found = None;
+    let mut observe = |pass: &str, stage: Stage| {
+        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+            found = Some(program.clone());
+        }
+    };
+    passes::compile(&graph, &options, &mut observe).expect("the graph compiles");
+    found.expect("programs are scheduled")
 }
 
 /// `LABEL -> RESULTS <- OPERANDS` of every kernel.

@@ -11,15 +11,16 @@
 use super::interner::NestId;
 use super::language::{Fact, Node, Tensors, value_type};
 use crate::compose;
-use crate::fuse::{is_cheap, is_contracted, parts};
 use crate::substitute::normalize;
 use egg::Id;
-use ir::nest::{Combine, Nest, Read, Source};
+use ir::nest::{Binary, Combine, Expr, Nest, Read, Source, Unary};
 use ir::program::{Algorithm, Vectors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most parts of a stored value's expression: beyond it a kernel would spill registers.
 const EXPRESSION_PARTS: usize = 200;
+/// The most reads of a map that a window recomputes.
+const CHEAP_READS: usize = 3;
 /// A value that reads at most so many elements is generated anew by each of its users.
 const GENERATOR_ELEMENTS: usize = 16;
 
@@ -193,6 +194,33 @@ impl Kernel {
             nest,
         })
     }
+}
+
+/// Whether a contraction multiplies elements of this tensor.
+fn is_contracted(nest: &Nest, source: Source) -> bool {
+    nest.contraction()
+        .is_some_and(|(a, b)| [a, b].iter().any(|&r| nest.reads[r].source == source))
+}
+
+/// Whether computing a map several times costs less than storing and loading it.
+fn is_cheap(nest: &Nest) -> bool {
+    let mut cheap = nest.reads.len() <= CHEAP_READS;
+    let mut visit = |e: &Expr| {
+        cheap &= !matches!(
+            e,
+            Expr::Uniform { .. }
+                | Expr::Unary(Unary::Exp | Unary::Log | Unary::Tanh, _)
+                | Expr::Binary(Binary::Power, ..)
+        );
+    };
+    nest.outputs.iter().for_each(|o| o.value.walk(&mut visit));
+    cheap
+}
+
+fn parts(expression: &Expr) -> usize {
+    let mut count = 0;
+    expression.walk(&mut |_| count += 1);
+    count
 }
 
 fn is_small(nest: &Nest) -> bool {

@@ -54,8 +54,10 @@ pub struct Limits {
     pub rounds: usize,
     /// Seconds of a phase.
     pub seconds: u64,
-    /// Of a part of the extraction.
-    pub extraction: crate::solver::Limits,
+    /// Of a part of the extraction; without them kernels are chosen greedily, and nothing is proved.
+    pub extraction: Option<crate::solver::Limits>,
+    /// Whether the report says what the whole would cost with a guest computed elsewhere: a run for each.
+    pub alternatives: bool,
 }
 
 /// E-nodes that a graph may grow to, for each of its nodes: small graphs have [`Limits::nodes`] in any case.
@@ -76,10 +78,11 @@ impl Default for Limits {
             nodes: 50_000,
             rounds: 40,
             seconds: 60,
-            extraction: crate::solver::Limits {
+            extraction: Some(crate::solver::Limits {
                 seconds: 10.0,
-                gap: 1e-3,
-            },
+                gap: 5e-3,
+            }),
+            alternatives: false,
         }
     }
 }
@@ -122,7 +125,7 @@ pub fn search(
     let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
     let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
     report.extraction_seconds = start.elapsed().as_secs_f64();
-    report.record(&egraph, &extraction, &selection);
+    report.record(&egraph, &extraction, &selection, limits.alternatives);
     let making = Making {
         egraph: &egraph,
         graph,

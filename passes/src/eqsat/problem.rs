@@ -147,19 +147,19 @@ impl Extraction {
         report.kernels = self.problem.kernels.len();
         let mut search = integer::Search::default();
         loop {
-            let selected = match report.fallback {
-                None => search.select(&self.problem, &limits.extraction),
-                Some(_) => greedy::select(&self.problem),
+            let selected = match (&limits.extraction, &report.fallback) {
+                (Some(limits), None) => search.select(&self.problem, limits),
+                _ => greedy::select(&self.problem),
             };
             report.effort = search.effort;
             let selection = match (selected, &report.fallback) {
                 (Ok(selection), _) => selection,
                 // The program without the solver is as right, only dearer; the report says which it is.
-                (Err(error), None) => {
+                (Err(error), None) if limits.extraction.is_some() => {
                     report.fallback = Some(error.to_string());
                     continue;
                 }
-                (Err(error), Some(_)) => return Err(broken(error.to_string())),
+                (Err(error), _) => return Err(broken(error.to_string())),
             };
             self.problem.verify(&selection).map_err(broken)?;
             let (mut kernels, mut impossible) = (vec![], vec![]);

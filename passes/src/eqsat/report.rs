@@ -119,7 +119,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn record(&mut self, egraph: &Tensors, extraction: &Extraction, selection: &Selection) {
+    /// Alternatives of guests are computed only where they are asked for: each takes a selection of its own.
+    pub(super) fn record(
+        &mut self,
+        egraph: &Tensors,
+        extraction: &Extraction,
+        selection: &Selection,
+        with_alternatives: bool,
+    ) {
         let Extraction {
             problem,
             members,
@@ -160,7 +167,7 @@ impl Report {
                     fused_by: egraph.analysis.hosts.guests.get(&(host, class)).map(|rule| rule.name()),
                     made_by: egraph.analysis.kernels_by.get(&class).copied(),
                     alternatives: match m {
-                        0 => vec![],
+                        _ if m == 0 || !with_alternatives => vec![],
                         _ => alternatives(egraph, extraction, &choice, selection.seconds, (taken.kernel, m)),
                     },
                 }

@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 pub const MAX_DECISIONS: usize = 6_000;
 /// The most nodes of the search for a part's optimum. Unlike seconds they do not depend on what else a machine does.
 const MAX_NODES: i32 = 2_000;
+/// The largest gap that a part may be left with, relative to its seconds.
+const MAX_GAP: f64 = 0.05;
 /// The most rounds of cuts; then parts keep the greedy selection where their optimum waits for itself.
 const MAX_ROUNDS: usize = 40;
 
@@ -127,6 +129,15 @@ pub struct Search {
     known: HashMap<Vec<u64>, Numbered>,
 }
 
+/// The limits of a part: where it costs less than the mean of kernels, its gap may be larger by as much.
+fn limits_of(seconds: f64, known: &Known) -> Limits {
+    let mean = known.start.seconds / known.start.taken.len().max(1) as f64;
+    Limits {
+        gap: (known.limits.gap * (mean / seconds.max(f64::MIN_POSITIVE)).max(1.0)).min(MAX_GAP),
+        ..known.limits
+    }
+}
+
 /// What all rounds of a selection work on.
 struct Known<'a> {
     problem: &'a Problem,
@@ -204,7 +215,7 @@ impl Search {
             before,
             forced,
             start,
-            limits,
+            ..
         } = known;
         if part.decisions(problem) > MAX_DECISIONS {
             return Ok(Solved {
@@ -227,7 +238,7 @@ impl Search {
         }
         let program = Program::new(&stated, part.seconds(problem, start));
         self.effort.variables += program.columns();
-        let solved = program.solve(start, *limits, MAX_NODES)?;
+        let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
         self.known
             .insert(signature, Numbered::of(&solved, part, &values));
         Ok(solved)
