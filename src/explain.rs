@@ -377,7 +377,7 @@ fn kernels(report: &Report) -> String {
     if report.effort.too_large > 0 {
         _ = writeln!(
             text,
-            "  {} parts have more than {MAX_DECISIONS} decisions: their kernels are chosen greedily",
+            "  {} parts have more than {MAX_DECISIONS} decisions: they are solved in windows, and their bound is counted",
             report.effort.too_large
         );
     }

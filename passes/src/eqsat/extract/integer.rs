@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It is solved in [`super::parts`] that share no decision; equal parts are solved once. A part with more than
-//! [`MAX_DECISIONS`] keeps the greedy selection, and its bound is counted.
+//! [`MAX_DECISIONS`] is improved in [`super::windows`], and its bound is counted.
 //!
 //! The rows say nothing of order, so a solution may contain kernels that wait for each other in a circle. The circle is cut
 //! and the parts concerned are solved again: where a kernel reads what cannot be made without a value that only this kernel
@@ -24,15 +24,16 @@
 
 use super::bits::Bits;
 use super::parts::{Part, parts};
+use super::windows::windows;
 use super::program::{Program, Solved, Stated};
 use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
 use crate::solver::Limits;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// The most decisions of a part that is solved; a larger one keeps what is found greedily.
-pub const MAX_DECISIONS: usize = 6_000;
+/// The most decisions of a part that is solved as a whole.
+pub const MAX_DECISIONS: usize = 2_500;
 /// The most nodes of the search for a part's optimum. Unlike seconds they do not depend on what else a machine does.
-const MAX_NODES: i32 = 2_000;
+const MAX_NODES: i32 = 200;
 /// The largest gap that a part may be left with, relative to its seconds.
 const MAX_GAP: f64 = 0.05;
 /// The most rounds of cuts; then parts keep the greedy selection where their optimum waits for itself.
@@ -51,7 +52,7 @@ pub struct Effort {
     pub parts: usize,
     /// Parts that are equal to none before them: those that are solved.
     pub different: usize,
-    /// Parts with more than [`MAX_DECISIONS`]: what is selected greedily there stays.
+    /// Parts with more than [`MAX_DECISIONS`], which are not solved as a whole.
     pub too_large: usize,
 }
 
@@ -217,20 +218,44 @@ impl Search {
             start,
             ..
         } = known;
-        if part.decisions(problem) > MAX_DECISIONS {
-            return Ok(Solved {
-                bound: part
-                    .counted_bound(problem, forced, before)
-                    .min(part.seconds(problem, start)),
-                ..kept(part, start)
-            });
+        if part.decisions(problem) <= MAX_DECISIONS {
+            return self.solve_stated(known, part, forced, None);
         }
+        let mut solved = kept(part, start);
+        for window in windows(problem, part, start, forced) {
+            let better = self.solve_stated(known, &window.part, &window.pinned, Some(&window.home))?;
+            let is_elsewhere = |k: &usize| window.part.kernels.binary_search(k).is_err();
+            solved.choice.retain(|k, _| is_elsewhere(k));
+            solved.stores.retain(|(k, _)| is_elsewhere(k));
+            solved.choice.extend(better.choice);
+            solved.stores.extend(better.stores);
+        }
+        solved.bound = part
+            .counted_bound(problem, forced, before)
+            .min(part.seconds(problem, start));
+        Ok(solved)
+    }
+
+    fn solve_stated(
+        &mut self,
+        known: &Known,
+        part: &Part,
+        forced: &Bits,
+        home: Option<&Bits>,
+    ) -> Result<Solved, ExtractError> {
+        let Known {
+            problem,
+            before,
+            start,
+            ..
+        } = known;
         let stated = Stated {
             problem,
             part,
             before,
             forced,
             cuts: &self.cuts,
+            home,
         };
         let (signature, values) = stated.signature();
         if let Some(numbered) = self.known.get(&signature) {

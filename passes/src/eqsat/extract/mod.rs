@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`integer`] | the optimum, with its bound, by a solver; circles are cut as they appear in solutions |
 //! | [`parts`] | the problem in parts that share no decision: one integer program each |
+//! | [`windows`] | parts too large for that, window by window |
 //! | [`greedy`] | a good selection at once: the warm start, and the fallback where the solver finds none |
 //! | [`order`] | what every selection has in common: which value comes before which, and which are in memory |
 
@@ -18,6 +19,7 @@ pub mod integer;
 pub mod order;
 pub mod parts;
 mod program;
+pub mod windows;
 
 use bits::Bits;
 use std::cmp::Reverse;

@@ -17,6 +17,8 @@ pub(super) struct Stated<'a> {
     /// Values that are in memory in every selection.
     pub forced: &'a Bits,
     pub cuts: &'a [Cut],
+    /// The values that the part may store, where those are not all that its kernels make.
+    pub home: Option<&'a Bits>,
 }
 
 /// A part's cheapest kernels.
@@ -74,7 +76,8 @@ impl<'a> Program<'a> {
                     read.entry((k, need.value)).or_insert_with(|| model.binary());
                 }
                 let makes = member.makes.iter().filter(|v| member.is_stored && is_used(v));
-                for &value in makes.filter(|v| !problem.given.contains(v)) {
+                let is_home = |v: &ValueIx| stated.home.is_none_or(|home| home.contains(*v));
+                for &value in makes.filter(|v| !problem.given.contains(v) && is_home(v)) {
                     store.entry((k, value)).or_insert_with(|| model.binary());
                 }
             }
@@ -288,7 +291,8 @@ impl Stated<'_> {
         for &value in &values {
             text.push(problem.traffic[value.0].to_bits());
             let given = u64::from(problem.given.contains(&value));
-            text.push(2 * given + u64::from(self.forced.contains(value)));
+            let home = u64::from(self.home.is_none_or(|home| home.contains(value)));
+            text.push(4 * home + 2 * given + u64::from(self.forced.contains(value)));
         }
         let local: BTreeMap<usize, u64> = self.part.kernels.iter().copied().zip(0..).collect();
         for (k, members) in &problem.impossible {
