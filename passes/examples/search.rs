@@ -27,14 +27,20 @@ fn main() {
         },
     };
     let graph = ir::text::parse(&text, net).unwrap_or_else(|errors| panic!("{errors:?}"));
-    let bound = graph.bind(batch.parse().expect("a batch size")).expect("the model binds");
+    let bound = graph
+        .bind(batch.parse().expect("a batch size"))
+        .expect("the model binds");
     let start = Instant::now();
     let (mode, graph) = match &mode[..] {
         "train" => (Mode::Train, training::training(&bound, &Optimizer::default())),
         _ => (Mode::Infer, training::inference(&bound)),
     };
     let graph = simplify::simplify(&graph.expect("the model can be trained")).expect("rules are sound");
-    println!("{} operations after {:.2} s", graph.ids().count(), start.elapsed().as_secs_f64());
+    println!(
+        "{} operations after {:.2} s",
+        graph.ids().count(),
+        start.elapsed().as_secs_f64()
+    );
     let profile = Profile::shipped("cpu2").expect("this profile ships");
     let costs = Costs {
         profile: &profile,

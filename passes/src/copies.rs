@@ -108,8 +108,12 @@ impl Folding<'_> {
         let Some(kernel) = &self.kernels[i] else {
             return false;
         };
-        let readers = kernel.results.iter().flat_map(|v| self.readers[v.0].iter().copied());
-        let copies = readers.filter(|&j| j != i && self.kernels[j].as_ref().is_some_and(|k| is_copy(&k.nest)));
+        let readers = kernel
+            .results
+            .iter()
+            .flat_map(|v| self.readers[v.0].iter().copied());
+        let copies =
+            readers.filter(|&j| j != i && self.kernels[j].as_ref().is_some_and(|k| is_copy(&k.nest)));
         let copies: Vec<usize> = copies.collect();
         copies.into_iter().any(|j| self.fold(i, j))
     }
@@ -146,10 +150,16 @@ impl Folding<'_> {
             let operands = self.kernels[k].iter().flat_map(|kernel| &kernel.operands);
             operands.for_each(|v| _ = self.readers[v.0].remove(&k));
         }
-        merged.operands.iter().for_each(|v| _ = self.readers[v.0].insert(i));
+        merged
+            .operands
+            .iter()
+            .for_each(|v| _ = self.readers[v.0].insert(i));
         self.kernels[i] = Some(merged);
         self.kernels[j] = None;
-        let (earlier, later) = (std::mem::take(&mut self.before[j]), std::mem::take(&mut self.after[j]));
+        let (earlier, later) = (
+            std::mem::take(&mut self.before[j]),
+            std::mem::take(&mut self.after[j]),
+        );
         for k in earlier {
             self.after[k].remove(&j);
             if k != i {

@@ -25,7 +25,10 @@ fn searched(text: &str, mode: Mode, batch: usize) -> (usize, usize, f64) {
     assert!(report.bound <= report.seconds);
     let seconds = start.elapsed().as_secs_f64();
     let operations = graph.ids().count();
-    println!("{operations} operations, {} kernels, {seconds:.2} s", program.kernels.len());
+    println!(
+        "{operations} operations, {} kernels, {seconds:.2} s",
+        program.kernels.len()
+    );
     (operations, program.kernels.len(), seconds)
 }
 
@@ -60,7 +63,10 @@ fn networks_have_the_papers_sizes() {
     ] {
         let graph = ir::text::parse(&text, "net.ir").unwrap_or_else(|errors| panic!("{errors:?}"));
         let is_parameter = |id: &ir::NodeId| matches!(graph.node(*id).op, ir::ops::Op::Parameter { .. });
-        let sizes = graph.ids().filter(is_parameter).map(|id| graph.node(id).ty.elements());
+        let sizes = graph
+            .ids()
+            .filter(is_parameter)
+            .map(|id| graph.node(id).ty.elements());
         // The head here has no bias.
         assert_eq!(sizes.sum::<usize>(), parameters);
     }

@@ -79,7 +79,7 @@ impl Default for Limits {
             rounds: 40,
             seconds: 60,
             extraction: Some(crate::solver::Limits {
-                seconds: 10.0,
+                seconds: 3.0,
                 gap: 5e-3,
             }),
             alternatives: false,

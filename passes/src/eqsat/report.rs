@@ -164,7 +164,12 @@ impl Report {
                 let (host, class) = (members[taken.kernel][0], members[taken.kernel][m]);
                 Member {
                     node: label(egraph, class).to_string(),
-                    fused_by: egraph.analysis.hosts.guests.get(&(host, class)).map(|rule| rule.name()),
+                    fused_by: egraph
+                        .analysis
+                        .hosts
+                        .guests
+                        .get(&(host, class))
+                        .map(|rule| rule.name()),
                     made_by: egraph.analysis.kernels_by.get(&class).copied(),
                     alternatives: match m {
                         _ if m == 0 || !with_alternatives => vec![],

@@ -47,11 +47,7 @@ impl Net {
             x.channels
         )
         .expect("a String takes any text");
-        let operation = format!(
-            "conv2d({}, {name}) stride={stride} pad={}",
-            x.name,
-            kernel / 2
-        );
+        let operation = format!("conv2d({}, {name}) stride={stride} pad={}", x.name, kernel / 2);
         self.op(&operation, channels)
     }
 
@@ -63,7 +59,8 @@ impl Net {
              {name}.mean = channel_mean({name})\n{name}.variance = channel_variance({name}, {name}.mean)"
         )
         .expect("a String takes any text");
-        let operation = format!("batch_norm({name}, {name}.scale, {name}.shift, {name}.mean, {name}.variance)");
+        let operation =
+            format!("batch_norm({name}, {name}.scale, {name}.shift, {name}.mean, {name}.variance)");
         self.op(&operation, *channels)
     }
 
@@ -92,7 +89,10 @@ impl Net {
                 self.normalised(&projected)
             }
         };
-        let sum = self.op(&format!("add({}, {})", branch.name, shortcut.name), branch.channels);
+        let sum = self.op(
+            &format!("add({}, {})", branch.name, shortcut.name),
+            branch.channels,
+        );
         self.relu(&sum)
     }
 

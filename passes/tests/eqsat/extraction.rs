@@ -169,9 +169,12 @@ fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> Problem {
 
 /// The least seconds of all selections, each tried.
 fn by_trying_all(problem: &Problem) -> f64 {
-    let members: Vec<(usize, usize)> = problem.kernels.iter().enumerate().flat_map(|(k, kernel)| {
-        (0..kernel.members.len()).map(move |m| (k, m))
-    }).collect();
+    let members: Vec<(usize, usize)> = problem
+        .kernels
+        .iter()
+        .enumerate()
+        .flat_map(|(k, kernel)| (0..kernel.members.len()).map(move |m| (k, m)))
+        .collect();
     let mut least = f64::INFINITY;
     for set in 0u32..1 << members.len() {
         let mut choice = Choice::new();
@@ -181,7 +184,10 @@ fn by_trying_all(problem: &Problem) -> f64 {
         // Members stand in kernels that run.
         if choice.values().all(|members| members.contains(&0))
             && let Ok(found) = problem.realise(&choice)
-            && found.taken.iter().all(|taken| taken.stores.len() <= problem.outputs)
+            && found
+                .taken
+                .iter()
+                .all(|taken| taken.stores.len() <= problem.outputs)
         {
             least = least.min(found.seconds);
         }
@@ -244,17 +250,29 @@ fn equal_parts_are_solved_once() {
     let found = search.select(&chain, &LIMITS).unwrap();
     assert!((found.seconds - 10.0 * 1.75).abs() < 1e-9, "{found:?}");
     // The value given is not stored, those between are, and so is the last.
-    assert_eq!((search.effort.parts, search.effort.different), (10, 2), "{:?}", search.effort);
+    assert_eq!(
+        (search.effort.parts, search.effort.different),
+        (10, 2),
+        "{:?}",
+        search.effort
+    );
 }
 
 #[test]
 fn members_that_wait_for_their_own_kernel_are_pruned() {
     // The guest makes 3 of 1 and 2, and 2 is made of 1, which the host makes.
     let host = Kernel {
-        members: vec![member(&[(0, &[])], &[1], 1.0), member(&[(1, &[0]), (2, &[])], &[3], 0.5)],
+        members: vec![
+            member(&[(0, &[])], &[1], 1.0),
+            member(&[(1, &[0]), (2, &[])], &[3], 0.5),
+        ],
         launch: 0.25,
     };
-    let mut circular = problem(4, &[3], vec![host, kernel(&[1], &[2], 1.0), kernel(&[1, 2], &[3], 0.5)]);
+    let mut circular = problem(
+        4,
+        &[3],
+        vec![host, kernel(&[1], &[2], 1.0), kernel(&[1, 2], &[3], 0.5)],
+    );
     assert_eq!(circular.prune(), [vec![0], vec![0], vec![0]]);
     assert!((seconds(&circular) - 2.75).abs() < 1e-9);
 }

@@ -182,7 +182,11 @@ impl<'a> State<'a> {
         let (place, mut stores) = (run.place, run.taken.stores.clone());
         let added = &problem.kernels[kernel].members[member];
         let mut losers: BTreeSet<usize> = BTreeSet::new();
-        for &value in added.makes.iter().filter(|v| added.is_stored && !problem.given.contains(v)) {
+        for &value in added
+            .makes
+            .iter()
+            .filter(|v| added.is_stored && !problem.given.contains(v))
+        {
             if self.is_needed(value, kernel) && !stores.contains(&value) {
                 stores.push(value);
                 losers.extend(self.storer[value.0]);
@@ -260,7 +264,9 @@ impl<'a> State<'a> {
     fn is_ordered(&mut self, kernel: usize) -> bool {
         let run = &self.runs[&kernel];
         let storers = run.taken.reads.iter().filter_map(|v| self.storer[v.0]);
-        let after = storers.map(|k| self.runs[&k].place).fold(f64::NEG_INFINITY, f64::max);
+        let after = storers
+            .map(|k| self.runs[&k].place)
+            .fold(f64::NEG_INFINITY, f64::max);
         let readers = run.taken.stores.iter().flat_map(|v| &self.readers[v.0]);
         let before = readers.map(|k| self.runs[k].place).fold(f64::INFINITY, f64::min);
         if after < run.place && run.place < before {
@@ -315,7 +321,12 @@ impl<'a> State<'a> {
         let mut ready: BinaryHeap<Next> = BinaryHeap::new();
         let next = |k: usize| Next(self.runs[&k].place, k);
         for (&k, run) in &self.runs {
-            let count = run.taken.reads.iter().filter(|v| self.storer[v.0].is_some()).count();
+            let count = run
+                .taken
+                .reads
+                .iter()
+                .filter(|v| self.storer[v.0].is_some())
+                .count();
             waits.insert(k, count);
             if count == 0 {
                 ready.push(next(k));

@@ -24,14 +24,14 @@
 
 use super::bits::Bits;
 use super::parts::{Part, parts};
-use super::windows::windows;
 use super::program::{Program, Solved, Stated};
+use super::windows::windows;
 use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
 use crate::solver::Limits;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The most decisions of a part that is solved as a whole.
-pub const MAX_DECISIONS: usize = 2_500;
+pub const MAX_DECISIONS: usize = 1_500;
 /// The most nodes of the search for a part's optimum. Unlike seconds they do not depend on what else a machine does.
 const MAX_NODES: i32 = 200;
 /// The largest gap that a part may be left with, relative to its seconds.
@@ -59,6 +59,9 @@ pub struct Effort {
 /// Costs are handed to the solver in such units that a part of the greedy selection costs this much: its tolerances are
 /// absolute.
 pub(super) const SCALE: f64 = 1e3;
+
+/// The least share of the whole that a part is taken to cost for that: of nothing there are no units.
+const LEAST_SHARE: f64 = 1e-6;
 
 /// A kernel stores a value that another reads.
 pub(super) type Step = (usize, ValueIx, usize);
@@ -88,14 +91,23 @@ impl Cut {
     }
 
     /// Adds the cut to a part's signature, if it speaks of that part only.
-    pub fn number(&self, kernels: &BTreeMap<usize, u64>, values: &BTreeMap<ValueIx, u64>, text: &mut Vec<u64>) {
+    pub fn number(
+        &self,
+        kernels: &BTreeMap<usize, u64>,
+        values: &BTreeMap<ValueIx, u64>,
+        text: &mut Vec<u64>,
+    ) {
         if !self.kernels().iter().all(|k| kernels.contains_key(k)) {
             return;
         }
         match self {
             Cut::Circle(steps) => {
                 text.extend([u64::MAX - 1, steps.len() as u64]);
-                text.extend(steps.iter().flat_map(|(j, v, k)| [kernels[j], values[v], kernels[k]]));
+                text.extend(
+                    steps
+                        .iter()
+                        .flat_map(|(j, v, k)| [kernels[j], values[v], kernels[k]]),
+                );
             }
             Cut::Before {
                 kernel,
@@ -261,11 +273,10 @@ impl Search {
         if let Some(numbered) = self.known.get(&signature) {
             return Ok(numbered.solved(part, &values));
         }
-        let program = Program::new(&stated, part.seconds(problem, start));
+        let program = Program::new(&stated, part.seconds(problem, start).max(LEAST_SHARE * start.seconds));
         self.effort.variables += program.columns();
         let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
-        self.known
-            .insert(signature, Numbered::of(&solved, part, &values));
+        self.known.insert(signature, Numbered::of(&solved, part, &values));
         Ok(solved)
     }
 }
@@ -279,7 +290,11 @@ impl Numbered {
             members: members
                 .flat_map(|(k, members)| members.iter().map(|&m| (kernels[k], m)))
                 .collect(),
-            stores: solved.stores.iter().map(|(k, v)| (kernels[k], numbers[v])).collect(),
+            stores: solved
+                .stores
+                .iter()
+                .map(|(k, v)| (kernels[k], numbers[v]))
+                .collect(),
             bound: solved.bound,
         }
     }
@@ -305,7 +320,8 @@ fn kept(part: &Part, selection: &Selection) -> Solved {
     for taken in selection.taken.iter().filter(|taken| own(&taken.kernel)) {
         kept.choice
             .insert(taken.kernel, taken.members.iter().copied().collect());
-        kept.stores.extend(taken.stores.iter().map(|&v| (taken.kernel, v)));
+        kept.stores
+            .extend(taken.stores.iter().map(|&v| (taken.kernel, v)));
     }
     kept
 }

@@ -154,7 +154,12 @@ impl Problem {
         let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
         for (position, (&k, members)) in choice.iter().enumerate() {
             let taken = self.inside(k, members);
-            let absent: Vec<ValueIx> = taken.reads.iter().copied().filter(|&v| !here.contains(v)).collect();
+            let absent: Vec<ValueIx> = taken
+                .reads
+                .iter()
+                .copied()
+                .filter(|&v| !here.contains(v))
+                .collect();
             for &value in &absent {
                 waiting.entry(value).or_default().push(position);
             }

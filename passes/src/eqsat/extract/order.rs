@@ -67,14 +67,12 @@ impl Problem {
         let mut kept = vec![];
         for mut kernel in kernels {
             let own = &kernel.members[0].makes;
-            let is_late = |v: ValueIx| {
-                !self.given.contains(&v) && own.iter().any(|made| before[v.0].contains(*made))
-            };
+            let is_late =
+                |v: ValueIx| !self.given.contains(&v) && own.iter().any(|made| before[v.0].contains(*made));
             let mut stays = vec![true; kernel.members.len()];
             loop {
                 let lacks = |n: &Need| is_late(n.value) && !n.inside.iter().any(|&p| stays[p]);
-                let gone = (1..stays.len())
-                    .find(|&m| stays[m] && kernel.members[m].needs.iter().any(lacks));
+                let gone = (1..stays.len()).find(|&m| stays[m] && kernel.members[m].needs.iter().any(lacks));
                 match gone {
                     Some(m) => stays[m] = false,
                     None => break,

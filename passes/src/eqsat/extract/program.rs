@@ -237,7 +237,10 @@ impl<'a> Program<'a> {
     /// The variables that are not zero in a selection, with their values.
     fn known(&self, selection: &Selection) -> Vec<(Column, f64)> {
         let mut known = vec![];
-        let own = selection.taken.iter().filter(|taken| self.seconds.contains_key(&taken.kernel));
+        let own = selection
+            .taken
+            .iter()
+            .filter(|taken| self.seconds.contains_key(&taken.kernel));
         for taken in own {
             let k = taken.kernel;
             let members = taken.members.iter().map(|&m| self.member[&(k, m)]);

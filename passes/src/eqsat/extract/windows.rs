@@ -9,7 +9,7 @@ use super::{Problem, Selection, ValueIx};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most decisions of a window. What is larger by one kernel of the selection alone stays as it is.
-pub const MAX_WINDOW: usize = 1_500;
+pub const MAX_WINDOW: usize = 400;
 
 /// A piece of a part that is solved by itself.
 #[derive(Clone, Debug)]
@@ -66,7 +66,10 @@ pub(super) fn windows(problem: &Problem, part: &Part, start: &Selection, forced:
         if size > MAX_WINDOW {
             continue;
         }
-        let mut kernels: Vec<usize> = range.clone().flat_map(|i| candidates[i].iter().copied()).collect();
+        let mut kernels: Vec<usize> = range
+            .clone()
+            .flat_map(|i| candidates[i].iter().copied())
+            .collect();
         kernels.sort_unstable();
         let mut window = Window {
             part: Part { kernels },
@@ -78,7 +81,10 @@ pub(super) fn windows(problem: &Problem, part: &Part, start: &Selection, forced:
                 window.home.insert(value);
             }
         }
-        let inside: BTreeSet<ValueIx> = range.clone().flat_map(|i| taken[i].stores.iter().copied()).collect();
+        let inside: BTreeSet<ValueIx> = range
+            .clone()
+            .flat_map(|i| taken[i].stores.iter().copied())
+            .collect();
         for (position, taken) in taken.iter().enumerate() {
             let is_here = range.contains(&position);
             for &value in &taken.reads {

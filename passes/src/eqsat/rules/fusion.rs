@@ -97,7 +97,10 @@ impl Fusion<'_> {
         let mut found = BTreeSet::new();
         let classes: Vec<Id> = self.kernels.keys().copied().collect();
         for class in classes {
-            found.extend(self.siblings(class).map(|host| (FusionRule::Sibling, class, host)));
+            found.extend(
+                self.siblings(class)
+                    .map(|host| (FusionRule::Sibling, class, host)),
+            );
             self.followers(class, class, &mut found);
             self.generators(class, class, &mut found);
         }
