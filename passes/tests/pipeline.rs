@@ -176,8 +176,8 @@ fn every_stage_is_shown_with_its_name() {
             "bind",
             "training",
             "simplify",
-            "lower",
-            "fuse",
+            "search",
+            "search",
             "schedule",
             "algorithm",
             "reschedule",
@@ -245,11 +245,11 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         faults.concat()
     };
     assert_eq!(
-        faults("fuse", |program| program.kernels.reverse()),
+        faults("search", |program| program.kernels.reverse()),
         "conv1.grad_weight+conv1.weight.step+conv1.weight.update: reads relu1.grad before it is written"
     );
     assert_eq!(
-        faults("lower", |program| program.kernels.truncate(1)),
+        faults("search", |program| program.kernels.truncate(1)),
         "the output logits is never written"
     );
     assert_eq!(

@@ -273,7 +273,10 @@ impl Search {
         if let Some(numbered) = self.known.get(&signature) {
             return Ok(numbered.solved(part, &values));
         }
-        let program = Program::new(&stated, part.seconds(problem, start).max(LEAST_SHARE * start.seconds));
+        let program = Program::new(
+            &stated,
+            part.seconds(problem, start).max(LEAST_SHARE * start.seconds),
+        );
         self.effort.variables += program.columns();
         let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
         self.known.insert(signature, Numbered::of(&solved, part, &values));
