@@ -11,7 +11,7 @@ use ir::interpreter::evaluate_point;
 use ir::nest::{Affine, uniform};
 use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use ir::program::{KernelCall, Program};
-use passes::{Machine, Options};
+use passes::{Machine, OptLevel, Options};
 use runtime::check::{CaseRules, case, draw};
 use runtime::kernel_check::{Fill, KernelCase, KernelCases, Samples};
 use runtime::tensor::{Data, Tensor};
@@ -219,7 +219,10 @@ pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Cas
     let own = Options {
         machine: Machine::Processor,
         second: None,
-        costs: None,
+        opt_level: match options.opt_level {
+            OptLevel::None => OptLevel::None,
+            _ => OptLevel::greedy(Machine::Processor),
+        },
         ..*options
     };
     let program =

@@ -6,7 +6,7 @@ use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
 use passes::cost::Costs;
-use passes::{Machine, Optimizer, Options, Splits, Stage};
+use passes::{Machine, OptLevel, Optimizer, Options, Splits, Stage};
 use runtime::console::Console;
 use runtime::device::capacity;
 use runtime::recipe::Recipe;
@@ -126,8 +126,8 @@ impl Model {
 /// The largest model file accepted.
 pub const MODEL_BYTES: u64 = 16 << 20;
 
-/// Compiles a model to an artifact with one program a mode. What it costs is computed from `costs`, one a device; without
-/// any it is not.
+/// Compiles a model to an artifact with one program a mode. What it costs is computed from `costs`, one a device. Without
+/// any it is not, and kernels are chosen by the profiles that ship.
 pub fn compile(
     model: &Model,
     request: &Request,
@@ -167,8 +167,8 @@ pub fn compile_and_warn(
     Ok((artifact, emitted))
 }
 
-/// What the passes are asked for.
-pub fn options<'a>(request: &Request, mode: Mode, costs: Option<&'a [Costs<'a>]>) -> Options<'a> {
+/// What the passes are asked for; `costs` are what they count with, one a device.
+pub fn options<'a>(request: &Request, mode: Mode, costs: &'a [Costs<'a>]) -> Options<'a> {
     let sgd = &request.recipe.sgd;
     let optimizer = Optimizer {
         momentum: sgd.momentum,
@@ -188,10 +188,14 @@ pub fn options<'a>(request: &Request, mode: Mode, costs: Option<&'a [Costs<'a>]>
         mode,
         batch: request.batch,
         optimizer,
-        opt_level: request.opt_level,
+        opt_level: match request.opt_level {
+            0 => OptLevel::None,
+            1 => OptLevel::Greedy(costs),
+            _ => OptLevel::Search(costs),
+        },
         machine: machine(&request.targets[0]),
         second: request.targets.get(1).map(machine),
-        costs,
+        explain: false,
         splits: request.splits,
         turn_bytes: passes::turns::TURN_BYTES,
     }
@@ -211,7 +215,11 @@ fn compile_mode(
         }
     };
     let devices = costs::of_devices(costs, &request.targets);
-    let options = options(request, mode, (!devices.is_empty()).then_some(&devices[..]));
+    let shipped = costs::shipped(&request.targets);
+    let options = match devices.is_empty() {
+        true => options(request, mode, &shipped),
+        false => options(request, mode, &devices),
+    };
     let mut optimized = None;
     let program = passes::compile(graph, &options, &mut |_, stage| match stage {
         Stage::Graph(graph) => optimized = Some(graph.clone()),
@@ -317,7 +325,7 @@ pub fn program_of(compiled: codegen::Compiled, targets: &[Target], graph: String
 }
 
 /// The kind of machine that a target is for.
-fn machine(target: &Target) -> Machine {
+pub fn machine(target: &Target) -> Machine {
     match target {
         Target::Host(_) => Machine::Processor,
         Target::Gpu(..) => Machine::Gpu,

@@ -267,6 +267,15 @@ pub fn of_devices<'a>(devices: &'a [DeviceCosts], targets: &[Target]) -> Vec<Cos
         .collect()
 }
 
+/// The same where no device is named: by the profile that ships for its kind.
+pub fn shipped(targets: &[Target]) -> Vec<Costs<'static>> {
+    let of = |target: &Target| Costs {
+        precision: precision(target),
+        ..passes::cost::shipped(crate::compile::machine(target))[0]
+    };
+    targets.iter().map(of).collect()
+}
+
 /// What a program costs.
 #[derive(Clone, Debug)]
 pub struct ProgramCosts {

@@ -5,10 +5,12 @@ use crate::costs;
 use crate::model_args::{ModelArgs, colour};
 use ir::plan::Mode;
 use ir::program::{Algorithm, KernelCall, Program};
-use passes::Stage;
 use passes::cost::{Candidate, Costs, Makespan, makespan};
+use passes::eqsat::extract::integer::MAX_DECISIONS;
 use passes::eqsat::report::{Chosen, Report};
+use passes::eqsat::rules::fusion::MAX_FUSED_OPS;
 use passes::partition::search::Found;
+use passes::{Options, Stage};
 use runtime::Error;
 use runtime::cli::OutputArgs;
 use serde::Serialize;
@@ -94,7 +96,10 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
     let graph = Model::read(&model.model, colour())?.graph;
     let profiles = model.costs.choose(&model.devices.parse()?, &request.targets)?;
     let costs = costs::of_devices(&profiles, &request.targets);
-    let options = options(&request, mode, Some(&costs));
+    let options = Options {
+        explain: true,
+        ..options(&request, mode, &costs)
+    };
     let (mut kernels, mut places) = (None, None);
     let program = passes::compile(&graph, &options, &mut |_, stage| match stage {
         Stage::Kernels(report) => kernels = Some(report.clone()),
@@ -361,9 +366,28 @@ fn kernels(report: &Report) -> String {
     }
     _ = writeln!(
         text,
-        "  extraction: {} variables, {} programs solved, {} circles cut, {:.3} s",
-        report.effort.variables, report.effort.rounds, report.effort.cuts, report.extraction_seconds
+        "  extraction: {} variables, {} parts ({} different), {} rounds, {} circles cut, {:.3} s",
+        report.effort.variables,
+        report.effort.parts,
+        report.effort.different,
+        report.effort.rounds,
+        report.effort.cuts,
+        report.extraction_seconds
     );
+    if report.effort.too_large > 0 {
+        _ = writeln!(
+            text,
+            "  {} parts have more than {MAX_DECISIONS} decisions: they are solved in windows, and their bound is counted",
+            report.effort.too_large
+        );
+    }
+    if report.crowded > 0 {
+        _ = writeln!(
+            text,
+            "  {} kernels were offered the nearest {MAX_FUSED_OPS} operations only",
+            report.crowded
+        );
+    }
     for one in &report.rearranged {
         let ms = one.seconds * 1e3;
         _ = writeln!(

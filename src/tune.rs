@@ -27,7 +27,7 @@ pub fn command(model: &ModelArgs, mode: Mode, output: OutputArgs) -> Result<(), 
     let graph = Model::read(&model.model, colour())?.graph;
     let profiles = model.costs.choose(&devices, &request.targets)?;
     let counted = costs::of_devices(&profiles, &request.targets);
-    let options = options(&request, mode, Some(&counted));
+    let options = options(&request, mode, &counted);
     let program =
         passes::compile(&graph, &options, &mut |_, _| {}).map_err(|error| Error::input(error.to_string()))?;
     let samples = measure(&program, &request.targets, &devices, &names)?;

@@ -7,7 +7,7 @@ use codegen::Target;
 use codegen::bridge::GpuTarget;
 use codegen::gpu::Precision;
 use ir::plan::Mode;
-use passes::{Machine, Options};
+use passes::{Machine, OptLevel, Options};
 use runtime::device::sim::counts::Counts;
 use runtime::device::sim::predict::{H200, predict, tensor_operations};
 use runtime::{DeviceSpec, Executor};
@@ -128,7 +128,7 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
             bias_weight_decay: 0.0,
             dropout: true,
         },
-        opt_level: 2,
+        opt_level: OptLevel::Search(passes::cost::shipped(Machine::Gpu)),
         machine: Machine::Gpu,
         ..Options::default()
     };

@@ -7,7 +7,7 @@
 //! | [`simplify`] | local rules, common subexpressions, dead code |
 //! | [`eqsat`] | the cheapest program of a graph: algebra and fusion by equality saturation, chosen by an integer program |
 //! | [`lower`] | graph to program, one kernel a nest |
-//! | [`fuse`] | the same greedily: which values are stored, which kernels are one; [`compose`] and [`substitute`] say how |
+//! | [`copies`] | kernels write where a copy would bring their results; [`compose`] and [`substitute`] say how kernels become one |
 //! | [`schedule`] | the order of kernels |
 //! | [`partition`] | which device runs which part of which kernel, and what is transferred |
 //! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
@@ -21,10 +21,10 @@
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
 
 pub mod compose;
+pub mod copies;
 pub mod cost;
 pub mod eqsat;
 pub mod error;
-pub mod fuse;
 pub mod gpu_layout;
 pub mod gradient;
 pub mod layout;
@@ -66,6 +66,41 @@ pub enum Machine {
     Gpu,
 }
 
+/// How far to optimise. What a level counts with belongs to it: one a device.
+#[derive(Clone, Copy, Debug)]
+pub enum OptLevel<'a> {
+    /// One kernel a nest.
+    None,
+    /// Simplified; kernels are chosen greedily, and with two devices each runs half of what it can.
+    Greedy(&'a [Costs<'a>]),
+    /// Simplified; kernels and their devices are chosen by integer programs.
+    Search(&'a [Costs<'a>]),
+}
+
+impl<'a> OptLevel<'a> {
+    /// Greedily, for one or two devices of a kind, with the figures of the profile that ships for it.
+    pub fn greedy(machine: Machine) -> OptLevel<'static> {
+        OptLevel::Greedy(cost::shipped(machine))
+    }
+
+    /// Its number on the command line.
+    pub fn number(self) -> u8 {
+        match self {
+            OptLevel::None => 0,
+            OptLevel::Greedy(_) => 1,
+            OptLevel::Search(_) => 2,
+        }
+    }
+
+    /// What kernels are chosen with; without optimisation none are.
+    pub fn costs(self) -> Option<&'a [Costs<'a>]> {
+        match self {
+            OptLevel::None => None,
+            OptLevel::Greedy(costs) | OptLevel::Search(costs) => Some(costs),
+        }
+    }
+}
+
 /// What to compile a model to.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
@@ -75,14 +110,14 @@ pub struct Options<'a> {
     pub batch: usize,
     /// What is compiled into training steps; gradients look at its `dropout` only.
     pub optimizer: Optimizer,
-    /// 0: one kernel a nest. 1: simplified and fused greedily. 2: by search, if there are `costs`.
-    pub opt_level: u8,
+    /// How far to optimise.
+    pub opt_level: OptLevel<'a>,
     /// Where it will run.
     pub machine: Machine,
     /// Where else, if on two devices.
     pub second: Option<Machine>,
-    /// What a search counts with, one a device; without them nothing is searched.
-    pub costs: Option<&'a [Costs<'a>]>,
+    /// Whether the report of a search says what fused operations would cost elsewhere.
+    pub explain: bool,
     /// Which ways to split kernels among devices a search looks at.
     pub splits: Splits,
     /// Bytes that kernels which take micro-batches of their samples read and write in a turn, if possible.
@@ -96,10 +131,10 @@ impl Default for Options<'_> {
             mode: Mode::Infer,
             batch: 1,
             optimizer: Optimizer::default(),
-            opt_level: 1,
+            opt_level: OptLevel::greedy(Machine::Processor),
             machine: Machine::Processor,
             second: None,
-            costs: None,
+            explain: false,
             splits: Splits::All,
             turn_bytes: turns::TURN_BYTES,
         }
@@ -165,8 +200,7 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         splits,
         ..
     } = *options;
-    let optimized = options.opt_level > 0;
-    let costs = options.costs.filter(|_| options.opt_level > 1);
+    let explain = options.explain;
     let mut passes = vec![graph("bind", move |g| {
         g.bind(batch).map_err(PassError::graph("bind"))
     })];
@@ -175,11 +209,15 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         Mode::Gradients => graph("gradients", move |g| training::gradients(g, optimizer.dropout)),
         Mode::Train => graph("training", move |g| training::training(g, &optimizer)),
     });
-    if optimized {
+    if let Some(costs) = options.opt_level.costs() {
         passes.push(graph("simplify", simplify::simplify));
-    }
-    if let Some(costs) = costs {
-        let limits = eqsat::Limits::default();
+        let mut limits = eqsat::Limits {
+            alternatives: explain,
+            ..eqsat::Limits::default()
+        };
+        if let OptLevel::Greedy(_) = options.opt_level {
+            limits.extraction = None;
+        }
         let processors = machines(options)
             .iter()
             .all(|machine| *machine == Machine::Processor);
@@ -188,16 +226,13 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
     } else {
         let lower = move |g: &Graph| lower::lower(g, mode, batch);
         passes.push(Pass::Lower("lower", Box::new(lower)));
-        if optimized {
-            passes.push(program("fuse", in_place(fuse::fuse)));
-        }
     }
     passes.push(program("schedule", in_place(schedule::schedule)));
     let machines = machines(options);
     if options.second.is_some() {
         let shares = vec![1; machines.len()];
-        passes.push(match costs {
-            Some(costs) => {
+        passes.push(match options.opt_level {
+            OptLevel::Search(costs) => {
                 let rest = rest(options);
                 let search = move |p: &Program| {
                     // Where values lie in memory takes long, and makes no difference to a simulation.
@@ -223,7 +258,7 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
                 };
                 Pass::Place("partition", Box::new(search))
             }
-            None => program("partition", move |p| {
+            OptLevel::None | OptLevel::Greedy(_) => program("partition", move |p| {
                 let strategy = partition::choose::choose(&p, &shares);
                 partition::partition(&p, &strategy).expect("the chosen strategy was tried")
             }),
@@ -259,7 +294,7 @@ fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
 /// Whether kernels become others, which take micro-batches.
 fn takes_turns(options: &Options) -> bool {
     let mut machines = machines(options).into_iter();
-    options.opt_level > 0 && machines.all(|machine| machine == Machine::Processor)
+    options.opt_level.costs().is_some() && machines.all(|machine| machine == Machine::Processor)
 }
 
 /// The steps between the algorithm of convolutions and memory.

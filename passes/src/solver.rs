@@ -129,6 +129,17 @@ impl Model {
         start: &[(Column, f64)],
         limits: Limits,
     ) -> Result<Solution, String> {
+        self.minimise_within(cost, start, limits, Effort::Whole)
+    }
+
+    /// The same, as far as the effort goes.
+    pub fn minimise_within(
+        self,
+        cost: Expression,
+        start: &[(Column, f64)],
+        limits: Limits,
+        effort: Effort,
+    ) -> Result<Solution, String> {
         if self.columns.is_empty() {
             return Ok(Solution {
                 values: vec![],
@@ -136,9 +147,9 @@ impl Model {
                 bound: 0.0,
             });
         }
-        let answer = match self.attempt(&cost, start, limits, Effort::Whole)? {
+        let answer = match self.attempt(&cost, start, limits, effort)? {
             Ok(answer) => answer,
-            Err(_) if !start.is_empty() => self.answer(&cost, limits, Effort::Whole)?,
+            Err(_) if !start.is_empty() => self.answer(&cost, limits, effort)?,
             Err(error) => return Err(error),
         };
         match answer {

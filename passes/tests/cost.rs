@@ -38,7 +38,10 @@ fn compile(text: &str, mode: Mode, opt_level: u8) -> (Program, Program) {
             bias_weight_decay: 0.0,
             dropout: false,
         },
-        opt_level,
+        opt_level: match opt_level {
+            0 => passes::OptLevel::None,
+            _ => passes::OptLevel::greedy(Machine::Processor),
+        },
         machine: Machine::Processor,
         ..Options::default()
     };

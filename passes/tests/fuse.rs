@@ -1,16 +1,24 @@
-//! What is fused and what is not: each policy on a net of a few lines.
+//! What is fused greedily and what is not: each policy on a net of a few lines.
 
 use ir::plan::{Mode, Role};
 use ir::program::Program;
-use passes::{lower::lower, memory, schedule::schedule};
+use passes::{Options, Stage, memory, schedule::schedule};
 
-/// The fused program of a graph.
+/// The program of a graph at level 1, before layouts are chosen.
 fn fused(text: &str) -> Program {
     let graph = ir::text::parse(text, "test.ir").unwrap_or_else(|errors| panic!("{text}{errors:?}"));
-    let mut program = lower(&graph, Mode::Infer, 1).expect("the graph can be lowered");
-    passes::fuse::fuse(&mut program);
-    assert_eq!(program.verify(), Ok(()));
-    program
+    let options = Options {
+        mode: Mode::Infer,
+        ..Options::default()
+    };
+    let mut found = None;
+    let mut observe = |pass: &str, stage: Stage| {
+        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+            found = Some(program.clone());
+        }
+    };
+    passes::compile(&graph, &options, &mut observe).expect("the graph compiles");
+    found.expect("programs are scheduled")
 }
 
 /// `LABEL -> RESULTS <- OPERANDS` of every kernel.
@@ -38,8 +46,8 @@ fn operands_of_contractions_are_stored() {
     let net = "m = random_mask(s) shape=[2, 4, 5, 5] keep=0.5\ny = conv2d(m, w)\nz = multiply(m, x)\noutput y = y\noutput z = z\n";
     assert_eq!(
         kernels(&format!("{HEAD}{state}{net}")),
-        ["m+z -> z <- x s", "m -> m <- s", "y -> y <- m w"],
-        "a mask is stored for a contraction, and generated anew for a map"
+        ["m+z -> m z <- s x", "y -> y <- m w"],
+        "a mask is stored for a contraction, and the map that reads it too is done where it is made"
     );
 }
 
@@ -73,14 +81,17 @@ fn an_epilogue_may_read_more_but_nothing_that_waits_for_it() {
 #[test]
 fn windows_recompute_cheap_maps_that_nobody_else_reads() {
     let pool = "y = max_pool(a) kernel=3 stride=1\noutput y = y\n";
-    assert_eq!(kernels(&format!("{HEAD}a = relu(x)\n{pool}")), ["a+y -> y <- x"]);
+    assert_eq!(
+        kernels(&format!("{HEAD}a = relu(x)\n{pool}")),
+        ["max_pool+y -> y <- x"]
+    );
     assert_eq!(
         kernels(&format!("{HEAD}a = tanh(x)\n{pool}")),
         ["a -> a <- x", "y -> y <- a"]
     );
     assert_eq!(
         kernels(&format!("{HEAD}a = relu(x)\n{pool}output a = a\n")),
-        ["a -> a <- x", "y -> y <- a"]
+        ["a -> a <- x", "max_pool+y -> y <- x"]
     );
 }
 

@@ -6,7 +6,7 @@ use ir::Graph;
 use ir::graph::Builder;
 use ir::plan::{Mode, Role};
 use ir::program::Program;
-use passes::{Optimizer, Options, Pass, PassError, Stage, compile, memory, pipeline, run};
+use passes::{OptLevel, Optimizer, Options, Pass, PassError, Stage, compile, memory, pipeline, run};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn options(mode: Mode, batch: usize) -> Options<'static> {
         mode,
         batch,
         optimizer: Optimizer::default(),
-        opt_level: 1,
+        opt_level: OptLevel::greedy(passes::Machine::Processor),
         machine: passes::Machine::Processor,
         ..Options::default()
     }
@@ -122,7 +122,7 @@ fn arenas_are_within_two_percent_of_the_bound() {
 
 #[test]
 fn the_interface_is_the_same_at_every_level() {
-    let interface = |opt_level| {
+    let interface = |opt_level: OptLevel<'static>| {
         let options = Options {
             opt_level,
             machine: passes::Machine::Processor,
@@ -138,8 +138,8 @@ fn the_interface_is_the_same_at_every_level() {
             .map(named)
             .collect::<BTreeSet<_>>()
     };
-    let unfused = interface(0);
-    assert_eq!(unfused, interface(1));
+    let unfused = interface(OptLevel::None);
+    assert_eq!(unfused, interface(OptLevel::greedy(passes::Machine::Processor)));
     let states = unfused
         .iter()
         .filter(|(_, role)| role.starts_with("State"))
@@ -176,8 +176,8 @@ fn every_stage_is_shown_with_its_name() {
             "bind",
             "training",
             "simplify",
-            "lower",
-            "fuse",
+            "search",
+            "search",
             "schedule",
             "algorithm",
             "reschedule",
@@ -245,11 +245,11 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
         faults.concat()
     };
     assert_eq!(
-        faults("fuse", |program| program.kernels.reverse()),
+        faults("search", |program| program.kernels.reverse()),
         "conv1.grad_weight+conv1.weight.step+conv1.weight.update: reads relu1.grad before it is written"
     );
     assert_eq!(
-        faults("lower", |program| program.kernels.truncate(1)),
+        faults("search", |program| program.kernels.truncate(1)),
         "the output logits is never written"
     );
     assert_eq!(

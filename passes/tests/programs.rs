@@ -11,7 +11,7 @@ use ir::profile::{Precision, Profile};
 use ir::program::DeviceIx;
 use passes::cost::Costs;
 use passes::partition::{Placement, choose, partition};
-use passes::{Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
+use passes::{OptLevel, Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -258,10 +258,10 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
         let profile = processor();
         let costs = [costs(&profile); 2];
         for (opt_level, second) in [
-            (0, None),
-            (1, None),
-            (2, None),
-            (2, Some(passes::Machine::Processor)),
+            (OptLevel::None, None),
+            (OptLevel::Greedy(&costs), None),
+            (OptLevel::Search(&costs), None),
+            (OptLevel::Search(&costs), Some(passes::Machine::Processor)),
         ] {
             let options = Options {
                 mode,
@@ -269,7 +269,6 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                 optimizer,
                 opt_level,
                 second,
-                costs: Some(&costs),
                 ..Options::default()
             };
             let mut observe = |pass: &str, stage: Stage| match stage {
@@ -283,7 +282,7 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                         let result = interpret(whole.as_ref().expect("graphs come first"), &given);
                         (given, result)
                     });
-                    let what = format!("{text}\n{mode:?} after {pass} at level {opt_level}");
+                    let what = format!("{text}\n{mode:?} after {pass} at level {}", opt_level.number());
                     assert_all_close(&run(program, given), result, &what);
                 }
             };
@@ -315,7 +314,7 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             mode,
             batch,
             optimizer: Optimizer::default(),
-            opt_level: 1,
+            opt_level: OptLevel::greedy(passes::Machine::Processor),
             machine: passes::Machine::Processor,
             ..Options::default()
         };
@@ -437,12 +436,11 @@ fn every_operation_is_lowered_and_fused_as_its_example_means() {
         let graph = parse(example);
         let profile = processor();
         let costs = [costs(&profile)];
-        for opt_level in [0, 1, 2] {
+        for opt_level in [OptLevel::None, OptLevel::Greedy(&costs), OptLevel::Search(&costs)] {
             let options = Options {
                 mode: Mode::Infer,
                 batch: 2,
                 opt_level,
-                costs: Some(&costs),
                 ..Options::default()
             };
             let mut whole: Option<Graph> = None;

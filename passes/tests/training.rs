@@ -6,7 +6,7 @@ use common::{Named, Tensor, given, run};
 use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
-use passes::{Optimizer, Options, PassError, compile, training};
+use passes::{OptLevel, Optimizer, Options, PassError, compile, training};
 
 /// AlexNet in small: both kinds of dropout, groups, overlapping pools, normalisation.
 const NET: &str = "\
@@ -49,7 +49,7 @@ fn program(mode: Mode, batch: usize, optimizer: Optimizer) -> Program {
         mode,
         batch,
         optimizer,
-        opt_level: 1,
+        opt_level: OptLevel::greedy(passes::Machine::Processor),
         machine: passes::Machine::Processor,
         ..Options::default()
     };
@@ -175,7 +175,7 @@ fn dropped(mode: Mode, scale: &str, dropout: bool, state: [f64; 2]) -> Vec<f64> 
         mode,
         batch: 2,
         optimizer,
-        opt_level: 1,
+        opt_level: OptLevel::greedy(passes::Machine::Processor),
         machine: passes::Machine::Processor,
         ..Options::default()
     };
@@ -266,7 +266,7 @@ fn an_output_needs_a_name_of_its_own() {
         mode: Mode::Infer,
         batch: 2,
         optimizer: Optimizer::default(),
-        opt_level: 1,
+        opt_level: OptLevel::greedy(passes::Machine::Processor),
         machine: passes::Machine::Processor,
         ..Options::default()
     };

@@ -7,7 +7,7 @@ use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
 use ir::program::Program;
 use passes::cost::Costs;
-use passes::{Options, Stage};
+use passes::{OptLevel, Options, Stage};
 
 /// Two layers with all that takes turns: fast convolutions and their gradients, normalisation, pooling, a residual, and
 /// dropout, which does not. Channels fill aligned windows.
@@ -112,18 +112,17 @@ fn optimised_steps_need_a_quarter_less_memory() {
         precision: Precision::F32,
         times: None,
     }];
-    let planned = |opt_level: u8| {
+    let planned = |opt_level: OptLevel| {
         let options = Options {
             mode: Mode::Train,
             batch: 128,
             opt_level,
-            costs: Some(&costs),
             ..Options::default()
         };
         let program = passes::compile(&graph, &options, &mut |_, _| {}).unwrap();
         passes::memory::bytes_of_devices(&program)[0] as f64
     };
-    let share = planned(2) / planned(0);
+    let share = planned(OptLevel::Search(&costs)) / planned(OptLevel::None);
     assert!(share <= 0.75, "{share} of the memory without optimisation");
 }
 

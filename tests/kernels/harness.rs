@@ -9,7 +9,7 @@ use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use ir::profile::Profile;
 use ir::{DType, Graph, Op, text};
 use passes::cost::Costs;
-use passes::{Machine, Optimizer, Options, Pass, Stage};
+use passes::{Machine, OptLevel, Optimizer, Options, Pass, Stage};
 use runtime::Compiled;
 use runtime::device::DeviceSpec;
 use runtime::executor::Executor;
@@ -283,12 +283,15 @@ fn compile(
             bias_weight_decay: 0.0,
             dropout: true,
         },
-        opt_level,
+        opt_level: match opt_level {
+            0 => OptLevel::None,
+            1 => OptLevel::Greedy(costs(target)),
+            _ => OptLevel::Search(costs(target)),
+        },
         machine: match target {
             Target::Host(_) => Machine::Processor,
             Target::Gpu(..) => Machine::Gpu,
         },
-        costs: Some(costs(target)),
         turn_bytes: 1 << (case.seed % 3 * 10),
         ..Options::default()
     };

@@ -4,39 +4,60 @@
 //!
 //! | guest | is | taken from registers |
 //! |---|---|---|
-//! | [`SIBLING`] | a nest over the same loops | — |
-//! | [`RECOMPUTED`] | a map that the host, or another guest, would read | by whoever reads it, wherever it is read |
-//! | [`EPILOGUE`] | a map of what the host, a sibling or an epilogue makes, element by element | what those make |
+//! | [`FusionRule::Sibling`] | a nest over the same loops | — |
+//! | [`FusionRule::Recompute`] | a map that the host, or another guest, would read | by whoever reads it, wherever it is read |
+//! | [`FusionRule::Epilogue`] | a map of what the host, a sibling or an epilogue makes, element by element | what those make |
 
 use super::interner::NestId;
 use super::language::{Fact, Node, Tensors, value_type};
 use crate::compose;
-use crate::fuse::{is_cheap, is_contracted, parts};
 use crate::substitute::normalize;
 use egg::Id;
-use ir::nest::{Combine, Nest, Read, Source};
+use ir::nest::{Binary, Combine, Expr, Nest, Read, Source, Unary};
 use ir::program::{Algorithm, Vectors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most parts of a stored value's expression: beyond it a kernel would spill registers.
 const EXPRESSION_PARTS: usize = 200;
+/// The most reads of a map that a window recomputes.
+const CHEAP_READS: usize = 3;
 /// A value that reads at most so many elements is generated anew by each of its users.
 const GENERATOR_ELEMENTS: usize = 16;
 
-/// A map is done where what it reads is made.
-pub const EPILOGUE: &str = "epilogue";
-/// A map is computed again wherever it is read.
-pub const RECOMPUTED: &str = "recompute";
-/// Kernels over the same loops and operands store their results together.
-pub const SIBLING: &str = "sibling";
+/// What lets a kernel be computed inside of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FusionRule {
+    /// Kernels over the same loops and operands store their results together.
+    Sibling,
+    /// A map is computed where the values that it reads are made.
+    Epilogue,
+    /// A map is computed again wherever it is read.
+    Recompute,
+}
+
+impl FusionRule {
+    /// All of them, in the order in which a round tries them.
+    pub const ALL: [FusionRule; 3] = [FusionRule::Sibling, FusionRule::Epilogue, FusionRule::Recompute];
+
+    /// How reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FusionRule::Sibling => "sibling",
+            FusionRule::Epilogue => "epilogue",
+            FusionRule::Recompute => "recompute",
+        }
+    }
+}
 
 /// What may be computed inside of which kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     /// The rule that lets a guest into a host, by `(host, guest)`.
-    pub guests: BTreeMap<(Id, Id), &'static str>,
-    /// Hosts with all siblings and epilogues at once: the measure of whether one more fits.
-    full: HashMap<Id, Kernel>,
+    pub guests: BTreeMap<(Id, Id), FusionRule>,
+    /// Whether a kernel can compute a map again, by `(kernel, map)`, as far as that was asked.
+    pub recomputes: HashMap<(Id, Id), bool>,
+    /// Hosts with more candidates than they were offered: see [`super::rules::fusion::MAX_FUSED_OPS`].
+    pub crowded: BTreeSet<Id>,
 }
 
 /// A kernel over classes: `Source::Operand(n)` is the class with the number n.
@@ -135,18 +156,6 @@ pub fn kernels(egraph: &Tensors) -> Vec<Id> {
     found
 }
 
-/// The kernels that make a value.
-pub fn makers(egraph: &Tensors, value: Id) -> Vec<Id> {
-    let made = egraph[value].nodes.iter().filter_map(|node| match node {
-        Node::Result(_, [kernel]) => Some(egraph.find(*kernel)),
-        _ => None,
-    });
-    let mut made: Vec<Id> = made.collect();
-    made.sort_unstable();
-    made.dedup();
-    made
-}
-
 /// A class of values as the operand of a nest over classes.
 pub fn source(value: Id) -> Source {
     Source::Operand(usize::from(value))
@@ -159,53 +168,21 @@ pub fn class_of(source: Source) -> Id {
     }
 }
 
-fn reads(nest: &Nest, value: Id) -> bool {
+/// Whether a nest reads a value.
+pub(super) fn reads(nest: &Nest, value: Id) -> bool {
     nest.reads.iter().any(|r| r.source == source(value))
 }
 
-/// The rule by which `guest` can be computed inside of `host`, if there is one.
-///
-/// Remembers it, so that what reads the guest's results can follow.
-pub fn admit(egraph: &mut Tensors, host: Id, guest: Id, rule: &'static str) -> bool {
-    let (host, guest) = (egraph.find(host), egraph.find(guest));
-    if host == guest || egraph.analysis.hosts.guests.contains_key(&(host, guest)) {
-        return false;
-    }
-    let kernel = Kernel::of(egraph, guest);
-    let full = full(egraph, host);
-    // What the host reads cannot be made of what the host makes.
-    let circular = kernel.results.iter().any(|r| full.results.contains(r))
-        || rule != RECOMPUTED && kernel.results.iter().any(|&r| reads(&full.nest, r));
-    if circular {
-        return false;
-    }
-    let fits = match rule {
-        EPILOGUE => full.with_epilogue(&kernel),
-        SIBLING => full.with_sibling(&kernel),
-        _ => {
-            egraph.analysis.hosts.guests.insert((host, guest), rule);
-            return true;
-        }
-    };
-    let Some(fuller) = fits else { return false };
-    egraph.analysis.hosts.full.insert(host, fuller);
-    egraph.analysis.hosts.guests.insert((host, guest), rule);
-    true
-}
-
-fn full(egraph: &Tensors, host: Id) -> Kernel {
-    let known = egraph.analysis.hosts.full.get(&host);
-    known.cloned().unwrap_or_else(|| Kernel::of(egraph, host))
-}
-
 impl Kernel {
-    fn with_epilogue(&self, guest: &Kernel) -> Option<Kernel> {
+    /// With a map at its end, which takes its results from registers.
+    pub(super) fn with_epilogue(&self, guest: &Kernel) -> Option<Kernel> {
         let stored: Vec<Source> = self.results.iter().map(|&r| source(r)).collect();
         let keep = vec![true; stored.len()];
         self.joined(compose::epilogue(&self.nest, &stored, &keep, &guest.nest)?, guest)
     }
 
-    fn with_sibling(&self, guest: &Kernel) -> Option<Kernel> {
+    /// With a kernel over the same loops.
+    pub(super) fn with_sibling(&self, guest: &Kernel) -> Option<Kernel> {
         self.joined(compose::merge(&self.nest, &guest.nest)?, guest)
     }
 
@@ -217,6 +194,33 @@ impl Kernel {
             nest,
         })
     }
+}
+
+/// Whether a contraction multiplies elements of this tensor.
+fn is_contracted(nest: &Nest, source: Source) -> bool {
+    nest.contraction()
+        .is_some_and(|(a, b)| [a, b].iter().any(|&r| nest.reads[r].source == source))
+}
+
+/// Whether computing a map several times costs less than storing and loading it.
+fn is_cheap(nest: &Nest) -> bool {
+    let mut cheap = nest.reads.len() <= CHEAP_READS;
+    let mut visit = |e: &Expr| {
+        cheap &= !matches!(
+            e,
+            Expr::Uniform { .. }
+                | Expr::Unary(Unary::Exp | Unary::Log | Unary::Tanh, _)
+                | Expr::Binary(Binary::Power, ..)
+        );
+    };
+    nest.outputs.iter().for_each(|o| o.value.walk(&mut visit));
+    cheap
+}
+
+fn parts(expression: &Expr) -> usize {
+    let mut count = 0;
+    expression.walk(&mut |_| count += 1);
+    count
 }
 
 fn is_small(nest: &Nest) -> bool {
@@ -273,17 +277,17 @@ pub fn assemble(egraph: &Tensors, host: Id, guests: &[Id], stores: &[Id]) -> Opt
     let rule = |guest: &Id| egraph.analysis.hosts.guests[&(host, *guest)];
     let again: Vec<Kernel> = guests
         .iter()
-        .filter(|g| rule(g) == RECOMPUTED)
+        .filter(|g| rule(g) == FusionRule::Recompute)
         .map(|&g| Kernel::of(egraph, g))
         .collect();
     let mut kernel = Kernel::of(egraph, host);
     kernel.nest = with_recomputed(egraph, &kernel, &again)?;
-    for kind in [SIBLING, EPILOGUE] {
+    for kind in [FusionRule::Sibling, FusionRule::Epilogue] {
         for &guest in guests.iter().filter(|g| rule(g) == kind) {
             let mut guest = Kernel::of(egraph, guest);
             guest.nest = with_recomputed(egraph, &guest, &again)?;
             kernel = match kind {
-                SIBLING => kernel.with_sibling(&guest)?,
+                FusionRule::Sibling => kernel.with_sibling(&guest)?,
                 _ => kernel.with_epilogue(&guest)?,
             };
         }

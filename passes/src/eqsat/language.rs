@@ -7,7 +7,6 @@
 //! (fastest#0 ?w)                a tensor rearranged, so that dimension 0 runs fastest in memory: a class of its own
 //! (kernel#12:vectors1.0 …)      the same, reading its second factor in vectors along dimension 0: equal to it
 //! (result#0 ?kernel)            one value of a tuple: equal to the operation that means the same
-//! (inside ?host ?guest)         the guest's tuple, computed where the host runs: equal to the guest
 //! conv1.weight                  an input or a parameter
 //! ```
 //!
@@ -45,8 +44,6 @@ pub enum Node {
     Fastest(u32, [Id; 1]),
     /// One output of a kernel.
     Result(u32, [Id; 1]),
-    /// What the second kernel makes, computed where the first runs.
-    Inside([Id; 2]),
 }
 
 /// What nodes have in common when only their children differ.
@@ -66,8 +63,6 @@ pub enum Kind {
     Fastest(u32),
     /// An output.
     Result(u32),
-    /// A kernel inside of another.
-    Inside,
 }
 
 impl Language for Node {
@@ -82,7 +77,6 @@ impl Language for Node {
             Node::Vectors(nest, vectors, _) => Kind::Vectors(*nest, *vectors),
             Node::Fastest(dimension, _) => Kind::Fastest(*dimension),
             Node::Result(i, _) => Kind::Result(*i),
-            Node::Inside(_) => Kind::Inside,
         }
     }
 
@@ -97,7 +91,6 @@ impl Language for Node {
                 children
             }
             Node::Result(_, one) | Node::Fastest(_, one) => one,
-            Node::Inside(pair) => pair,
         }
     }
 
@@ -108,7 +101,6 @@ impl Language for Node {
                 children
             }
             Node::Result(_, one) | Node::Fastest(_, one) => one,
-            Node::Inside(pair) => pair,
         }
     }
 }
@@ -128,7 +120,6 @@ impl fmt::Display for Node {
             }
             Node::Fastest(dimension, _) => write!(f, "fastest#{dimension}"),
             Node::Result(i, _) => write!(f, "result#{i}"),
-            Node::Inside(_) => f.write_str("inside"),
         }
     }
 }
@@ -207,7 +198,6 @@ impl egg::Analysis<Node> for Facts {
                 Fact::Kernel(types, _) => Fact::Value(types[*i as usize].clone(), None),
                 other => panic!("results are of kernels: {other:?}"),
             },
-            Node::Inside([_, guest]) => egraph[*guest].data.clone(),
         }
     }
 

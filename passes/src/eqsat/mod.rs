@@ -54,8 +54,22 @@ pub struct Limits {
     pub rounds: usize,
     /// Seconds of a phase.
     pub seconds: u64,
-    /// Of the extraction.
-    pub extraction: crate::solver::Limits,
+    /// Of a part of the extraction; without them kernels are chosen greedily, and nothing is proved.
+    pub extraction: Option<crate::solver::Limits>,
+    /// Whether the report says what the whole would cost with a guest computed elsewhere: a run for each.
+    pub alternatives: bool,
+}
+
+/// E-nodes that a graph may grow to, for each of its nodes: small graphs have [`Limits::nodes`] in any case.
+const NODES_OF_ONE: usize = 32;
+
+impl Limits {
+    fn of(&self, graph: &Graph) -> Limits {
+        Limits {
+            nodes: self.nodes.max(NODES_OF_ONE * graph.ids().count()),
+            ..*self
+        }
+    }
 }
 
 impl Default for Limits {
@@ -63,11 +77,12 @@ impl Default for Limits {
         Limits {
             nodes: 50_000,
             rounds: 40,
-            seconds: 10,
-            extraction: crate::solver::Limits {
-                seconds: 2.0,
+            seconds: 60,
+            extraction: Some(crate::solver::Limits {
+                seconds: 3.0,
                 gap: 5e-3,
-            },
+            }),
+            alternatives: false,
         }
     }
 }
@@ -91,8 +106,8 @@ pub fn search(
     let phases = [
         ("algebra", rules::algebra::rewrites(), limits.rounds),
         ("lower", rules::lowering::rewrites(), 1),
-        ("fusion", rules::fusion::rewrites(), limits.rounds),
     ];
+    let limits = &limits.of(graph);
     let phases = phases
         .into_iter()
         .chain(of_processors.into_iter().filter(|_| processors));
@@ -102,11 +117,15 @@ pub fn search(
         language::settle_rules(&mut egraph);
         report.phases.push(phase);
     }
+    report
+        .phases
+        .push(rules::fusion::saturate(&mut egraph, limits.rounds));
+    report.crowded = egraph.analysis.hosts.crowded.len();
     let start = Instant::now();
     let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
     let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
     report.extraction_seconds = start.elapsed().as_secs_f64();
-    report.record(&egraph, &extraction, &selection);
+    report.record(&egraph, &extraction, &selection, limits.alternatives);
     let making = Making {
         egraph: &egraph,
         graph,

@@ -2,7 +2,7 @@
 
 use super::Limits;
 use super::extract::{Kernel as Host, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer};
-use super::kernel::{self, EPILOGUE, Kernel, RECOMPUTED, can_recompute, class_of};
+use super::kernel::{self, FusionRule, Kernel, can_recompute, class_of};
 use super::language::Tensors;
 use super::report::Report;
 use super::ways::{Way, original, traffic, ways};
@@ -116,6 +116,10 @@ impl Extraction {
             .iter()
             .map(|&class| traffic(egraph, class, costs))
             .collect();
+        let kept = problem.prune();
+        for (members, kept) in members.iter_mut().zip(kept) {
+            *members = kept.into_iter().map(|m| members[m]).collect();
+        }
         Extraction {
             problem,
             members,
@@ -143,19 +147,19 @@ impl Extraction {
         report.kernels = self.problem.kernels.len();
         let mut search = integer::Search::default();
         loop {
-            let selected = match report.fallback {
-                None => search.select(&self.problem, &limits.extraction),
-                Some(_) => greedy::select(&self.problem),
+            let selected = match (&limits.extraction, &report.fallback) {
+                (Some(limits), None) => search.select(&self.problem, limits),
+                _ => greedy::select(&self.problem),
             };
             report.effort = search.effort;
             let selection = match (selected, &report.fallback) {
                 (Ok(selection), _) => selection,
                 // The program without the solver is as right, only dearer; the report says which it is.
-                (Err(error), None) => {
+                (Err(error), None) if limits.extraction.is_some() => {
                     report.fallback = Some(error.to_string());
                     continue;
                 }
-                (Err(error), Some(_)) => return Err(broken(error.to_string())),
+                (Err(error), _) => return Err(broken(error.to_string())),
             };
             self.problem.verify(&selection).map_err(broken)?;
             let (mut kernels, mut impossible) = (vec![], vec![]);
@@ -198,18 +202,21 @@ fn broken(fault: String) -> PassError {
 /// A member of a kernel: the host itself, without a rule, or a guest.
 struct Guest {
     class: Id,
-    rule: &'static str,
+    rule: Option<FusionRule>,
 }
 
 impl Guest {
     fn all(egraph: &Tensors, host: Id) -> Vec<Guest> {
         let itself = Guest {
             class: host,
-            rule: "",
+            rule: None,
         };
         let guests = egraph.analysis.hosts.guests.range((host, Id::from(0))..);
         let guests = guests.take_while(|((h, _), _)| *h == host);
-        let guests = guests.map(|(&(_, class), &rule)| Guest { class, rule });
+        let guests = guests.map(|(&(_, class), &rule)| Guest {
+            class,
+            rule: Some(rule),
+        });
         [itself].into_iter().chain(guests).collect()
     }
 }
@@ -273,7 +280,7 @@ impl Kernels<'_> {
             }
             let Kernel { results, .. } = &self.alone[&guest.class];
             let makes = results.iter().map(|&v| values.position(v)).collect();
-            let is_stored = guest.rule != RECOMPUTED;
+            let is_stored = guest.rule != Some(FusionRule::Recompute);
             members.push(Member {
                 makes,
                 is_stored,
@@ -282,7 +289,7 @@ impl Kernels<'_> {
             });
         }
         // What is recomputed is computed at every point of its reader.
-        for m in (0..guests.len()).filter(|&m| guests[m].rule == RECOMPUTED) {
+        for m in (0..guests.len()).filter(|&m| guests[m].rule == Some(FusionRule::Recompute)) {
             let points = |guest: &Guest| self.alone[&guest.class].nest.points().max(1);
             let reads = |r: &Member| r.needs.iter().any(|n| n.inside.contains(&m));
             let readers = members.iter().zip(guests).filter(|(r, _)| reads(r));
@@ -308,14 +315,13 @@ impl Kernels<'_> {
         if !self.alone[&guest.class].results.contains(&value) {
             return false;
         }
-        if guest.rule != RECOMPUTED {
-            return reader.rule == EPILOGUE;
+        if guest.rule != Some(FusionRule::Recompute) {
+            return reader.rule == Some(FusionRule::Epilogue);
         }
         let (egraph, alone) = (self.egraph, &self.alone);
-        let recompute = || can_recompute(egraph, &alone[&reader.class], &alone[&guest.class]);
-        *self
-            .recomputed
-            .entry((reader.class, guest.class))
-            .or_insert_with(recompute)
+        let pair = (reader.class, guest.class);
+        let known = egraph.analysis.hosts.recomputes.get(&pair).copied();
+        let recompute = || can_recompute(egraph, &alone[&pair.0], &alone[&pair.1]);
+        known.unwrap_or_else(|| *self.recomputed.entry(pair).or_insert_with(recompute))
     }
 }

@@ -3,8 +3,8 @@
 use super::kernel::{Kernel, class_of};
 use super::language::{Tensors, value_name, value_type};
 use super::ways::Way;
+use crate::copies::fold_copies;
 use crate::error::PassError;
-use crate::fuse::fold_copies;
 use crate::lower::{Lowered, lowered};
 use egg::Id;
 use ir::Graph;

@@ -96,6 +96,8 @@ pub struct Report {
     pub phases: Vec<Phase>,
     /// Kernels that could run, each with any of its guests.
     pub kernels: usize,
+    /// Kernels with more candidates for fusion than [`super::rules::fusion::MAX_FUSED_OPS`]: the others were left out.
+    pub crowded: usize,
     /// Values that could be stored.
     pub values: usize,
     /// Seconds of extraction.
@@ -117,7 +119,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn record(&mut self, egraph: &Tensors, extraction: &Extraction, selection: &Selection) {
+    /// Alternatives of guests are computed only where they are asked for: each takes a selection of its own.
+    pub(super) fn record(
+        &mut self,
+        egraph: &Tensors,
+        extraction: &Extraction,
+        selection: &Selection,
+        with_alternatives: bool,
+    ) {
         let Extraction {
             problem,
             members,
@@ -155,10 +164,15 @@ impl Report {
                 let (host, class) = (members[taken.kernel][0], members[taken.kernel][m]);
                 Member {
                     node: label(egraph, class).to_string(),
-                    fused_by: egraph.analysis.hosts.guests.get(&(host, class)).copied(),
+                    fused_by: egraph
+                        .analysis
+                        .hosts
+                        .guests
+                        .get(&(host, class))
+                        .map(|rule| rule.name()),
                     made_by: egraph.analysis.kernels_by.get(&class).copied(),
                     alternatives: match m {
-                        0 => vec![],
+                        _ if m == 0 || !with_alternatives => vec![],
                         _ => alternatives(egraph, extraction, &choice, selection.seconds, (taken.kernel, m)),
                     },
                 }

@@ -1,7 +1,8 @@
 //! The integer program against exact answers, and what a selection must keep.
 
+use passes::eqsat::extract::parts::parts;
 use passes::eqsat::extract::{
-    ExtractError, Kernel, Member, Need, Problem, Selection, ValueIx, greedy, integer,
+    Choice, ExtractError, Kernel, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer,
 };
 use passes::solver::Limits;
 use proptest::prelude::*;
@@ -164,6 +165,154 @@ fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> Problem {
     kernels.push(kernel(&[end - 2], &[end], 0.0));
     kernels.push(kernel(&[end - 1], &[end], 0.0));
     problem(end + 1, &[end], kernels)
+}
+
+/// The least seconds of all selections, each tried; but for those in which a kernel reads what needs its first member, which
+/// another kernel then computes as well: they are no candidates.
+fn by_trying_all(problem: &Problem) -> f64 {
+    let members: Vec<(usize, usize)> = problem
+        .kernels
+        .iter()
+        .enumerate()
+        .flat_map(|(k, kernel)| (0..kernel.members.len()).map(move |m| (k, m)))
+        .collect();
+    let mut least = f64::INFINITY;
+    let before = problem.ancestors();
+    let is_candidate = |taken: &Taken| {
+        let own = &problem.kernels[taken.kernel].members[0].makes;
+        let needs_own = |v: ValueIx| own.iter().any(|made| before[v.0].contains(*made));
+        let late = |v: &ValueIx| !problem.given.contains(v) && needs_own(*v);
+        !taken.reads.iter().any(late) && taken.stores.len() <= problem.outputs
+    };
+    for set in 0u32..1 << members.len() {
+        let mut choice = Choice::new();
+        for (_, &(k, m)) in members.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1) {
+            choice.entry(k).or_default().insert(m);
+        }
+        // Members stand in kernels that run.
+        if choice.values().all(|members| members.contains(&0))
+            && let Ok(found) = problem.realise(&choice)
+            && found.taken.iter().all(is_candidate)
+        {
+            least = least.min(found.seconds);
+        }
+    }
+    least
+}
+
+/// Two random problems behind each other: whatever the second makes, it reads value 4 from memory.
+fn tied_by_one_value(shape: &[(usize, usize, usize, f64, usize, f64)]) -> Problem {
+    let mut kernels: Vec<Kernel> = vec![];
+    for (i, &(a, b, to, compute, guest, little)) in shape.iter().enumerate() {
+        // The first half makes values 1 to 4 of 0 to 3, the second 5 to 7 of 4 to 6.
+        let (from, into): (fn(usize) -> usize, fn(usize) -> usize) = match i % 2 {
+            0 => (|v| v % 4, |v| 1 + v % 4),
+            _ => (|v| 4 + v % 3, |v| 5 + v % 3),
+        };
+        let (a, b, to, guest) = (from(a), from(b), into(to), into(guest));
+        kernels.push(Kernel {
+            members: vec![
+                member(&[(a, &[]), (b, &[])], &[to], compute),
+                member(&[(to, &[0]), (b, &[])], &[guest], little),
+            ],
+            launch: 0.1,
+        });
+    }
+    kernels.push(kernel(&[0], &[4], 6.0));
+    kernels.push(kernel(&[4], &[7], 6.0));
+    let mut problem = problem(8, &[7], kernels);
+    problem.traffic = vec![0.3, 1.0, 0.5, 2.0, 0.1, 0.7, 0.2, 0.4];
+    problem
+}
+
+#[test]
+fn a_value_that_is_always_in_memory_divides_a_problem() {
+    let whole = tied_by_one_value(&[(0, 0, 0, 1.0, 1, 0.5), (0, 0, 0, 1.0, 1, 0.5)]);
+    let forced = whole.forced();
+    let in_memory: Vec<usize> = (0..8).filter(|&v| forced.contains(ValueIx(v))).collect();
+    assert_eq!(in_memory, [4, 7]);
+    let parts = parts(&whole, &forced);
+    assert_eq!(parts.len(), 2, "{parts:?}");
+}
+
+#[test]
+fn equal_parts_are_solved_once() {
+    // Ten times the pair of a host and a guest, each of the value that the one before it makes.
+    let mut kernels = vec![];
+    for i in (0..20).step_by(2) {
+        kernels.push(Kernel {
+            members: vec![
+                member(&[(i, &[])], &[i + 1], 1.0),
+                member(&[(i + 1, &[0])], &[i + 2], 0.5),
+            ],
+            launch: 0.25,
+        });
+        kernels.push(kernel(&[i + 1], &[i + 2], 0.5));
+    }
+    let mut chain = problem(21, &[20], kernels);
+    chain.traffic = vec![0.1; 21];
+    let mut search = integer::Search::default();
+    let found = search.select(&chain, &LIMITS).unwrap();
+    assert!((found.seconds - 10.0 * 1.75).abs() < 1e-9, "{found:?}");
+    // The value given is not stored, those between are, and so is the last.
+    assert_eq!(
+        (search.effort.parts, search.effort.different),
+        (10, 2),
+        "{:?}",
+        search.effort
+    );
+}
+
+#[test]
+fn members_that_wait_for_their_own_kernel_are_pruned() {
+    // The guest makes 3 of 1 and 2, and 2 is made of 1, which the host makes.
+    let host = Kernel {
+        members: vec![
+            member(&[(0, &[])], &[1], 1.0),
+            member(&[(1, &[0]), (2, &[])], &[3], 0.5),
+        ],
+        launch: 0.25,
+    };
+    let mut circular = problem(
+        4,
+        &[3],
+        vec![host, kernel(&[1], &[2], 1.0), kernel(&[1, 2], &[3], 0.5)],
+    );
+    assert_eq!(circular.prune(), [vec![0], vec![0], vec![0]]);
+    assert!((seconds(&circular) - 2.75).abs() < 1e-9);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn parts_together_find_the_optimum_and_no_bound_is_above_it(
+        shape in proptest::collection::vec((0usize..12, 0usize..12, 0usize..12, 0.0f64..5.0, 0usize..12, 0.0f64..1.0), 4..6)
+    ) {
+        let problem = tied_by_one_value(&shape);
+        let exact = by_trying_all(&problem);
+        let selection = select(&problem).unwrap();
+        prop_assert_eq!(problem.verify(&selection), Ok(()));
+        prop_assert!(selection.bound <= exact * (1.0 + 1e-6), "bound {} of {exact}", selection.bound);
+        prop_assert!((selection.seconds - exact).abs() <= 1e-4 * exact, "{} instead of {exact}", selection.seconds);
+        let (forced, before) = (problem.forced(), problem.ancestors());
+        let parts = parts(&problem, &forced);
+        let counted: f64 = parts.iter().map(|part| part.counted_bound(&problem, &forced, &before)).sum();
+        prop_assert!(counted <= exact * (1.0 + 1e-9), "{counted} counted of {exact}");
+    }
+
+    #[test]
+    fn what_greedy_moves_change_is_what_a_selection_costs(
+        shape in proptest::collection::vec((0usize..12, 0usize..12, 0usize..12, 0.0f64..5.0, 0usize..12, 0.0f64..1.0), 4..14)
+    ) {
+        let problem = tied_by_one_value(&shape);
+        let greedy = greedy::select(&problem).unwrap();
+        prop_assert_eq!(problem.verify(&greedy), Ok(()));
+        let again: f64 = greedy.taken.iter().map(|taken| problem.seconds(taken)).sum();
+        prop_assert!((greedy.seconds - again).abs() <= 1e-9 * again);
+        let realised = problem.realise(&greedy.choice()).expect("it runs in its own order");
+        prop_assert!((greedy.seconds - realised.seconds).abs() <= 1e-9 * again, "{greedy:?} {realised:?}");
+    }
 }
 
 proptest! {

@@ -6,43 +6,69 @@
 //! read[k, v] + Σ in[k, p] ≥ in[k, m]              over p that m can take v from, for every v that m needs
 //! store[k, v] ≤ Σ in[k, m]                        over m that make v
 //! Σ store[j, v] ≥ read[k, v]                      over j ≠ k, for every v that is not given
-//! Σ store[k, v] ≥ 1                               over k, for every wanted v
+//! Σ store[k, v] ≥ 1                               over k, for every v that is in memory in every selection
 //! Σ store[k, v] ≤ outputs · run[k]                over v
 //! seconds[k] ≥ Σ compute · in[k, m]
 //! seconds[k] ≥ Σ traffic · (read[k, v] + store[k, v])
 //! minimise Σ seconds[k] + launch · run[k]
 //! ```
 //!
-//! That says nothing of order, so a solution may contain kernels that wait for each other in a circle. It is cut and the program
-//! solved again: where a kernel reads what cannot be made without a value that only this kernel computes, it must not do
-//! both; else one step of the circle must not be. Circles that no solution contains cost nothing. The bound of the last
-//! program holds for the whole, since every row is true of every selection that can run.
+//! It is solved in [`super::parts`] that share no decision; equal parts are solved once. A part with more than
+//! [`MAX_DECISIONS`] is improved in [`super::windows`], and its bound is counted.
+//!
+//! The rows say nothing of order, so a solution may contain kernels that wait for each other in a circle. The circle is cut
+//! and the parts concerned are solved again: where a kernel reads what cannot be made without a value that only this kernel
+//! computes, it must not do both; else one step of the circle must not be, and the parts it leads through become one.
+//! Circles that no solution contains cost nothing. The bound of the last programs holds for the whole, since every row is
+//! true of every selection that can run.
 
+use super::bits::Bits;
+use super::parts::{Part, parts};
+use super::program::{Program, Solved, Stated};
+use super::windows::windows;
 use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
-use crate::solver::{Column, Limits, Model};
-use good_lp::{Constraint, Expression, constraint};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::solver::Limits;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// The most decisions of a part that is solved as a whole.
+pub const MAX_DECISIONS: usize = 1_500;
+/// The most nodes of the search for a part's optimum. Unlike seconds they do not depend on what else a machine does.
+const MAX_NODES: i32 = 200;
+/// The largest gap that a part may be left with, relative to its seconds.
+const MAX_GAP: f64 = 0.05;
+/// The most rounds of cuts; then parts keep the greedy selection where their optimum waits for itself.
+const MAX_ROUNDS: usize = 40;
 
 /// How the solver came to its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Effort {
-    /// Programs solved: one, and one for each round of cuts.
+    /// Rounds of solving: one, and one for each round of cuts.
     pub rounds: usize,
     /// Circles cut.
     pub cuts: usize,
-    /// Variables of a program.
+    /// Variables of all programs of a round.
     pub variables: usize,
+    /// Parts of the problem that share no decision.
+    pub parts: usize,
+    /// Parts that are equal to none before them: those that are solved.
+    pub different: usize,
+    /// Parts with more than [`MAX_DECISIONS`], which are not solved as a whole.
+    pub too_large: usize,
 }
 
-/// Costs are handed to the solver in such units that the greedy selection costs this much: its tolerances are absolute.
-const SCALE: f64 = 1e3;
+/// Costs are handed to the solver in such units that a part of the greedy selection costs this much: its tolerances are
+/// absolute.
+pub(super) const SCALE: f64 = 1e3;
+
+/// The least share of the whole that a part is taken to cost for that: of nothing there are no units.
+const LEAST_SHARE: f64 = 1e-6;
 
 /// A kernel stores a value that another reads.
-type Step = (usize, ValueIx, usize);
+pub(super) type Step = (usize, ValueIx, usize);
 
 /// What a selection that can run keeps, and a solution did not.
 #[derive(Clone, Debug, PartialEq)]
-enum Cut {
+pub(super) enum Cut {
     /// Kernels that store a value with those that read it, the last for the first: not all of them do.
     Circle(Vec<Step>),
     /// `made` comes before `read` in every way of making that: a kernel that computes the one and reads the other takes
@@ -55,76 +81,314 @@ enum Cut {
     },
 }
 
+impl Cut {
+    /// The kernels it speaks of.
+    fn kernels(&self) -> Vec<usize> {
+        match self {
+            Cut::Circle(steps) => steps.iter().flat_map(|step| [step.0, step.2]).collect(),
+            Cut::Before { kernel, .. } => vec![*kernel],
+        }
+    }
+
+    /// Adds the cut to a part's signature, if it speaks of that part only.
+    pub fn number(
+        &self,
+        kernels: &BTreeMap<usize, u64>,
+        values: &BTreeMap<ValueIx, u64>,
+        text: &mut Vec<u64>,
+    ) {
+        if !self.kernels().iter().all(|k| kernels.contains_key(k)) {
+            return;
+        }
+        match self {
+            Cut::Circle(steps) => {
+                text.extend([u64::MAX - 1, steps.len() as u64]);
+                text.extend(
+                    steps
+                        .iter()
+                        .flat_map(|(j, v, k)| [kernels[j], values[v], kernels[k]]),
+                );
+            }
+            Cut::Before {
+                kernel,
+                member,
+                made,
+                read,
+            } => text.extend([
+                u64::MAX - 2,
+                kernels[kernel],
+                *member as u64,
+                values[made],
+                values[read],
+            ]),
+        }
+    }
+}
+
+/// A part's solution by the numbers of its signature.
+#[derive(Clone, Debug)]
+struct Numbered {
+    members: Vec<(usize, usize)>,
+    stores: Vec<(usize, usize)>,
+    bound: f64,
+}
+
 /// What rounds of solving learn.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     cuts: Vec<Cut>,
     /// How the solver came to its answer.
     pub effort: Effort,
-    spent: f64,
+    known: HashMap<Vec<u64>, Numbered>,
+}
+
+/// The limits of a part: where it costs less than the mean of kernels, its gap may be larger by as much.
+fn limits_of(seconds: f64, known: &Known) -> Limits {
+    let mean = known.start.seconds / known.start.taken.len().max(1) as f64;
+    Limits {
+        gap: (known.limits.gap * (mean / seconds.max(f64::MIN_POSITIVE)).max(1.0)).min(MAX_GAP),
+        ..known.limits
+    }
+}
+
+/// What all rounds of a selection work on.
+struct Known<'a> {
+    problem: &'a Problem,
+    before: Vec<Bits>,
+    forced: Bits,
+    start: Selection,
+    limits: Limits,
 }
 
 impl Search {
     /// The cheapest selection, from a greedy one as a start. May be called again after the problem forbids more.
     ///
-    /// It ends when what is known is within the gap of the bound, or at the limit of seconds, with the gap that is left.
+    /// It ends when what is known is within the gap of the bound, or at a limit, with the gap that is left.
     pub fn select(&mut self, problem: &Problem, limits: &Limits) -> Result<Selection, ExtractError> {
-        let start = greedy::select(problem)?;
-        let limits = limits.worth(start.seconds);
-        let before = problem.ancestors();
+        let known = Known {
+            problem,
+            before: problem.ancestors(),
+            forced: problem.forced(),
+            start: greedy::select(problem)?,
+            limits: *limits,
+        };
+        let mut parts = parts(problem, &known.forced);
+        let mut solved: Vec<Option<Solved>> = vec![None; parts.len()];
         loop {
-            let begun = std::time::Instant::now();
-            let program = Program::new(problem, start.seconds.max(f64::MIN_POSITIVE) / SCALE);
             self.effort.rounds += 1;
-            self.effort.variables = program.model.columns();
-            let left = Limits {
-                seconds: (limits.seconds - self.spent).max(0.1),
-                ..limits
-            };
-            let solved = program.solve(&start, &before, &self.cuts, left)?;
-            self.spent += begun.elapsed().as_secs_f64();
+            self.effort.parts = parts.len();
+            self.effort.too_large = 0;
+            for (part, solved) in parts.iter().zip(&mut solved) {
+                if part.decisions(problem) > MAX_DECISIONS {
+                    self.effort.too_large += 1;
+                }
+                if solved.is_none() {
+                    *solved = Some(self.solve(&known, part)?);
+                }
+            }
+            self.effort.different = self.known.len();
+            let all = || solved.iter().flatten();
+            let bound: f64 = all().map(|solved| solved.bound).sum();
+            let choice: Choice = all().flat_map(|solved| solved.choice.clone()).collect();
+            let better = |a: Selection, b: Selection| if a.seconds <= b.seconds { a } else { b };
             let with_bound = |selection: Selection| Selection {
-                bound: solved.bound.min(selection.seconds),
+                bound: bound.min(selection.seconds),
                 ..selection
             };
-            let stuck = match problem.realise(&solved.choice) {
-                Ok(found) if found.seconds <= start.seconds => return Ok(with_bound(found)),
-                Ok(_) => return Ok(with_bound(start)),
+            let stuck = match problem.realise(&choice) {
+                Ok(found) => return Ok(with_bound(better(found, known.start))),
                 Err(stuck) => stuck,
             };
-            if start.seconds <= solved.bound * (1.0 + limits.gap) || self.spent > limits.seconds {
-                return Ok(with_bound(start));
+            if known.start.seconds <= bound * (1.0 + limits.gap) {
+                return Ok(with_bound(known.start));
             }
-            let mut new = orders(problem, &before, &solved.choice, &stuck);
-            if new.iter().all(|cut| self.cuts.contains(cut)) {
-                new = circles(&solved, &stuck);
-            }
+            let mut new = orders(&known, &parts, &choice, &stuck);
             new.retain(|cut| !self.cuts.contains(cut));
             if new.is_empty() {
-                let missing = stuck.missing.0;
-                let found = format!("value {missing} is not made, though no kernel waits for another");
-                return Err(ExtractError::Solver(found));
+                let stores = all().flat_map(|solved| solved.stores.iter().copied());
+                new = circles(stores, &stuck);
+                new.retain(|cut| !self.cuts.contains(cut));
+            }
+            if new.is_empty() || self.effort.rounds >= MAX_ROUNDS {
+                let solved: Vec<Solved> = solved.into_iter().flatten().collect();
+                return Ok(with_bound(patched(&known, &parts, &solved)));
+            }
+            for cut in &new {
+                concerned(&cut.kernels(), &mut parts, &mut solved);
             }
             self.cuts.append(&mut new);
             self.effort.cuts = self.cuts.len();
         }
     }
+
+    /// A part's optimum: that of an equal part, if one was solved.
+    fn solve(&mut self, known: &Known, part: &Part) -> Result<Solved, ExtractError> {
+        let Known {
+            problem,
+            before,
+            forced,
+            start,
+            ..
+        } = known;
+        if part.decisions(problem) <= MAX_DECISIONS {
+            return self.solve_stated(known, part, forced, None);
+        }
+        let mut solved = kept(part, start);
+        for window in windows(problem, part, start, forced) {
+            let better = self.solve_stated(known, &window.part, &window.pinned, Some(&window.home))?;
+            let is_elsewhere = |k: &usize| window.part.kernels.binary_search(k).is_err();
+            solved.choice.retain(|k, _| is_elsewhere(k));
+            solved.stores.retain(|(k, _)| is_elsewhere(k));
+            solved.choice.extend(better.choice);
+            solved.stores.extend(better.stores);
+        }
+        solved.bound = part
+            .counted_bound(problem, forced, before)
+            .min(part.seconds(problem, start));
+        Ok(solved)
+    }
+
+    fn solve_stated(
+        &mut self,
+        known: &Known,
+        part: &Part,
+        forced: &Bits,
+        home: Option<&Bits>,
+    ) -> Result<Solved, ExtractError> {
+        let Known {
+            problem,
+            before,
+            start,
+            ..
+        } = known;
+        let stated = Stated {
+            problem,
+            part,
+            before,
+            forced,
+            cuts: &self.cuts,
+            home,
+        };
+        let (signature, values) = stated.signature();
+        if let Some(numbered) = self.known.get(&signature) {
+            return Ok(numbered.solved(part, &values));
+        }
+        let program = Program::new(
+            &stated,
+            part.seconds(problem, start).max(LEAST_SHARE * start.seconds),
+        );
+        self.effort.variables += program.columns();
+        let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
+        self.known.insert(signature, Numbered::of(&solved, part, &values));
+        Ok(solved)
+    }
+}
+
+impl Numbered {
+    fn of(solved: &Solved, part: &Part, values: &[ValueIx]) -> Numbered {
+        let kernels: BTreeMap<usize, usize> = part.kernels.iter().copied().zip(0..).collect();
+        let numbers: BTreeMap<ValueIx, usize> = values.iter().copied().zip(0..).collect();
+        let members = solved.choice.iter();
+        Numbered {
+            members: members
+                .flat_map(|(k, members)| members.iter().map(|&m| (kernels[k], m)))
+                .collect(),
+            stores: solved
+                .stores
+                .iter()
+                .map(|(k, v)| (kernels[k], numbers[v]))
+                .collect(),
+            bound: solved.bound,
+        }
+    }
+
+    fn solved(&self, part: &Part, values: &[ValueIx]) -> Solved {
+        let mut choice = Choice::new();
+        for &(k, m) in &self.members {
+            choice.entry(part.kernels[k]).or_default().insert(m);
+        }
+        let stores = self.stores.iter().map(|&(k, v)| (part.kernels[k], values[v]));
+        Solved {
+            choice,
+            stores: stores.collect(),
+            bound: self.bound,
+        }
+    }
+}
+
+/// What a selection has of a part.
+fn kept(part: &Part, selection: &Selection) -> Solved {
+    let mut kept = Solved::default();
+    let own = |k: &usize| part.kernels.binary_search(k).is_ok();
+    for taken in selection.taken.iter().filter(|taken| own(&taken.kernel)) {
+        kept.choice
+            .insert(taken.kernel, taken.members.iter().copied().collect());
+        kept.stores
+            .extend(taken.stores.iter().map(|&v| (taken.kernel, v)));
+    }
+    kept
+}
+
+/// Makes one part of those that some kernels are in, to be solved again.
+fn concerned(kernels: &[usize], parts: &mut Vec<Part>, solved: &mut Vec<Option<Solved>>) {
+    let holds = |part: &Part| kernels.iter().any(|k| part.kernels.binary_search(k).is_ok());
+    let mut found: Vec<usize> = (0..parts.len()).filter(|&p| holds(&parts[p])).collect();
+    let first = found.remove(0);
+    for p in found.into_iter().rev() {
+        let part = parts.remove(p);
+        solved.remove(p);
+        parts[first].kernels.extend(part.kernels);
+    }
+    parts[first].kernels.sort_unstable();
+    solved[first] = None;
+}
+
+/// The greedy selection with the optima of those parts that wait for nothing of their own.
+fn patched(known: &Known, parts: &[Part], solved: &[Solved]) -> Selection {
+    let mut best = known.start.clone();
+    let mut choice = best.choice();
+    for (part, solved) in parts.iter().zip(solved) {
+        let before = kept(part, &best);
+        if before.choice == solved.choice {
+            continue;
+        }
+        let mut tried = choice.clone();
+        tried.retain(|k, _| part.kernels.binary_search(k).is_err());
+        tried.extend(solved.choice.clone());
+        if let Ok(found) = known.problem.realise(&tried)
+            && found.seconds < best.seconds
+        {
+            (choice, best) = (tried, found);
+        }
+    }
+    best
 }
 
 /// Kernels that wait for what cannot be made without themselves.
-fn orders(problem: &Problem, before: &[BTreeSet<ValueIx>], choice: &Choice, stuck: &Stuck) -> Vec<Cut> {
-    let makes = |k: usize, m: usize, v: ValueIx| problem.kernels[k].members[m].makes.contains(&v);
+fn orders(known: &Known, parts: &[Part], choice: &Choice, stuck: &Stuck) -> Vec<Cut> {
+    let problem = known.problem;
+    let mut makers: BTreeMap<ValueIx, Vec<usize>> = BTreeMap::new();
+    for (&k, members) in choice {
+        for &value in members.iter().flat_map(|&m| &problem.kernels[k].members[m].makes) {
+            makers.entry(value).or_default().push(k);
+        }
+    }
+    let all = problem.makers();
+    let members = parts.iter().enumerate();
+    let part_of: HashMap<usize, usize> = members
+        .flat_map(|(p, part)| part.kernels.iter().map(move |&k| (k, p)))
+        .collect();
     let mut found = vec![];
     for (&kernel, reads) in &stuck.waiting {
         for &member in &choice[&kernel] {
             for &made in &problem.kernels[kernel].members[member].makes {
-                let others = choice.iter().filter(|(other, _)| **other != kernel);
-                let mut others =
-                    others.flat_map(|(&other, members)| members.iter().map(move |&m| (other, m)));
-                if others.any(|(other, m)| makes(other, m, made)) {
+                let elsewhere = makers[&made].iter().any(|&k| k != kernel);
+                // Where others could make it too, their part must be this one: the cut speaks of all of them.
+                let is_own = |k: &usize| part_of.get(k).is_none_or(|p| *p == part_of[&kernel]);
+                if elsewhere || problem.given.contains(&made) || !all[made.0].iter().all(is_own) {
                     continue;
                 }
-                let late = reads.iter().filter(|read| before[read.0].contains(&made));
+                let late = reads.iter().filter(|read| known.before[read.0].contains(made));
                 found.extend(late.map(|&read| Cut::Before {
                     kernel,
                     member,
@@ -137,17 +401,15 @@ fn orders(problem: &Problem, before: &[BTreeSet<ValueIx>], choice: &Choice, stuc
     found
 }
 
-struct Solved {
-    choice: Choice,
-    stores: BTreeSet<(usize, ValueIx)>,
-    bound: f64,
-}
-
 /// A shortest circle through every kernel that waits, each once.
-fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Cut> {
+fn circles(stores: impl Iterator<Item = (usize, ValueIx)>, stuck: &Stuck) -> Vec<Cut> {
+    let mut makers: BTreeMap<ValueIx, Vec<usize>> = BTreeMap::new();
+    for (k, value) in stores.filter(|(k, _)| stuck.waiting.contains_key(k)) {
+        makers.entry(value).or_default().push(k);
+    }
     let mut found: Vec<Cut> = vec![];
     for &start in stuck.waiting.keys() {
-        if let Some(mut steps) = circle(solved, stuck, start) {
+        if let Some(mut steps) = circle(&makers, stuck, start) {
             steps.sort();
             let cut = Cut::Circle(steps);
             if !found.contains(&cut) {
@@ -159,13 +421,12 @@ fn circles(solved: &Solved, stuck: &Stuck) -> Vec<Cut> {
 }
 
 /// Breadth first from a kernel to those it waits for, until one of them waits for it.
-fn circle(solved: &Solved, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
+fn circle(makers: &BTreeMap<ValueIx, Vec<usize>>, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
     let mut ways: BTreeMap<usize, Vec<Step>> = [(start, vec![])].into();
     let mut open: VecDeque<usize> = [start].into();
     while let Some(k) = open.pop_front() {
         for &value in stuck.waiting.get(&k).into_iter().flatten() {
-            let makers = stuck.waiting.keys().copied();
-            for maker in makers.filter(|&j| solved.stores.contains(&(j, value))) {
+            for &maker in makers.get(&value).into_iter().flatten() {
                 let mut way = ways[&k].clone();
                 way.push((maker, value, k));
                 if maker == start {
@@ -179,247 +440,4 @@ fn circle(solved: &Solved, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
         }
     }
     None
-}
-
-struct Program<'a> {
-    problem: &'a Problem,
-    model: Model,
-    /// Seconds of one unit of cost.
-    unit: f64,
-    /// By kernel and member; that of the core says whether the kernel runs.
-    member: BTreeMap<(usize, usize), Column>,
-    read: BTreeMap<(usize, ValueIx), Column>,
-    store: BTreeMap<(usize, ValueIx), Column>,
-    seconds: BTreeMap<usize, Column>,
-}
-
-impl<'a> Program<'a> {
-    fn new(problem: &'a Problem, unit: f64) -> Program<'a> {
-        let mut program = Program {
-            problem,
-            model: Model::default(),
-            unit,
-            member: BTreeMap::new(),
-            read: BTreeMap::new(),
-            store: BTreeMap::new(),
-            seconds: BTreeMap::new(),
-        };
-        let useful = problem.useful();
-        let used: BTreeSet<ValueIx> = useful
-            .iter()
-            .flat_map(|&k| &problem.kernels[k].members)
-            .flat_map(|m| m.needs.iter().map(|n| n.value))
-            .chain(problem.wanted.iter().copied())
-            .collect();
-        let Program {
-            model,
-            member: members,
-            read,
-            store,
-            seconds,
-            ..
-        } = &mut program;
-        for k in useful {
-            seconds.insert(k, model.positive());
-            for (m, member) in problem.kernels[k].members.iter().enumerate() {
-                members.insert((k, m), model.binary());
-                for need in &member.needs {
-                    read.entry((k, need.value)).or_insert_with(|| model.binary());
-                }
-                let makes = member
-                    .makes
-                    .iter()
-                    .filter(|v| member.is_stored && used.contains(v) && !problem.given.contains(v));
-                for &value in makes {
-                    store.entry((k, value)).or_insert_with(|| model.binary());
-                }
-            }
-        }
-        program
-    }
-
-    fn solve(
-        mut self,
-        start: &Selection,
-        before: &[BTreeSet<ValueIx>],
-        cuts: &[Cut],
-        limits: Limits,
-    ) -> Result<Solved, ExtractError> {
-        let cost = self.cost();
-        self.rows(before, cuts)?;
-        let known = self.columns(start);
-        let Program {
-            model,
-            unit,
-            member,
-            store,
-            ..
-        } = self;
-        let solution = model
-            .minimise(cost, &known, limits)
-            .map_err(ExtractError::Solver)?;
-        let mut choice = Choice::new();
-        for (&(k, m), &column) in &member {
-            if solution.is_set(column) && solution.is_set(member[&(k, 0)]) {
-                choice.entry(k).or_default().insert(m);
-            }
-        }
-        let stores = store.iter().filter(|(_, column)| solution.is_set(**column));
-        Ok(Solved {
-            choice,
-            stores: stores.map(|(&store, _)| store).collect(),
-            bound: solution.bound * unit,
-        })
-    }
-
-    fn cost(&self) -> Expression {
-        let mut cost = Expression::default();
-        for (&k, seconds) in &self.seconds {
-            cost += seconds.variable;
-            cost += self.problem.kernels[k].launch / self.unit * self.member[&(k, 0)].variable;
-        }
-        cost
-    }
-
-    fn rows(&mut self, before: &[BTreeSet<ValueIx>], cuts: &[Cut]) -> Result<(), ExtractError> {
-        let problem = self.problem;
-        let mut rows = vec![];
-        let mut made: BTreeMap<ValueIx, Expression> = BTreeMap::new();
-        for (&(_, value), stored) in &self.store {
-            *made.entry(value).or_default() += stored.variable;
-        }
-        let mut traffic: BTreeMap<usize, Expression> = BTreeMap::new();
-        let mut count: BTreeMap<usize, Expression> = BTreeMap::new();
-        for (&(k, value), read) in &self.read {
-            *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * read.variable;
-            if problem.given.contains(&value) {
-                continue;
-            }
-            // What needs the core of a kernel is not there before that kernel ran.
-            let mut own = problem.kernels[k].members[0].makes.iter();
-            if own.any(|made| before[value.0].contains(made)) {
-                rows.push(constraint!(read.variable <= 0));
-                continue;
-            }
-            let Some(made) = made.get(&value) else {
-                rows.push(constraint!(read.variable <= 0));
-                continue;
-            };
-            let mut elsewhere = made.clone();
-            if let Some(own) = self.store.get(&(k, value)) {
-                elsewhere -= own.variable;
-            }
-            rows.push(constraint!(elsewhere >= read.variable));
-        }
-        for (&(k, value), stored) in &self.store {
-            *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * stored.variable;
-            *count.entry(k).or_default() += stored.variable;
-            let makers = problem.kernels[k].members.iter().enumerate();
-            let makers = makers.filter(|(_, m)| m.is_stored && m.makes.contains(&value));
-            let chosen: Expression = makers.map(|(m, _)| self.member[&(k, m)].variable).sum();
-            rows.push(constraint!(chosen >= stored.variable));
-        }
-        for (&k, seconds) in &self.seconds {
-            let run = self.member[&(k, 0)].variable;
-            let mut compute = Expression::default();
-            for (m, member) in problem.kernels[k].members.iter().enumerate() {
-                let chosen = self.member[&(k, m)].variable;
-                compute += member.compute / self.unit * chosen;
-                if m != 0 {
-                    rows.push(constraint!(chosen <= run));
-                }
-                for need in &member.needs {
-                    let inside = need.inside.iter().map(|&p| self.member[&(k, p)].variable);
-                    let mut here: Expression = inside.sum();
-                    here += self.read[&(k, need.value)].variable;
-                    rows.push(constraint!(here >= chosen));
-                }
-            }
-            rows.push(constraint!(seconds.variable >= compute));
-            if let Some(traffic) = traffic.remove(&k) {
-                rows.push(constraint!(seconds.variable >= traffic));
-            }
-            if let Some(count) = count.remove(&k) {
-                rows.push(constraint!(count <= problem.outputs as f64 * run));
-            }
-        }
-        for value in problem.wanted.iter().filter(|v| !problem.given.contains(v)) {
-            let made = made.get(value).cloned().ok_or(ExtractError::Unmade(value.0))?;
-            rows.push(constraint!(made >= 1));
-        }
-        rows.extend(cuts.iter().map(|cut| self.cut(cut)));
-        for (k, members) in &problem.impossible {
-            if self.seconds.contains_key(k) {
-                let together: Expression = members.iter().map(|&m| self.member[&(*k, m)].variable).sum();
-                rows.push(constraint!(together <= members.len() as f64 - 1.0));
-            }
-        }
-        rows.into_iter().for_each(|row| self.model.row(row));
-        Ok(())
-    }
-
-    fn cut(&self, cut: &Cut) -> Constraint {
-        match cut {
-            Cut::Circle(steps) => {
-                let mut taken = Expression::default();
-                for (j, value, k) in steps {
-                    taken += self.store[&(*j, *value)].variable + self.read[&(*k, *value)].variable;
-                }
-                constraint!(taken <= 2.0 * steps.len() as f64 - 1.0)
-            }
-            Cut::Before {
-                kernel,
-                member,
-                made,
-                read,
-            } => {
-                let others = self.member.iter().filter(|((k, m), _)| {
-                    k != kernel && self.problem.kernels[*k].members[*m].makes.contains(made)
-                });
-                let elsewhere: Expression = others.map(|(_, column)| column.variable).sum();
-                let both = self.member[&(*kernel, *member)].variable + self.read[&(*kernel, *read)].variable;
-                constraint!(both <= 1.0 + elsewhere)
-            }
-        }
-    }
-
-    /// The variables that are not zero in a selection, with their values.
-    fn columns(&self, selection: &Selection) -> Vec<(Column, f64)> {
-        let mut known = vec![];
-        for taken in &selection.taken {
-            let k = taken.kernel;
-            let members = taken.members.iter().map(|&m| self.member[&(k, m)]);
-            let reads = taken.reads.iter().map(|&v| self.read[&(k, v)]);
-            let stores = taken.stores.iter().map(|&v| self.store[&(k, v)]);
-            known.extend(members.chain(reads).chain(stores).map(|column| (column, 1.0)));
-            let seconds = self.problem.seconds(taken) - self.problem.kernels[k].launch;
-            known.push((self.seconds[&k], seconds / self.unit));
-        }
-        known
-    }
-}
-
-impl Problem {
-    /// Kernels that make, over any number of steps, something that is wanted.
-    fn useful(&self) -> Vec<usize> {
-        let mut wanted: BTreeSet<ValueIx> = self.wanted.clone();
-        let mut found: BTreeSet<usize> = BTreeSet::new();
-        loop {
-            let makes = |k: &usize| {
-                let mut made = self.kernels[*k].members.iter().flat_map(|m| &m.makes);
-                made.any(|v| wanted.contains(v))
-            };
-            let new: Vec<usize> = (0..self.kernels.len())
-                .filter(|k| !found.contains(k) && makes(k))
-                .collect();
-            if new.is_empty() {
-                return found.into_iter().collect();
-            }
-            for k in new {
-                found.insert(k);
-                let needs = self.kernels[k].members.iter().flat_map(|m| &m.needs);
-                wanted.extend(needs.map(|n| n.value).filter(|v| !self.given.contains(v)));
-            }
-        }
-    }
 }

@@ -8,12 +8,22 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`integer`] | the optimum, with its bound, by a solver; circles are cut as they appear in solutions |
+//! | [`parts`] | the problem in parts that share no decision: one integer program each |
+//! | [`windows`] | parts too large for that, window by window |
 //! | [`greedy`] | a good selection at once: the warm start, and the fallback where the solver finds none |
+//! | [`order`] | what every selection has in common: which value comes before which, and which are in memory |
 
+pub mod bits;
 pub mod greedy;
 pub mod integer;
+pub mod order;
+pub mod parts;
+mod program;
+pub mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use bits::Bits;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 /// A value, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,35 +143,61 @@ pub struct Stuck {
 impl Problem {
     /// Orders a choice so that each kernel runs after those that make what it reads, and leaves out what nobody needs.
     ///
-    /// A value that several chosen kernels make is stored by the first of them.
+    /// A value that several chosen kernels make is stored by the first of them. Of kernels that can run the one with the
+    /// lowest position runs first.
     pub fn realise(&self, choice: &Choice) -> Result<Selection, Stuck> {
-        let mut here: BTreeSet<ValueIx> = self.given.clone();
+        let mut here = Bits::none(self.traffic.len());
+        self.given.iter().for_each(|&v| here.insert(v));
+        let mut left: Vec<Option<Taken>> = vec![];
+        let mut missing: Vec<usize> = vec![];
+        let mut waiting: HashMap<ValueIx, Vec<usize>> = HashMap::new();
+        let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
+        for (position, (&k, members)) in choice.iter().enumerate() {
+            let taken = self.inside(k, members);
+            let absent: Vec<ValueIx> = taken
+                .reads
+                .iter()
+                .copied()
+                .filter(|&v| !here.contains(v))
+                .collect();
+            for &value in &absent {
+                waiting.entry(value).or_default().push(position);
+            }
+            if absent.is_empty() {
+                ready.push(Reverse(position));
+            }
+            missing.push(absent.len());
+            left.push(Some(taken));
+        }
         let mut order: Vec<Taken> = vec![];
-        let mut left: Vec<Taken> = choice
-            .iter()
-            .map(|(&k, members)| self.inside(k, members))
-            .collect();
-        loop {
-            let ready = |taken: &Taken| taken.reads.iter().all(|v| here.contains(v));
-            let Some(position) = left.iter().position(ready) else {
-                break;
-            };
-            let mut next = left.remove(position);
-            next.stores = self.made(&next).filter(|v| !here.contains(v)).collect();
-            here.extend(&next.stores);
+        while let Some(Reverse(position)) = ready.pop() {
+            let mut next = left[position].take().expect("a kernel becomes ready once");
+            let mut stores = vec![];
+            for value in self.made(&next) {
+                if !here.contains(value) {
+                    here.insert(value);
+                    stores.push(value);
+                }
+            }
+            for reader in stores.iter().filter_map(|v| waiting.remove(v)).flatten() {
+                missing[reader] -= 1;
+                if missing[reader] == 0 {
+                    ready.push(Reverse(reader));
+                }
+            }
+            next.stores = stores;
             order.push(next);
         }
-        if let Some(&missing) = self.wanted.iter().find(|v| !here.contains(v)) {
-            let waits = |taken: &Taken| {
-                taken
-                    .reads
-                    .iter()
-                    .copied()
-                    .filter(|v| !here.contains(v))
-                    .collect()
+        if let Some(&missing) = self.wanted.iter().find(|v| !here.contains(**v)) {
+            let absent = |taken: &Taken| {
+                let absent = taken.reads.iter().copied();
+                absent.filter(|&v| !here.contains(v)).collect()
             };
-            let waiting = left.iter().map(|taken| (taken.kernel, waits(taken))).collect();
-            return Err(Stuck { waiting, missing });
+            let waiting = left.iter().flatten().map(|taken| (taken.kernel, absent(taken)));
+            return Err(Stuck {
+                waiting: waiting.collect(),
+                missing,
+            });
         }
         let taken = self.without_waste(order);
         Ok(Selection {
@@ -169,40 +205,6 @@ impl Problem {
             taken,
             bound: 0.0,
         })
-    }
-
-    /// For every value those that no way of making it does without, over any number of steps.
-    pub fn ancestors(&self) -> Vec<BTreeSet<ValueIx>> {
-        let count = self.traffic.len();
-        let all: BTreeSet<ValueIx> = (0..count).map(ValueIx).collect();
-        let mut before = vec![all; count];
-        self.given.iter().for_each(|v| before[v.0].clear());
-        let cores = || self.kernels.iter().flat_map(|kernel| &kernel.members);
-        loop {
-            let mut next: Vec<Option<BTreeSet<ValueIx>>> = vec![None; count];
-            for member in cores() {
-                let mut needs: BTreeSet<ValueIx> = member.needs.iter().map(|n| n.value).collect();
-                member.needs.iter().for_each(|n| needs.extend(&before[n.value.0]));
-                for value in &member.makes {
-                    next[value.0] = Some(match next[value.0].take() {
-                        None => needs.clone(),
-                        Some(known) => known.intersection(&needs).copied().collect(),
-                    });
-                }
-            }
-            let mut changed = false;
-            for (value, next) in next.into_iter().enumerate() {
-                if let Some(next) =
-                    next.filter(|next| *next != before[value] && !self.given.contains(&ValueIx(value)))
-                {
-                    before[value] = next;
-                    changed = true;
-                }
-            }
-            if !changed {
-                return before;
-            }
-        }
     }
 
     /// The order of a kernel's members, and what they read from memory.
@@ -253,29 +255,35 @@ impl Problem {
             if taken.stores.is_empty() {
                 continue;
             }
-            let members = &self.kernels[taken.kernel].members;
-            let mut used: BTreeSet<usize> = BTreeSet::new();
-            let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
-            for (position, &m) in taken.members.iter().enumerate().rev() {
-                let makes = |v: &ValueIx| members[m].is_stored && members[m].makes.contains(v);
-                if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
-                    continue;
-                }
-                used.insert(m);
-                for need in &members[m].needs {
-                    match taken.members[..position].iter().find(|p| need.inside.contains(p)) {
-                        Some(&provider) => _ = used.insert(provider),
-                        None => _ = reads.insert(need.value),
-                    }
-                }
-            }
-            taken.members.retain(|m| used.contains(m));
-            taken.reads = reads.into_iter().collect();
+            let taken = self.trimmed(taken);
             needed.extend(&taken.reads);
             kept.push(taken);
         }
         kept.reverse();
         kept
+    }
+
+    /// A kernel with only those members that its stores take, and with what these read.
+    fn trimmed(&self, mut taken: Taken) -> Taken {
+        let members = &self.kernels[taken.kernel].members;
+        let mut used: BTreeSet<usize> = BTreeSet::new();
+        let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+        for (position, &m) in taken.members.iter().enumerate().rev() {
+            let makes = |v: &ValueIx| members[m].is_stored && members[m].makes.contains(v);
+            if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
+                continue;
+            }
+            used.insert(m);
+            for need in &members[m].needs {
+                match taken.members[..position].iter().find(|p| need.inside.contains(p)) {
+                    Some(&provider) => _ = used.insert(provider),
+                    None => _ = reads.insert(need.value),
+                }
+            }
+        }
+        taken.members.retain(|m| used.contains(m));
+        taken.reads = reads.into_iter().collect();
+        taken
     }
 
     /// Seconds of a kernel: arithmetic and traffic overlap.

@@ -3,167 +3,215 @@
 //! A rule says of a pair that the guest's results are at hand, or can be had, where the host runs. Nothing is fused yet: a
 //! host offers all that it and its guests make, and the extraction decides who is let in and what is stored. So *dropping the
 //! store between a producer and its consumer* needs no rule of its own.
+//!
+//! Pairs are a relation over classes of kernels, not e-nodes: no class changes by them. A round tries only what the pairs of
+//! the round before make possible, so the whole takes time in proportion to the pairs.
 
-use super::matches;
-use crate::eqsat::kernel::{EPILOGUE, Kernel, RECOMPUTED, SIBLING, admit, can_recompute, is_kernel, makers};
-use crate::eqsat::language::{Facts, Node, Tensors, value_type};
-use egg::{Id, Rewrite, SearchMatches, Searcher, Subst, Var};
+use crate::eqsat::kernel::{self, FusionRule, Hosts, Kernel, can_recompute, reads};
+use crate::eqsat::language::{Tensors, value_type};
+use crate::eqsat::report::Phase;
+use egg::Id;
 use ir::nest::Combine;
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
-/// The hosts that might take a kernel in.
-type Find = fn(&Tensors, &Kernel) -> Vec<Id>;
+/// The most kernels that one is offered as guests, the nearest first. Without it a chain of `n` maps has `n * n` pairs.
+pub const MAX_FUSED_OPS: usize = 32;
 
-/// The rules: what each says, and where it looks.
-pub const RULES: [(&str, &str, Find); 3] = [
-    (
-        SIBLING,
-        "kernels over the same loops and operands store their results together",
-        siblings,
-    ),
-    (EPILOGUE, "a map is done where what it reads is made", producers),
-    (RECOMPUTED, "a map is computed again wherever it is read", readers),
-];
-
-/// The rules, for egg.
-pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
-    let rewrite = |&(name, _, find): &(&'static str, &str, Find)| {
-        let tried = Mutex::new(HashSet::new());
-        Rewrite::new(name, Hosts { find }, Admit { name, tried }).expect("the rule binds what it uses")
-    };
-    RULES.iter().map(rewrite).collect()
+/// Finds all guests of all kernels, in rounds until nothing is new, or for so many.
+pub fn saturate(egraph: &mut Tensors, rounds: usize) -> Phase {
+    let start = Instant::now();
+    let mut fusion = Fusion::new(egraph);
+    let mut done = 1;
+    let candidates = fusion.first();
+    let mut new = fusion.round(candidates);
+    while !new.is_empty() && done < rounds {
+        done += 1;
+        let candidates = fusion.next(&new);
+        new = fusion.round(candidates);
+    }
+    let mut applied: BTreeMap<String, usize> = BTreeMap::new();
+    for rule in fusion.hosts.guests.values() {
+        *applied.entry(rule.name().to_string()).or_default() += 1;
+    }
+    let hosts = fusion.hosts;
+    egraph.analysis.hosts = hosts;
+    Phase {
+        name: "fusion",
+        rounds: done,
+        nodes: egraph.total_size(),
+        classes: egraph.number_of_classes(),
+        applied,
+        stopped: match new.is_empty() {
+            true => "saturated".to_string(),
+            false => format!("limit of {rounds} rounds"),
+        },
+        seconds: start.elapsed().as_secs_f64(),
+    }
 }
 
-fn host() -> Var {
-    "?host".parse().expect("variables begin with ?")
+/// A kernel that may be let in, and where: in the order in which a round tries them.
+type Candidate = (FusionRule, Id, Id);
+
+struct Fusion<'a> {
+    egraph: &'a Tensors,
+    kernels: BTreeMap<Id, Kernel>,
+    /// The kernels that make each value.
+    makers: HashMap<Id, Vec<Id>>,
+    /// The kernels that read each value.
+    readers: HashMap<Id, Vec<Id>>,
+    hosts: Hosts,
+    /// Hosts with all siblings and epilogues at once: the measure of whether one more fits.
+    full: HashMap<Id, Kernel>,
+    guests: HashMap<Id, usize>,
+    tried: HashSet<Candidate>,
 }
 
-/// Finds `?host` for every kernel.
-struct Hosts {
-    find: Find,
-}
-
-impl Searcher<Node, Facts> for Hosts {
-    fn search_eclass_with_limit(
-        &self,
-        egraph: &Tensors,
-        class: Id,
-        _: usize,
-    ) -> Option<SearchMatches<'_, Node>> {
-        if !is_kernel(egraph, class) {
-            return None;
+impl Fusion<'_> {
+    fn new(egraph: &Tensors) -> Fusion<'_> {
+        let classes = kernel::kernels(egraph).into_iter();
+        let kernels: BTreeMap<Id, Kernel> = classes.map(|id| (id, Kernel::of(egraph, id))).collect();
+        let (mut makers, mut readers) = (HashMap::new(), HashMap::new());
+        for (&class, kernel) in &kernels {
+            for &value in &kernel.results {
+                makers.entry(value).or_insert_with(Vec::new).push(class);
+            }
+            for value in kernel.operands() {
+                readers.entry(value).or_insert_with(Vec::new).push(class);
+            }
         }
-        let mut hosts = (self.find)(egraph, &Kernel::of(egraph, class));
-        hosts.sort_unstable();
-        hosts.dedup();
-        let bind = |host_class: Id| {
-            let mut subst = Subst::with_capacity(1);
-            subst.insert(host(), host_class);
-            subst
-        };
-        (!hosts.is_empty()).then(|| matches(class, hosts.into_iter().map(bind).collect()))
-    }
-
-    fn vars(&self) -> Vec<Var> {
-        vec![host()]
-    }
-}
-
-struct Admit {
-    name: &'static str,
-    /// Pairs that were tried, let in or not.
-    tried: Mutex<HashSet<(Id, Id)>>,
-}
-
-impl egg::Applier<Node, Facts> for Admit {
-    fn apply_one(
-        &self,
-        egraph: &mut Tensors,
-        guest: Id,
-        subst: &Subst,
-        _: Option<&egg::PatternAst<Node>>,
-        rule: egg::Symbol,
-    ) -> Vec<Id> {
-        let pair = (egraph.find(subst[host()]), egraph.find(guest));
-        let new = self.tried.lock().expect("rules do not panic").insert(pair);
-        if !new || !admit(egraph, pair.0, pair.1, self.name) {
-            return vec![];
+        Fusion {
+            egraph,
+            kernels,
+            makers,
+            readers,
+            hosts: Hosts::default(),
+            full: HashMap::new(),
+            guests: HashMap::new(),
+            tried: HashSet::new(),
         }
-        let inside = egraph.add(Node::Inside([pair.0, pair.1]));
-        egraph.union_trusted(pair.1, inside, rule);
-        vec![pair.1]
     }
 
-    fn vars(&self) -> Vec<Var> {
-        vec![host()]
-    }
-}
-
-/// Hosts at whose hands a map finds what it reads.
-fn producers(egraph: &Tensors, map: &Kernel) -> Vec<Id> {
-    if map.nest.combine != Combine::None {
-        return vec![];
-    }
-    let mut found = vec![];
-    for value in map.operands() {
-        for maker in makers(egraph, value) {
-            found.push(maker);
+    /// The pairs of which nothing else has to be known.
+    fn first(&mut self) -> BTreeSet<Candidate> {
+        let mut found = BTreeSet::new();
+        let classes: Vec<Id> = self.kernels.keys().copied().collect();
+        for class in classes {
             found.extend(
-                hosts_of(egraph, maker)
-                    .filter(|(_, rule)| *rule != RECOMPUTED)
-                    .map(|h| h.0),
+                self.siblings(class)
+                    .map(|host| (FusionRule::Sibling, class, host)),
             );
+            self.followers(class, class, &mut found);
+            self.generators(class, class, &mut found);
         }
+        found
     }
-    found
-}
 
-/// Hosts that would read what a map makes.
-fn readers(egraph: &Tensors, map: &Kernel) -> Vec<Id> {
-    if map.nest.combine != Combine::None {
-        return vec![];
-    }
-    let mut found = vec![];
-    for node in map.results.iter().flat_map(|&r| egraph[r].parents()) {
-        let reader = egraph.find(node);
-        if !is_kernel(egraph, reader) || !can_recompute(egraph, &Kernel::of(egraph, reader), map) {
-            continue;
+    /// The pairs that new ones make possible.
+    fn next(&mut self, new: &[Candidate]) -> BTreeSet<Candidate> {
+        let mut found = BTreeSet::new();
+        for &(rule, guest, host) in new {
+            if rule != FusionRule::Recompute {
+                self.followers(guest, host, &mut found);
+            }
+            self.generators(guest, host, &mut found);
         }
-        found.push(reader);
-        found.extend(hosts_of(egraph, reader).map(|h| h.0));
+        found
     }
-    found
-}
 
-/// Earlier kernels over the same loops that read the same tensor, as large as the loops or nearly so.
-fn siblings(egraph: &Tensors, kernel: &Kernel) -> Vec<Id> {
-    let operands = kernel.operands();
-    let large = |v: &&Id| 2 * value_type(egraph, **v).elements() as u64 >= kernel.nest.parallel_points();
-    let mut found = vec![];
-    for &value in operands.iter().filter(large) {
-        for parent in egraph[value].parents() {
-            let other = egraph.find(parent);
-            if other < kernel.class && is_kernel(egraph, other) {
-                let other = Kernel::of(egraph, other);
+    /// Tries candidates, and returns those that are new pairs.
+    fn round(&mut self, candidates: BTreeSet<Candidate>) -> Vec<Candidate> {
+        let mut new = vec![];
+        for candidate in candidates {
+            if self.tried.insert(candidate) && self.admit(candidate) {
+                new.push(candidate);
+            }
+        }
+        new
+    }
+
+    /// Earlier kernels over the same loops that read the same tensor, as large as the loops or nearly so.
+    fn siblings(&self, class: Id) -> impl Iterator<Item = Id> {
+        let kernel = &self.kernels[&class];
+        let operands = kernel.operands();
+        let points = kernel.nest.parallel_points();
+        let large = |v: &&Id| 2 * value_type(self.egraph, **v).elements() as u64 >= points;
+        let mut found: BTreeSet<Id> = BTreeSet::new();
+        for value in operands.iter().filter(large) {
+            for &id in self.readers[value].iter().filter(|other| **other < class) {
+                let other = &self.kernels[&id];
                 let same = other.nest.parallel == kernel.nest.parallel
                     && other.nest.reduction == kernel.nest.reduction;
-                let depends = kernel.results.iter().any(|r| other.operands().contains(r))
+                let depends = kernel.results.iter().any(|&r| reads(&other.nest, r))
                     || other.results.iter().any(|r| operands.contains(r));
                 if same && !depends {
-                    found.push(other.class);
+                    found.insert(id);
+                }
+            }
+        }
+        found.into_iter()
+    }
+
+    /// The maps that read, in a host, what a kernel in it makes.
+    fn followers(&self, kernel: Id, host: Id, found: &mut BTreeSet<Candidate>) {
+        for value in &self.kernels[&kernel].results {
+            for &map in self.readers.get(value).into_iter().flatten() {
+                if map != host && self.kernels[&map].nest.combine == Combine::None {
+                    found.insert((FusionRule::Epilogue, map, host));
                 }
             }
         }
     }
-    found
-}
 
-/// The hosts that may take a kernel in, and the rules that say so.
-fn hosts_of(egraph: &Tensors, guest: Id) -> impl Iterator<Item = (Id, &'static str)> {
-    let guests = &egraph.analysis.hosts.guests;
-    guests
-        .iter()
-        .filter(move |((_, g), _)| *g == guest)
-        .map(|((h, _), rule)| (*h, *rule))
+    /// The maps whose values a kernel in a host could compute again.
+    fn generators(&mut self, kernel: Id, host: Id, found: &mut BTreeSet<Candidate>) {
+        for value in self.kernels[&kernel].operands() {
+            for map in self.makers.get(&value).cloned().unwrap_or_default() {
+                if map != host && self.recomputes(kernel, map) {
+                    found.insert((FusionRule::Recompute, map, host));
+                }
+            }
+        }
+    }
+
+    fn recomputes(&mut self, reader: Id, map: Id) -> bool {
+        if let Some(&known) = self.hosts.recomputes.get(&(reader, map)) {
+            return known;
+        }
+        let can = can_recompute(self.egraph, &self.kernels[&reader], &self.kernels[&map]);
+        self.hosts.recomputes.insert((reader, map), can);
+        can
+    }
+
+    /// Lets a guest into a host if it fits. Remembers it, so that kernels that read the guest's results can follow.
+    fn admit(&mut self, (rule, guest, host): Candidate) -> bool {
+        if host == guest || self.hosts.guests.contains_key(&(host, guest)) {
+            return false;
+        }
+        let kernel = &self.kernels[&guest];
+        let full = self.full.get(&host).unwrap_or(&self.kernels[&host]);
+        // What the host reads cannot be made of what the host makes.
+        let circular = kernel.results.iter().any(|r| full.results.contains(r))
+            || rule != FusionRule::Recompute && kernel.results.iter().any(|&r| reads(&full.nest, r));
+        if circular {
+            return false;
+        }
+        let guests = self.guests.entry(host).or_default();
+        if *guests >= MAX_FUSED_OPS {
+            self.hosts.crowded.insert(host);
+            return false;
+        }
+        let fuller = match rule {
+            FusionRule::Epilogue => full.with_epilogue(kernel),
+            FusionRule::Sibling => full.with_sibling(kernel),
+            FusionRule::Recompute => Some(full.clone()),
+        };
+        let Some(fuller) = fuller else { return false };
+        if rule != FusionRule::Recompute {
+            self.full.insert(host, fuller);
+        }
+        *guests += 1;
+        self.hosts.guests.insert((host, guest), rule);
+        true
+    }
 }
