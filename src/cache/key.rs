@@ -31,7 +31,7 @@ impl Key {
         add("model", model);
         for &mode in &request.modes {
             // `Debug` writes every field, those of later versions of the compiler included.
-            add("options", &format!("{:?}", options(request, mode, None)));
+            add("options", &format!("{:?}", options(request, mode, &[])));
         }
         for target in &request.targets {
             add("target", &format!("{target:?}"));
