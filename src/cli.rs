@@ -370,6 +370,7 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
     let output = args.model.compile_as(&request)?;
+    Console::stderr().say(&output.times.text());
     for emit in &args.emit {
         let text = &output.emitted[&emit.stage];
         match &emit.file {

@@ -1,6 +1,7 @@
 //! The flags that say which model is compiled, for what, and how.
 
-use crate::compile::{Emitted, Model, Request, compile};
+use crate::compile::{Emitted, Model, Request, compile_timed};
+use crate::compile_times::CompileTimes;
 use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
@@ -59,6 +60,8 @@ pub struct Output {
     pub emitted: Emitted,
     /// What compiling took.
     pub milliseconds: f64,
+    /// Its parts.
+    pub times: CompileTimes,
 }
 
 impl ModelArgs {
@@ -167,11 +170,14 @@ impl ModelArgs {
         let begin = Instant::now();
         let model = Model::read(&self.model, colour())?;
         let costs = self.costs.choose(&self.devices.parse()?, &request.targets)?;
-        let (artifact, emitted) = compile(&model, request, &costs)?;
+        let mut times = CompileTimes::default();
+        let (artifact, emitted) = compile_timed(&model, request, &costs, &mut times)?;
+        times.total = begin.elapsed().as_secs_f64();
         Ok(Output {
             artifact,
             emitted,
-            milliseconds: begin.elapsed().as_secs_f64() * 1e3,
+            milliseconds: times.total * 1e3,
+            times,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Measures what this machine can do at the most, with generated kernels: fused multiply-adds in registers, and a
 //! streaming copy. Shares of a limit mean something only against a limit measured in the same run.
 
-use codegen::bridge::{HostTarget, compile};
+use codegen::bridge::{Compiler, HostTarget};
 use ir::DType;
 use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
 use runtime::cli::OutputArgs;
@@ -208,7 +208,9 @@ impl Probe {
 
     fn program(&self, target: &HostTarget) -> Result<Compiled, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::work(error.to_string());
-        let code = compile(&self.text, &["k".to_string()], target, false).map_err(|e| failed(&e))?;
+        let code = Compiler::for_host(target)
+            .and_then(|compiler| compiler.compile(&self.text, &["k".to_string()], false))
+            .map_err(|e| failed(&e))?;
         let library = codegen::link::shared_object(&[&code.code]).map_err(|e| failed(&e))?;
         let bytes = 4 * self.elements as u64;
         let shape = vec![self.elements];
