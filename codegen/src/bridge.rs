@@ -2,7 +2,6 @@
 //!
 //! Everything else in this crate writes MLIR text and needs neither library, so a change of binding ends here.
 
-use crate::llvm_passes;
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::Context as LlvmContext;
@@ -233,7 +232,7 @@ impl Compiler {
 
     /// Optimises a module for a processor and emits it.
     fn finish_host(&self, module: &LlvmModule, assembly: bool) -> Result<MachineCode, BridgeError> {
-        optimise(module, &self.triple, &self.machine, llvm_passes::FOR_PROCESSORS)?;
+        optimise(module, &self.triple, &self.machine)?;
         // Emitting code changes the module: text comes first, and assembly from a copy.
         let llvm = module.print_to_string().to_string();
         let assembly = match assembly {
@@ -252,7 +251,7 @@ impl Compiler {
 
     /// Optimises a module for a GPU and emits it.
     fn finish_gpu(&self, module: &LlvmModule) -> Result<MachineCode, BridgeError> {
-        optimise(module, &self.triple, &self.machine, "default<O2>")?;
+        optimise(module, &self.triple, &self.machine)?;
         let llvm = module.print_to_string().to_string();
         let text = emit(&self.machine, module, FileType::Assembly)?;
         Ok(MachineCode {
@@ -392,13 +391,8 @@ fn target_machine(
         .ok_or_else(|| failed("finding the target", processor))
 }
 
-/// Optimises a module for a target by these passes, in place.
-fn optimise(
-    module: &LlvmModule,
-    triple: &TargetTriple,
-    machine: &TargetMachine,
-    passes: &str,
-) -> Result<(), BridgeError> {
+/// Optimises a module for a target, in place.
+fn optimise(module: &LlvmModule, triple: &TargetTriple, machine: &TargetMachine) -> Result<(), BridgeError> {
     module.set_triple(triple);
     module.set_data_layout(&machine.get_target_data().get_data_layout());
     module.verify().map_err(|e| failed("verifying LLVM IR", e))?;
@@ -407,7 +401,7 @@ fn optimise(
     options.set_loop_vectorization(false);
     options.set_loop_slp_vectorization(false);
     module
-        .run_passes(passes, machine, options)
+        .run_passes("default<O2>", machine, options)
         .map_err(|e| failed("optimising", e))
 }
 

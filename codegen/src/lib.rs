@@ -11,7 +11,7 @@
 //! | [`Buffers`] | the buffer of every value, and of every turn of a window; `scratch` those of kernels' own |
 //! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
 //! | [`mlir`] | the writer of MLIR text |
-//! | [`bridge`] | the one module that knows MLIR and LLVM; [`llvm_passes`]: what LLVM does for processors |
+//! | [`bridge`] | the one module that knows MLIR and LLVM |
 //! | [`parallel`] | kernels to machine code on all cores |
 //! | [`link`] | object to shared object |
 //!
@@ -27,7 +27,6 @@ pub mod gpu;
 pub mod halo;
 pub mod kernel;
 pub mod link;
-mod llvm_passes;
 pub mod loops;
 pub mod mlir;
 mod parallel;
