@@ -18,7 +18,7 @@ say = @printf '== %s\n' '$(1)' >&2
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what a build needs and this machine lacks (Debian, Ubuntu; elsewhere says what)
@@ -92,6 +92,10 @@ $(TOOLS)/installed: tests/ptxas.txt | setup
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/pip install --quiet --requirement $< >&2
 	@touch $@
+
+.PHONY: bench-compile
+bench-compile: setup ## what compiling takes, part by part, for networks of growing size
+	@cargo bench --bench compile
 
 # --- other frameworks ---------------------------------------------------------------------------------
 

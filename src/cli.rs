@@ -379,6 +379,10 @@ fn run_compile(args: &CompileArgs) -> Result<(), Error> {
         emit: args.emit.iter().map(|e| e.stage).collect(),
     };
     let output = args.model.compile_as(&request)?;
+    Console::stderr().say(&match &output.times {
+        Some(times) => times.text(),
+        None => format!("compiled before: read from the cache in {:.1} ms", output.time.ms),
+    });
     for emit in &args.emit {
         let text = &output.emitted[&emit.stage];
         match &emit.file {

@@ -1,5 +1,6 @@
 //! Joins the crates: a model's text to an artifact in memory.
 
+use crate::compile_times::CompileTimes;
 use crate::costs::{self, DeviceCosts};
 use clap::ValueEnum;
 use codegen::{Code, Target};
@@ -13,6 +14,7 @@ use runtime::recipe::Recipe;
 use runtime::{Artifact, Case, Compiled, Error, HostObject, Ptx};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// A stage that `--emit` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -133,18 +135,24 @@ pub fn compile(
     request: &Request,
     costs: &[DeviceCosts],
 ) -> Result<(Artifact, Emitted), Error> {
-    compile_and_warn(model, request, costs, &mut |warning| {
-        Console::stderr().warn(warning)
-    })
+    compile_and_report(
+        model,
+        request,
+        costs,
+        &mut CompileTimes::default(),
+        &mut |warning| Console::stderr().warn(warning),
+    )
 }
 
-/// As [`compile`]; `warn` is told of every search that did not end with its answer.
-pub fn compile_and_warn(
+/// As [`compile`]; adds to `times` what each part took, and tells `warn` of every search that did not end with its answer.
+pub fn compile_and_report(
     model: &Model,
     request: &Request,
     costs: &[DeviceCosts],
+    times: &mut CompileTimes,
     warn: &mut dyn FnMut(&str),
 ) -> Result<(Artifact, Emitted), Error> {
+    let begun = Instant::now();
     let mut emitted = Emitted::new();
     let mut artifact = Artifact {
         name: model.graph.name().to_string(),
@@ -160,10 +168,11 @@ pub fn compile_and_warn(
         emitted.insert(Emit::Graph, ir::text::print(&model.graph));
     }
     for &mode in &request.modes {
-        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted, warn)?;
+        let (program, cases) = compile_mode(&model.graph, request, costs, mode, &mut emitted, times, warn)?;
         artifact.programs.push(program);
         artifact.cases.extend(cases);
     }
+    times.total += begun.elapsed().as_secs_f64();
     Ok((artifact, emitted))
 }
 
@@ -207,6 +216,7 @@ fn compile_mode(
     costs: &[DeviceCosts],
     mode: Mode,
     emitted: &mut Emitted,
+    times: &mut CompileTimes,
     warn: &mut dyn FnMut(&str),
 ) -> Result<(Compiled, Vec<Case>), Error> {
     let mut warn = |what: &str, fallback: Option<&str>| {
@@ -221,17 +231,27 @@ fn compile_mode(
         false => options(request, mode, &devices),
     };
     let mut optimized = None;
-    let program = passes::compile(graph, &options, &mut |_, stage| match stage {
-        Stage::Graph(graph) => optimized = Some(graph.clone()),
-        Stage::Kernels(report) => warn("kernels", report.fallback.as_deref()),
-        Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
-        Stage::Program(_) => {}
+    let mut pass_begun = Instant::now();
+    let program = passes::compile(graph, &options, &mut |pass, stage| {
+        times.add_pass(pass, pass_begun.elapsed().as_secs_f64());
+        match stage {
+            Stage::Graph(graph) => optimized = Some(graph.clone()),
+            Stage::Kernels(report) => {
+                times.e_nodes += report.phases.last().map_or(0, |phase| phase.nodes);
+                warn("kernels", report.fallback.as_deref());
+            }
+            Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
+            Stage::Program(_) => {}
+        }
+        pass_begun = Instant::now();
     })
     .map_err(|error| Error::input(error.to_string()))?;
     let optimized = optimized.expect("the pipeline has passes over graphs");
     let assembly = request.emit.contains(&Emit::Asm);
+    let generation_begun = Instant::now();
     let compiled = codegen::compile(&program, &request.targets, assembly)
         .map_err(|error| Error::work(error.to_string()))?;
+    times.add_code_generation(generation_begun, &compiled.plan);
     for (position, device) in costs.iter().enumerate().filter(|(_, device)| device.is_limit) {
         let available = (device.profile.memory.capacity_gb * 1e9) as u64;
         capacity::check(&compiled.plan, position, available, &device.profile.name)?;

@@ -4,7 +4,7 @@
 //! kernels of models are measured (`tests/gpu/run.sh`).
 
 use codegen::access::Operand;
-use codegen::bridge::{GpuTarget, compile_ptx};
+use codegen::bridge::{Compiler, GpuTarget};
 use codegen::gpu::{self, Precision, peak};
 use codegen::kernel::KernelText;
 use ir::DType;
@@ -95,7 +95,9 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         plan.step.push(Launch::kernel(label, 0, i, arguments));
         symbols.push(symbol);
     }
-    let code = compile_ptx(&text, &symbols, target).map_err(|error| Error::work(error.to_string()))?;
+    let code = Compiler::for_gpu(target)
+        .and_then(|compiler| compiler.compile(&text, &symbols, false))
+        .map_err(|error| Error::work(error.to_string()))?;
     Ok(Artifact {
         name: "peaks".to_string(),
         model: "# kernels that measure a GPU\n".to_string(),

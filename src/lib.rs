@@ -5,6 +5,7 @@
 //! | [`cli`], [`model_args`] | the command line |
 //! | [`compile`] | a model's text to an artifact |
 //! | [`cache`] | artifacts of earlier compilations, found again |
+//! | [`compile_times`] | where its time goes |
 //! | [`cases`] | the conformance cases that it takes along |
 //! | [`show`], [`draw`] | what `--emit` prints and draws |
 //! | [`explain`] | what was chosen, why, and what else it could have been |
@@ -16,6 +17,7 @@ pub mod calibrate;
 pub mod cases;
 pub mod cli;
 pub mod compile;
+pub mod compile_times;
 pub mod costs;
 pub mod draw;
 pub mod explain;

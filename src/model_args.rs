@@ -1,7 +1,8 @@
 //! The flags that say which model is compiled, for what, and how.
 
 use crate::cache::{self, Cache, Description, Entry, Key};
-use crate::compile::{Emitted, MODEL_BYTES, Model, Request, compile_and_warn};
+use crate::compile::{Emitted, MODEL_BYTES, Model, Request, compile_and_report};
+use crate::compile_times::CompileTimes;
 use crate::costs::CostArgs;
 use clap::Args;
 use codegen::Target;
@@ -65,6 +66,8 @@ pub struct Output {
     pub emitted: Emitted,
     /// What compiling took, or finding what was compiled before.
     pub time: CompileTime,
+    /// The parts of compiling; none if it was compiled before.
+    pub times: Option<CompileTimes>,
 }
 
 impl ModelArgs {
@@ -195,15 +198,18 @@ impl ModelArgs {
                     ms: milliseconds(),
                     cached: true,
                 },
+                times: None,
             });
         }
         let model = Model::parse(text, &self.model, colour())?;
         let mut warnings = vec![];
-        let (artifact, emitted) = compile_and_warn(&model, request, &costs, &mut |warning| {
+        let mut times = CompileTimes::default();
+        let (artifact, emitted) = compile_and_report(&model, request, &costs, &mut times, &mut |warning| {
             Console::stderr().warn(warning);
             warnings.push(warning.to_string());
         })?;
         let ms = milliseconds();
+        times.total = ms / 1e3;
         let description = Description::new(&artifact.name, request, ms, warnings);
         let entry = Entry {
             description,
@@ -214,6 +220,7 @@ impl ModelArgs {
             artifact: entry.artifact,
             emitted,
             time: CompileTime { ms, cached: false },
+            times: Some(times),
         })
     }
 }

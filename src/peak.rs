@@ -2,7 +2,7 @@
 //! streaming copy. Shares of a limit mean something only against a limit measured in the same run.
 
 use crate::costs::{Origin, UsualProfile};
-use codegen::bridge::{HostTarget, compile};
+use codegen::bridge::{Compiler, HostTarget};
 use ir::DType;
 use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
 use runtime::cli::OutputArgs;
@@ -227,7 +227,9 @@ impl Probe {
 
     fn program(&self, target: &HostTarget) -> Result<Compiled, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::work(error.to_string());
-        let code = compile(&self.text, &["k".to_string()], target, false).map_err(|e| failed(&e))?;
+        let code = Compiler::for_host(target)
+            .and_then(|compiler| compiler.compile(&self.text, &["k".to_string()], false))
+            .map_err(|e| failed(&e))?;
         let library = codegen::link::shared_object(&[&code.code]).map_err(|e| failed(&e))?;
         let bytes = 4 * self.elements as u64;
         let shape = vec![self.elements];

@@ -17,7 +17,7 @@ use melior::pass::PassManager;
 use melior::utility::{
     parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes,
 };
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once};
 
 /// The passes from the dialects that kernels are written in down to the LLVM dialect.
 const TO_LLVM: &str = "builtin.module(canonicalize,cse,convert-scf-to-cf,convert-vector-to-llvm,\
@@ -166,90 +166,172 @@ convert-func-to-llvm{index-bitwidth=32},convert-cf-to-llvm{index-bitwidth=32},re
 /// LLVM's number of the calling convention of kernels, `ptx_kernel`.
 const PTX_KERNEL: u32 = 71;
 
-/// Compiles a module of MLIR text to PTX; the given kernels become entries.
-pub fn compile_ptx(text: &str, kernels: &[String], target: &GpuTarget) -> Result<MachineCode, BridgeError> {
-    let context = LlvmContext::create();
-    let module = to_llvm(text, TO_NVVM, &context)?;
-    for kernel in kernels {
-        let function = module
-            .get_function(kernel)
-            .ok_or_else(|| failed("making an entry", format!("no function {kernel}")))?;
-        function.set_call_conventions(PTX_KERNEL);
-    }
-    Target::initialize_nvptx(&InitializationConfig::default());
-    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
-    let machine = target_machine(&triple, target.architecture, target.features, RelocMode::Default)?;
-    optimise(&module, &triple, &machine)?;
-    let llvm = module.print_to_string().to_string();
-    let text = emit(&machine, &module, FileType::Assembly)?;
-    Ok(MachineCode {
-        assembly: Some(String::from_utf8_lossy(&text).into_owned()),
-        code: text,
-        llvm,
-    })
+/// Compiles modules of MLIR text, one after the other. What only has to be set up once is kept between them.
+pub struct Compiler {
+    target: CompilerTarget,
+    machine: TargetMachine,
+    triple: TargetTriple,
+    lowering: Lowering,
 }
 
-/// Compiles a module of MLIR text whose public functions are the given kernels.
-///
-/// Each kernel `NAME` gets an entry `NAME(arguments: ptr, begin: i64, end: i64)` that loads its pointers from
-/// an array; the function written in MLIR becomes internal.
-pub fn compile(
-    text: &str,
-    kernels: &[String],
-    target: &HostTarget,
-    assembly: bool,
-) -> Result<MachineCode, BridgeError> {
-    let context = LlvmContext::create();
-    let module = to_llvm(text, TO_LLVM, &context)?;
-    for kernel in kernels {
-        add_entry(&context, &module, kernel)?;
-    }
-    finish(&module, target, assembly)
+/// What a compiler generates code for.
+enum CompilerTarget {
+    Host,
+    Gpu,
 }
 
-/// Lowers MLIR text by a pipeline of passes.
-fn to_llvm<'c>(text: &str, passes: &str, llvm: &'c LlvmContext) -> Result<LlvmModule<'c>, BridgeError> {
-    REGISTER.call_once(register_all_passes);
-    let registry = DialectRegistry::new();
-    register_all_dialects(&registry);
-    let context = MlirContext::new();
-    context.append_dialect_registry(&registry);
-    context.load_all_available_dialects();
-    context.enable_multi_threading(false);
-    register_all_llvm_translations(&context);
-    let messages = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
-    let sink = messages.clone();
-    context.attach_diagnostic_handler(move |diagnostic| {
-        sink.lock()
-            .expect("the diagnostics handler never panics")
-            .push_str(&format!("{diagnostic}; "));
-        true
-    });
-    let said = || {
-        messages
+impl Compiler {
+    /// A compiler for a processor.
+    pub fn for_host(target: &HostTarget) -> Result<Compiler, BridgeError> {
+        Target::initialize_x86(&InitializationConfig::default());
+        let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
+        Ok(Compiler {
+            target: CompilerTarget::Host,
+            machine: target_machine(&triple, &target.cpu, &target.features, RelocMode::PIC)?,
+            triple,
+            lowering: Lowering::new(TO_LLVM),
+        })
+    }
+
+    /// A compiler for a GPU.
+    pub fn for_gpu(target: &GpuTarget) -> Result<Compiler, BridgeError> {
+        Target::initialize_nvptx(&InitializationConfig::default());
+        let triple = TargetTriple::create("nvptx64-nvidia-cuda");
+        Ok(Compiler {
+            target: CompilerTarget::Gpu,
+            machine: target_machine(&triple, target.architecture, target.features, RelocMode::Default)?,
+            triple,
+            lowering: Lowering::new(TO_NVVM),
+        })
+    }
+
+    /// Compiles a module of MLIR text whose public functions are the given kernels.
+    ///
+    /// For processors, each kernel `NAME` gets an entry `NAME(arguments: ptr, begin: i64, end: i64)` that loads its
+    /// pointers from an array; the function written in MLIR becomes internal. For GPUs the kernels become entries of PTX.
+    pub fn compile(
+        &self,
+        text: &str,
+        kernels: &[String],
+        assembly: bool,
+    ) -> Result<MachineCode, BridgeError> {
+        let context = LlvmContext::create();
+        let module = self.lowering.to_llvm(text, &context)?;
+        match self.target {
+            CompilerTarget::Host => {
+                for kernel in kernels {
+                    add_entry(&context, &module, kernel)?;
+                }
+                self.finish_host(&module, assembly)
+            }
+            CompilerTarget::Gpu => {
+                for kernel in kernels {
+                    let function = module
+                        .get_function(kernel)
+                        .ok_or_else(|| failed("making an entry", format!("no function {kernel}")))?;
+                    function.set_call_conventions(PTX_KERNEL);
+                }
+                self.finish_gpu(&module)
+            }
+        }
+    }
+
+    /// Optimises a module for a processor and emits it.
+    fn finish_host(&self, module: &LlvmModule, assembly: bool) -> Result<MachineCode, BridgeError> {
+        optimise(module, &self.triple, &self.machine)?;
+        // Emitting code changes the module: text comes first, and assembly from a copy.
+        let llvm = module.print_to_string().to_string();
+        let assembly = match assembly {
+            true => {
+                let text = emit(&self.machine, &module.clone(), FileType::Assembly)?;
+                Some(String::from_utf8_lossy(&text).into_owned())
+            }
+            false => None,
+        };
+        Ok(MachineCode {
+            code: emit(&self.machine, module, FileType::Object)?,
+            llvm,
+            assembly,
+        })
+    }
+
+    /// Optimises a module for a GPU and emits it.
+    fn finish_gpu(&self, module: &LlvmModule) -> Result<MachineCode, BridgeError> {
+        optimise(module, &self.triple, &self.machine)?;
+        let llvm = module.print_to_string().to_string();
+        let text = emit(&self.machine, module, FileType::Assembly)?;
+        Ok(MachineCode {
+            assembly: Some(String::from_utf8_lossy(&text).into_owned()),
+            code: text,
+            llvm,
+        })
+    }
+}
+
+/// Lowers MLIR text by a pipeline of passes. Loading all dialects takes as long as a small kernel, so the context stays.
+struct Lowering {
+    context: MlirContext,
+    passes: &'static str,
+    messages: Arc<Mutex<String>>,
+}
+
+impl Lowering {
+    fn new(passes: &'static str) -> Lowering {
+        REGISTER.call_once(register_all_passes);
+        let registry = DialectRegistry::new();
+        register_all_dialects(&registry);
+        let context = MlirContext::new();
+        context.append_dialect_registry(&registry);
+        context.load_all_available_dialects();
+        context.enable_multi_threading(false);
+        register_all_llvm_translations(&context);
+        let messages = Arc::new(Mutex::new(String::new()));
+        let sink = messages.clone();
+        context.attach_diagnostic_handler(move |diagnostic| {
+            sink.lock()
+                .expect("the diagnostics handler never panics")
+                .push_str(&format!("{diagnostic}; "));
+            true
+        });
+        Lowering {
+            context,
+            passes,
+            messages,
+        }
+    }
+
+    /// What MLIR said since the last module.
+    fn said(&self) -> String {
+        let mut messages = self
+            .messages
             .lock()
-            .expect("the diagnostics handler never panics")
-            .clone()
-    };
-
-    let mut module =
-        melior::ir::Module::parse(&context, text).ok_or_else(|| failed("reading MLIR", said()))?;
-    let manager = PassManager::new(&context);
-    parse_pass_pipeline(manager.as_operation_pass_manager(), passes)
-        .map_err(|e| failed("setting up passes", e))?;
-    manager
-        .run(&mut module)
-        .map_err(|e| failed("lowering MLIR", format!("{e} {}", said())))?;
-
-    // SAFETY: the operation and the context are alive; both libraries share one LLVM, so the context handle is
-    // the same type behind two bindings.
-    let raw =
-        unsafe { mlir_sys::mlirTranslateModuleToLLVMIR(module.as_operation().to_raw(), llvm.raw().cast()) };
-    if raw.is_null() {
-        return Err(failed("translating to LLVM IR", said()));
+            .expect("the diagnostics handler never panics");
+        std::mem::take(&mut messages)
     }
-    // SAFETY: `raw` is a fresh module of the context `llvm`, owned by nobody else.
-    Ok(unsafe { LlvmModule::new(raw.cast()) })
+
+    fn to_llvm<'c>(&self, text: &str, llvm: &'c LlvmContext) -> Result<LlvmModule<'c>, BridgeError> {
+        // Parsing verifies what we wrote. Passes that keep MLIR valid are not verified one by one; the LLVM IR is, again.
+        let mut module = melior::ir::Module::parse(&self.context, text)
+            .ok_or_else(|| failed("reading MLIR", self.said()))?;
+        let manager = PassManager::new(&self.context);
+        manager.enable_verifier(false);
+        parse_pass_pipeline(manager.as_operation_pass_manager(), self.passes)
+            .map_err(|e| failed("setting up passes", e))?;
+        manager
+            .run(&mut module)
+            .map_err(|e| failed("lowering MLIR", format!("{e} {}", self.said())))?;
+
+        // SAFETY: the operation and the context are alive; both libraries share one LLVM, so the context handle is
+        // the same type behind two bindings.
+        let raw = unsafe {
+            mlir_sys::mlirTranslateModuleToLLVMIR(module.as_operation().to_raw(), llvm.raw().cast())
+        };
+        if raw.is_null() {
+            return Err(failed("translating to LLVM IR", self.said()));
+        }
+        // SAFETY: `raw` is a fresh module of the context `llvm`, owned by nobody else.
+        Ok(unsafe { LlvmModule::new(raw.cast()) })
+    }
 }
 
 /// Adds the entry of a kernel, which loads the kernel's pointers from an array.
@@ -294,28 +376,6 @@ fn add_entry<'c>(context: &'c LlvmContext, module: &LlvmModule<'c>, name: &str) 
     builder.build_call(body, &arguments, "").map_err(said)?;
     builder.build_return(None).map_err(said)?;
     Ok(())
-}
-
-/// Optimises a module for the host and emits it.
-fn finish(module: &LlvmModule, target: &HostTarget, assembly: bool) -> Result<MachineCode, BridgeError> {
-    Target::initialize_x86(&InitializationConfig::default());
-    let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
-    let machine = target_machine(&triple, &target.cpu, &target.features, RelocMode::PIC)?;
-    optimise(module, &triple, &machine)?;
-    // Emitting code changes the module: text comes first, and assembly from a copy.
-    let llvm = module.print_to_string().to_string();
-    let assembly = match assembly {
-        true => {
-            let text = emit(&machine, &module.clone(), FileType::Assembly)?;
-            Some(String::from_utf8_lossy(&text).into_owned())
-        }
-        false => None,
-    };
-    Ok(MachineCode {
-        code: emit(&machine, module, FileType::Object)?,
-        llvm,
-        assembly,
-    })
 }
 
 fn target_machine(

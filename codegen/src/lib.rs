@@ -13,6 +13,7 @@
 //! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
 //! | [`mlir`] | the writer of MLIR text |
 //! | [`bridge`] | the one module that knows MLIR and LLVM |
+//! | [`parallel`] | kernels to machine code on all cores |
 //! | [`link`] | object to shared object |
 //!
 //! A target is a set of lowerings, as [`gpu`] is one beside [`contraction`] and [`loops`], and a way out of
@@ -29,6 +30,7 @@ pub mod kernel;
 pub mod link;
 pub mod loops;
 pub mod mlir;
+mod parallel;
 pub mod scalar;
 mod scratch;
 pub mod sums;
@@ -402,38 +404,12 @@ impl Library {
         }
     }
 
-    /// Compiles the kernels for a target, on as many threads as there are cores.
+    /// Compiles the kernels for a target.
     fn build(&self, number: usize, assembly: bool) -> Result<Vec<bridge::MachineCode>, BridgeError> {
-        let target = &self.targets[number];
-        let ours: Vec<usize> = (0..self.texts.len())
-            .filter(|&i| self.made_for[i] == number)
+        let ours = (0..self.texts.len()).filter(|&i| self.made_for[i] == number);
+        let ours: Vec<(&str, &str)> = ours
+            .map(|i| (&self.kernels[i].symbol[..], &self.texts[i][..]))
             .collect();
-        let threads = std::thread::available_parallelism()
-            .map_or(1, |n| n.get())
-            .min(ours.len())
-            .max(1);
-        let parts: Vec<Vec<usize>> = (0..threads)
-            .map(|t| ours.iter().copied().skip(t).step_by(threads).collect())
-            .collect();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = parts
-                .iter()
-                .map(|part| {
-                    scope.spawn(move || {
-                        let text: String = part.iter().map(|&i| &self.texts[i][..]).collect();
-                        let symbols: Vec<String> =
-                            part.iter().map(|&i| self.kernels[i].symbol.clone()).collect();
-                        match target {
-                            Target::Host(target) => bridge::compile(&text, &symbols, target, assembly),
-                            Target::Gpu(target, _) => bridge::compile_ptx(&text, &symbols, target),
-                        }
-                    })
-                })
-                .collect();
-            workers
-                .into_iter()
-                .map(|w| w.join().expect("code generation does not panic"))
-                .collect()
-        })
+        parallel::compile(&ours, &self.targets[number], assembly)
     }
 }

@@ -3,6 +3,7 @@
 //! Kernels are written as text because text is what `--emit mlir` shows, what a reader can try by hand, and
 //! what does not change when the binding does.
 
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write};
 
 /// An SSA value of the function being written: `%v7`, or member 2 of a pack, `%v7#2`.
@@ -35,6 +36,8 @@ pub struct Body {
     /// Where its arguments lie.
     pub memory: Memory,
     entry: String,
+    /// The constants of the entry, by their operation: text that is written once is read and folded once.
+    constants: HashMap<String, Value>,
     text: String,
     depth: usize,
     values: u32,
@@ -64,10 +67,23 @@ impl Body {
         writeln!(self.text, "{:indent$}{line}", "").expect("writing to a string succeeds");
     }
 
-    /// Writes `%v = operation` and returns the value.
+    /// Writes `%v = operation` and returns the value. A constant is written once, at the function's entry.
     pub fn op(&mut self, operation: impl Display) -> Value {
+        let operation = operation.to_string();
+        if operation.starts_with("arith.constant ") {
+            return self.constant(operation);
+        }
         let value = self.fresh();
         self.line(format_args!("{value} = {operation}"));
+        value
+    }
+
+    fn constant(&mut self, operation: String) -> Value {
+        if let Some(&known) = self.constants.get(&operation) {
+            return known;
+        }
+        let value = self.at_entry(&operation);
+        self.constants.insert(operation, value);
         value
     }
 

@@ -1,5 +1,9 @@
 //! The road from MLIR text to an object file.
-use codegen::bridge::{HostTarget, compile};
+use codegen::bridge::{Compiler, HostTarget};
+
+fn compiler() -> Compiler {
+    Compiler::for_host(&HostTarget::native()).unwrap()
+}
 
 #[test]
 fn a_vector_kernel_becomes_an_object_with_its_entry() {
@@ -15,7 +19,7 @@ func.func @k(%a: memref<64xf32>, %b: memref<64xf32>, %begin: index, %end: index)
   }
   return
 }"#;
-    let code = compile(text, &["k".to_string()], &HostTarget::native(), true).unwrap();
+    let code = compiler().compile(text, &["k".to_string()], true).unwrap();
     assert_eq!(&code.code[..4], b"\x7fELF");
     let assembly = code.assembly.unwrap();
     assert!(assembly.contains("vsqrtps"), "{assembly}");
@@ -24,7 +28,7 @@ func.func @k(%a: memref<64xf32>, %b: memref<64xf32>, %begin: index, %end: index)
 
 #[test]
 fn malformed_text_is_an_error_with_the_reason() {
-    let error = compile("func.func @k( {", &[], &HostTarget::native(), false).unwrap_err();
+    let error = compiler().compile("func.func @k( {", &[], false).unwrap_err();
     assert_eq!(error.doing, "reading MLIR");
     assert!(!error.said.is_empty());
 }

@@ -60,7 +60,9 @@ pub fn liveness(program: &Program) -> Vec<Live> {
     let mut first = 0;
     for run in program.runs() {
         let last = first + run.len() - 1;
-        for live in &mut live {
+        // A single kernel holds nothing longer than it is used.
+        let held = if run.len() > 1 { &mut live[..] } else { &mut [] };
+        for live in held {
             let within = |k: usize| (first..=last).contains(&k);
             if within(live.last) && live.first < first {
                 live.last = last;

@@ -29,8 +29,16 @@ const LANES: usize = 16;
 
 /// Rewrites a program with layouts, given the machine of every device.
 pub fn assign(program: &Program, machines: &[Machine]) -> Program {
+    let mut windows: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+    for id in (0..program.values.len()).map(ValueId) {
+        let whole = program.whole(id);
+        if whole != id {
+            windows.entry(whole).or_default().push(id);
+        }
+    }
     let mut pass = Pass {
         halos: halos(program),
+        windows,
         program: Program {
             kernels: vec![],
             ..program.clone()
@@ -141,6 +149,8 @@ pub(crate) fn operand(call: &KernelCall, read: &Read) -> ValueId {
 struct Pass {
     program: Program,
     halos: Vec<Vec<(usize, usize)>>,
+    /// The windows over each value that has some. This pass adds none.
+    windows: HashMap<ValueId, Vec<ValueId>>,
     /// Copies made so far, by original and layout.
     copies: HashMap<(ValueId, Layout), ValueId>,
     /// Values whose layout is that of another device's.
@@ -206,9 +216,7 @@ impl Pass {
     }
 
     fn windows(&self, whole: ValueId) -> Vec<ValueId> {
-        let all = (0..self.program.values.len()).map(ValueId);
-        all.filter(|&id| id != whole && self.program.whole(id) == whole)
-            .collect()
+        self.windows.get(&whole).cloned().unwrap_or_default()
     }
 
     /// Kernels that are no contraction: images channels last, other values as the first operand of their shape.

@@ -14,6 +14,8 @@ use std::cmp::Reverse;
 
 /// How often an order is improved where it misses the bound.
 const ATTEMPTS: usize = 100;
+/// Pairs of trails that the improvements of an order inspect at most: of many trails an order is improved less often.
+const PAIRS: usize = 20_000_000;
 
 /// The size of the arenas beside what no packing can go below; of several devices, the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,15 +88,20 @@ fn pack_best(trails: &[Trail]) -> (Vec<(Trail, u64)>, Packing) {
         |t| (Reverse(0), t.life().0),
     ];
     let bound = fullest(trails).map_or(0, |(_, bytes)| bytes);
-    let packings = orders.into_iter().flat_map(|order| {
+    let mut best: Option<Packed> = None;
+    // Either an arena without an end, or one of the least bytes that it can have.
+    for (order, end) in orders.into_iter().flat_map(|order| [(order, 0), (order, bound)]) {
+        if best.as_ref().is_some_and(|best| best.1 == bound) {
+            break;
+        }
         let mut sorted: Vec<&Trail> = trails.iter().collect();
         sorted.sort_by_key(|trail| order(trail));
-        // Either an arena without an end, or one of the least bytes that it can have.
-        [0, bound].map(|end| improve(sorted.clone(), bound, end))
-    });
-    let (placed, arena_bytes) = packings
-        .min_by_key(|p| p.1)
-        .expect("there is at least one order to try");
+        let packed = improve(sorted, bound, end);
+        if best.as_ref().is_none_or(|best| packed.1 < best.1) {
+            best = Some(packed);
+        }
+    }
+    let (placed, arena_bytes) = best.expect("there is at least one order to try");
     let packing = Packing {
         arena_bytes,
         lower_bound: bound,
@@ -110,9 +117,30 @@ fn kernels_of(trail: &Trail) -> u64 {
 
 /// The kernel during which the most bytes are alive, the first of several, and how many.
 pub fn fullest(trails: &[Trail]) -> Option<(usize, u64)> {
-    let at = |k: usize| trails.iter().map(|trail| trail.bytes_at(k)).sum::<u64>();
-    let parts = trails.iter().flat_map(|trail| &trail.parts);
-    let moments = parts.map(|(live, _)| (live.first, at(live.first)));
+    let parts = || trails.iter().flat_map(|trail| &trail.parts);
+    let kernels = parts().map(|(live, _)| live.last + 1).max()?;
+    // By how much kernel k holds more than the one before it: most trails hold all or nothing.
+    let mut grown = vec![0i64; kernels + 1];
+    for trail in trails {
+        let (first, last) = trail.life();
+        let mut held = 0;
+        for k in first..=last {
+            if trail.parts.len() == 1 && k > first {
+                break;
+            }
+            let now = trail.bytes_at(k) as i64;
+            grown[k] += now - held;
+            held = now;
+        }
+        grown[last + 1] -= held;
+    }
+    let mut begins = vec![false; kernels];
+    parts().for_each(|(live, _)| begins[live.first] = true);
+    let mut held = 0;
+    let moments = (0..kernels).filter_map(|k| {
+        held += grown[k];
+        begins[k].then_some((k, held as u64))
+    });
     moments.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
 }
 
@@ -124,7 +152,8 @@ type Packed<'t> = (Vec<(&'t Trail, u64)>, u64);
 fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
     let mut best = pack(&order, end);
     let mut latest = best.clone();
-    for _ in 0..ATTEMPTS {
+    let affordable = PAIRS / (order.len() * order.len()).max(1);
+    for _ in 0..ATTEMPTS.min(affordable.max(1)) {
         if best.1 == bound {
             break;
         }
@@ -149,12 +178,17 @@ fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
 /// `gap_end` is a gap.
 fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
     let mut placed: Vec<(&Trail, u64)> = vec![];
+    let mut lives: Vec<(usize, usize)> = vec![];
     let mut end = 0;
     for &next in trails {
         let bytes = next.bytes();
+        let (first, last) = next.life();
         // Where it may not begin, both ends excluded.
         let mut taken: Vec<(i64, i64)> = vec![];
-        for (other, at) in &placed {
+        for ((other, at), life) in placed.iter().zip(&lives) {
+            if life.1 < first || last < life.0 {
+                continue;
+            }
             for (theirs, offset) in &other.parts {
                 let from = (at + offset) as i64;
                 let meeting = next.parts.iter().filter(|(own, _)| own.meets(theirs));
@@ -169,9 +203,9 @@ fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
         }
         taken.sort_unstable();
         let above = taken.iter().map(|&(_, to)| to).max().unwrap_or(0).max(0);
-        let last = gap_end as i64 - bytes as i64;
+        let lowest_end = gap_end as i64 - bytes as i64;
         let (mut best, mut top) = (None, 0);
-        for (from, to) in taken.into_iter().chain([(last, last)]) {
+        for (from, to) in taken.into_iter().chain([(lowest_end, lowest_end)]) {
             if from >= top && best.is_none_or(|(room, _)| from - top < room) {
                 best = Some((from - top, top));
             }
@@ -180,6 +214,7 @@ fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
         let offset = best.map_or(above, |(_, at)| at) as u64;
         end = end.max(offset + bytes);
         placed.push((next, offset));
+        lives.push((first, last));
     }
     (placed, end)
 }

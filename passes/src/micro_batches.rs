@@ -17,14 +17,41 @@ const LARGE: f64 = 0.1;
 
 /// Cuts what can be cut, into turns of so many bytes if possible.
 pub fn cut(program: &mut Program, turn_bytes: u64) {
+    let lives = Lives::of(program);
+    let turn = |call: &KernelCall| {
+        let l = samples(program, call)?;
+        Some((call.nest.parallel[l.0], program.device_of(call)))
+    };
+    let turns: Vec<_> = program.kernels.iter().map(turn).collect();
     let mut first = 0;
     while first < program.kernels.len() {
-        let Some(run) = run_from(program, first, turn_bytes) else {
-            first += 1;
-            continue;
-        };
-        first = run.end() + 1;
-        cut_run(program, run, turn_bytes);
+        let own = turns[first];
+        let alike = turns[first..].iter().take_while(|&&turn| turn == own).count();
+        let end = first + alike;
+        while own.is_some() && first < end {
+            let Some(run) = run_from(program, &lives, first, end - 1, turn_bytes) else {
+                first += 1;
+                continue;
+            };
+            first = run.end() + 1;
+            cut_run(program, &lives, run, turn_bytes);
+        }
+        first = end;
+    }
+}
+
+/// The first and the last kernel that touches each value. Taking turns changes neither.
+struct Lives(Vec<Option<(usize, usize)>>);
+
+impl Lives {
+    fn of(program: &Program) -> Lives {
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; program.values.len()];
+        for (k, call) in program.kernels.iter().enumerate() {
+            for &touched in call.operands.iter().chain(&call.results) {
+                lives[program.owner(touched).0].get_or_insert((k, k)).1 = k;
+            }
+        }
+        Lives(lives)
     }
 }
 
@@ -46,7 +73,7 @@ fn samples(program: &Program, call: &KernelCall) -> Option<Loop> {
 }
 
 /// Where a value is made and last read, if only kernels between those touch it.
-fn life(program: &Program, id: ValueId, turn_bytes: u64) -> Option<RangeInclusive<usize>> {
+fn life(program: &Program, lives: &Lives, id: ValueId, turn_bytes: u64) -> Option<RangeInclusive<usize>> {
     let value = program.value(id);
     if value.role != Role::Temporary
         || value.alias.is_some()
@@ -54,35 +81,26 @@ fn life(program: &Program, id: ValueId, turn_bytes: u64) -> Option<RangeInclusiv
     {
         return None;
     }
-    let uses = |call: &KernelCall| {
-        call.operands
-            .iter()
-            .chain(&call.results)
-            .any(|&v| program.owner(v) == id)
-    };
-    let first = program.kernels.iter().position(uses)?;
-    let last = program.kernels.iter().rposition(uses)?;
+    let (first, last) = lives.0[id.0]?;
     (first < last).then_some(first..=last)
 }
 
-/// The kernels from `first` on that hand each other large values and can take turns together.
-fn run_from(program: &Program, first: usize, turn_bytes: u64) -> Option<RangeInclusive<usize>> {
-    let turn = |k: usize| {
-        let call = &program.kernels[k];
-        let l = samples(program, call)?;
-        Some((call.nest.parallel[l.0], program.device_of(call)))
-    };
-    let own = turn(first)?;
-    let alike = (first..program.kernels.len())
-        .take_while(|&k| turn(k) == Some(own))
-        .last()?;
+/// The kernels from `first` on that hand each other large values and can take turns together; `alike` is the last one that
+/// takes turns as the first does.
+fn run_from(
+    program: &Program,
+    lives: &Lives,
+    first: usize,
+    alike: usize,
+    turn_bytes: u64,
+) -> Option<RangeInclusive<usize>> {
     let mut last = first;
     let mut k = first;
     while k <= last {
         let made = program.kernels[k]
             .results
             .iter()
-            .filter_map(|&id| life(program, id, turn_bytes));
+            .filter_map(|&id| life(program, lives, id, turn_bytes));
         let ends = made
             .filter(|life| *life.start() == k && *life.end() <= alike)
             .map(|life| *life.end());
@@ -92,12 +110,12 @@ fn run_from(program: &Program, first: usize, turn_bytes: u64) -> Option<RangeInc
     (last > first).then_some(first..=last)
 }
 
-fn cut_run(program: &mut Program, run: RangeInclusive<usize>, turn_bytes: u64) {
+fn cut_run(program: &mut Program, lives: &Lives, run: RangeInclusive<usize>, turn_bytes: u64) {
     let calls = program.kernels[run.clone()].to_vec();
     let loops: Vec<Loop> = calls.iter().filter_map(|call| samples(program, call)).collect();
     let count = calls[0].nest.parallel[loops[0].0];
     let inner = |id: ValueId| {
-        life(program, id, turn_bytes)
+        life(program, lives, id, turn_bytes)
             .is_some_and(|life| run.contains(life.start()) && run.contains(life.end()))
     };
     let mut walked: Vec<ValueId> = vec![];

@@ -96,8 +96,8 @@ impl Moment<'_> {
     /// moved.
     fn candidate(&self, freed: &Live, together: bool) -> Option<(f64, Again)> {
         let program = self.program;
-        let maker = maker_of(program, freed.value, 0..self.k)?;
         let mut reader = self.next_reader(freed)?;
+        let maker = maker_of(program, freed.value, 0..self.k)?;
         let mut bytes = 0;
         let mut results = vec![];
         for (result, &id) in program.kernels[maker].results.iter().enumerate() {

@@ -97,14 +97,15 @@ fn order(program: &mut Program, key: Key) {
     let reads = runs.iter().flat_map(|run| &run.reads);
     reads.for_each(|v| readers[v.0] += 1);
 
-    let mut waiting: BTreeSet<usize> = (0..runs.len()).collect();
     let mut made: BTreeSet<ValueId> = BTreeSet::new();
-    while !waiting.is_empty() {
-        let is_done = |k: &usize| waiting.iter().all(|&r| !runs[r].kernels.contains(k));
-        let is_ready = |run: &Run| {
-            let mut needed = run.kernels.clone().flat_map(|k| &before[k]);
-            needed.all(|k| run.kernels.contains(k) || is_done(k))
-        };
+    let waited_for = waited_for(&runs, &before);
+    let mut waits: Vec<usize> = waited_for.iter().map(BTreeSet::len).collect();
+    let mut followers: Vec<Vec<usize>> = vec![vec![]; runs.len()];
+    for (run, others) in waited_for.iter().enumerate() {
+        others.iter().for_each(|&other| followers[other].push(run));
+    }
+    let mut ready: BTreeSet<usize> = (0..runs.len()).filter(|&run| waits[run] == 0).collect();
+    for _ in 0..runs.len() {
         let bytes = |v: &ValueId| arena_bytes_of(program.value(*v)) as i64;
         let need = |run: &Run| {
             let is_new = |v: &&ValueId| readers[v.0] > 0 && !made.contains(v);
@@ -112,19 +113,37 @@ fn order(program: &mut Program, key: Key) {
             let grown = run.writes.iter().filter(is_new).map(bytes).sum();
             key(grown, run.reads.iter().filter(is_last).map(bytes).sum())
         };
-        let next = waiting
+        let next = ready
             .iter()
             .copied()
-            .filter(|&r| is_ready(&runs[r]))
             .min_by_key(|&r| (!runs[r].prepare, need(&runs[r]), r))
             .expect("kernels do not depend on each other in a circle");
-        waiting.remove(&next);
+        ready.remove(&next);
+        for &follower in &followers[next] {
+            waits[follower] -= 1;
+            if waits[follower] == 0 {
+                ready.insert(follower);
+            }
+        }
         runs[next].reads.iter().for_each(|v| readers[v.0] -= 1);
         made.extend(&runs[next].writes);
         program
             .kernels
             .extend_from_slice(&kernels[runs[next].kernels.clone()]);
     }
+}
+
+/// For every run the runs that must come before it, from the kernels that must come before each kernel.
+fn waited_for(runs: &[Run], before: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
+    let mut run_of = vec![0; before.len()];
+    for (r, run) in runs.iter().enumerate() {
+        run_of[run.kernels.clone()].fill(r);
+    }
+    let others = |(r, run): (usize, &Run)| {
+        let needed = run.kernels.clone().flat_map(|k| &before[k]);
+        needed.map(|&k| run_of[k]).filter(|&other| other != r).collect()
+    };
+    runs.iter().enumerate().map(others).collect()
 }
 
 /// Moves what reads nothing of the arena to just before the first that waits for it: its results need not be there sooner.
@@ -140,9 +159,12 @@ fn postpone(program: &mut Program) {
             needed.any(|k| run.kernels.contains(k))
         };
         let in_arena = |&id: &ValueId| arena_bytes_of(program.value(id)) > 0;
-        let first = late.iter().rposition(waits);
         let stays = run.prepare || run.reads.iter().any(in_arena);
-        let at = first.filter(|_| !stays).map_or(late.len(), |first| first + 1);
+        let first = match stays {
+            true => None,
+            false => late.iter().rposition(waits),
+        };
+        let at = first.map_or(late.len(), |first| first + 1);
         late.insert(at, run);
     }
     for run in late.iter().rev() {

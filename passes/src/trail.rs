@@ -93,7 +93,11 @@ fn pairs(program: &Program, live: &[Live]) -> Vec<Pair> {
     let mut first = 0;
     for run in program.runs() {
         let last = first + run.len() - 1;
-        let in_turns = |l: &Live| run[0].turns() > 1 && only_windows(program, run, l.value);
+        if run[0].turns() == 1 {
+            first = last + 1;
+            continue;
+        }
+        let in_turns = |l: &Live| only_windows(program, run, l.value);
         let ends = |l: &Live| l.first < first && l.last == last && in_turns(l);
         let begins = |l: &Live| l.first == first && l.last > last && in_turns(l);
         let positions = |of: &dyn Fn(&Live) -> bool| (0..live.len()).filter(|&i| of(&live[i])).collect();

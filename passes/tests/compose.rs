@@ -274,7 +274,7 @@ fn other_consumers() -> Vec<(&'static str, Nest)> {
         parallel: vec![4],
         reduction: vec![2, 3, 3],
         reads: vec![read(MIDDLE, &[at(1), at(0), at(2), at(3)])],
-        combine: Combine::Max,
+        combine: Combine::Sum,
         body: Expr::Read(0),
         outputs: vec![output(&[4], &[at(0)], Expr::Reduced)],
     };

@@ -2,7 +2,8 @@
 //! kernels one by one for as long as that helps.
 //!
 //! A move is judged by what it changes: the kernel that takes a member in, those that no longer have to store what it makes,
-//! and those that only they needed. A move that does not help is taken back.
+//! and those that only they needed. A move that does not help is taken back. One move is compound: a value is computed again
+//! in all kernels that read it.
 
 use super::{Choice, ExtractError, Member, Problem, Selection, Taken, ValueIx};
 use std::cmp::Ordering;
@@ -25,6 +26,11 @@ pub fn select(problem: &Problem) -> Result<Selection, ExtractError> {
                 if state.improve(kernel, member) {
                     next.extend(state.neighbours());
                 }
+            }
+        }
+        for value in (0..problem.traffic.len()).map(ValueIx) {
+            if state.recompute(value) {
+                next.extend(state.neighbours());
             }
         }
         if next.is_empty() {
@@ -125,8 +131,28 @@ impl<'a> State<'a> {
 
     /// Takes a member into a kernel if that makes the whole cheaper.
     fn improve(&mut self, kernel: usize, member: usize) -> bool {
+        self.improve_by(&[(kernel, member)])
+    }
+
+    /// Computes a value again in all kernels that read it, if that makes the whole cheaper. The store is saved only if all of
+    /// them do: one of them alone gains nothing.
+    fn recompute(&mut self, value: ValueIx) -> bool {
+        let problem = self.problem;
+        let again = |&kernel: &usize| {
+            let members = &problem.kernels[kernel].members;
+            let makes = |m: &Member| !m.is_stored && m.makes.contains(&value);
+            Some((kernel, members.iter().position(makes)?))
+        };
+        let moves: Option<Vec<(usize, usize)>> = self.readers[value.0].iter().map(again).collect();
+        moves.is_some_and(|moves| moves.len() > 1 && self.improve_by(&moves))
+    }
+
+    /// Takes members into kernels, all or none, if that makes the whole cheaper.
+    fn improve_by(&mut self, moves: &[(usize, usize)]) -> bool {
         self.changed.clear();
-        let better = self.take_in(kernel, member) && self.gain() > 0.0 && self.is_ordered(kernel);
+        let better = moves.iter().all(|&(kernel, member)| self.take_in(kernel, member))
+            && self.gain() > 0.0
+            && moves.iter().all(|&(kernel, _)| self.is_ordered(kernel));
         if !better {
             for (kernel, run) in std::mem::take(&mut self.changed) {
                 self.put(kernel, run);
