@@ -124,12 +124,12 @@ pub fn fullest(trails: &[Trail]) -> Option<(usize, u64)> {
     for trail in trails {
         let (first, last) = trail.life();
         let mut held = 0;
-        for k in first..=last {
+        for (k, grown) in grown.iter_mut().enumerate().take(last + 1).skip(first) {
             if trail.parts.len() == 1 && k > first {
                 break;
             }
             let now = trail.bytes_at(k) as i64;
-            grown[k] += now - held;
+            *grown += now - held;
             held = now;
         }
         grown[last + 1] -= held;

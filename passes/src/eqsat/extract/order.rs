@@ -81,8 +81,7 @@ impl Problem {
             let positions: Vec<usize> = (0..stays.len()).filter(|&m| stays[m]).collect();
             let mut new = vec![None; stays.len()];
             positions.iter().enumerate().for_each(|(i, &m)| new[m] = Some(i));
-            let mut members = std::mem::take(&mut kernel.members).into_iter().enumerate();
-            while let Some((m, mut member)) = members.next() {
+            for (m, mut member) in std::mem::take(&mut kernel.members).into_iter().enumerate() {
                 if stays[m] {
                     for need in &mut member.needs {
                         need.inside = need.inside.iter().filter_map(|&p| new[p]).collect();
