@@ -5,13 +5,13 @@ use crate::compile::program_of;
 use codegen::access::Operand;
 use codegen::bridge::HostTarget;
 use codegen::gpu::Precision;
-use codegen::{Buffers, Target, Turn};
+use codegen::{Buffers, MicroBatchLaunches, Target};
 use ir::Graph;
 use ir::interpreter::evaluate_point;
 use ir::nest::{Affine, uniform};
 use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
-use ir::program::{KernelCall, Program};
-use passes::{Machine, OptLevel, Options};
+use ir::program::{Kernel, Program};
+use passes::{DeviceKind, OptLevel, Options};
 use runtime::check::{CaseRules, case, draw};
 use runtime::kernel_check::{Fill, KernelCase, KernelCases, Samples};
 use runtime::tensor::{Data, Tensor};
@@ -44,16 +44,24 @@ fn coarsest(targets: &[Target]) -> f64 {
 }
 
 /// The kernels of a program, each alone, as they lie in an artifact.
-pub fn kernels(program: &Program, calls: &[Vec<Turn<usize>>], targets: &[Target]) -> Result<Case, Error> {
+pub fn kernels(
+    program: &Program,
+    calls: &[Vec<MicroBatchLaunches<usize>>],
+    targets: &[Target],
+) -> Result<Case, Error> {
     let name = format!("{}-kernels", runtime::artifact::mode_name(program.mode));
     kernel_cases(program, calls, targets).to_case(&name)
 }
 
 /// The kernels of a program, each alone.
-pub fn kernel_cases(program: &Program, calls: &[Vec<Turn<usize>>], targets: &[Target]) -> KernelCases {
+pub fn kernel_cases(
+    program: &Program,
+    calls: &[Vec<MicroBatchLaunches<usize>>],
+    targets: &[Target],
+) -> KernelCases {
     let mode = program.mode;
     let all = program.kernels.iter().enumerate();
-    let pairs: Vec<(usize, &KernelCall)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
+    let pairs: Vec<(usize, &Kernel)> = all.filter(|(_, call)| !program.is_transfer(call)).collect();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut kernels: Vec<Option<KernelCase>> = vec![None; program.kernels.len()];
     std::thread::scope(|scope| {
@@ -82,9 +90,9 @@ pub fn kernel_cases(program: &Program, calls: &[Vec<Turn<usize>>], targets: &[Ta
 
 fn kernel(
     program: &Program,
-    calls: &[Vec<Turn<usize>>],
+    calls: &[Vec<MicroBatchLaunches<usize>>],
     number: usize,
-    call: &KernelCall,
+    call: &Kernel,
     target: &Target,
 ) -> KernelCase {
     let operands: Vec<Operand> = call
@@ -103,14 +111,14 @@ fn kernel(
     // Zeros around operands are written by launches of their own, those of the kernels that made them.
     let mut launches: Vec<usize> = vec![];
     for &id in &call.operands {
-        let makes = |other: &KernelCall| {
+        let makes = |other: &Kernel| {
             let mut results = other.results.iter();
-            results.any(|&result| program.whole(result) == program.whole(id))
+            results.any(|&result| program.slice_base(result) == program.slice_base(id))
         };
         let maker = (0..number).rev().find(|&other| makes(&program.kernels[other]));
-        if program.value(id).layout.has_halo() {
-            let turns = maker.map_or(&[][..], |maker| &calls[maker]);
-            launches.extend(turns.iter().flat_map(|turn| &turn.halos));
+        if program.value(id).layout.has_padding() {
+            let micro_batches = maker.map_or(&[][..], |maker| &calls[maker]);
+            launches.extend(micro_batches.iter().flat_map(|micro_batch| &micro_batch.paddings));
         }
     }
     launches.extend(&calls[number][0].launches);
@@ -143,7 +151,7 @@ fn samples(
     program: &Program,
     buffers: &Buffers,
     number: usize,
-    call: &KernelCall,
+    call: &Kernel,
     operands: &[Operand],
     positive: bool,
 ) -> Vec<Samples> {
@@ -217,11 +225,11 @@ fn samples(
 /// this processor in f32, leaves behind.
 pub fn whole(graph: &Graph, options: &Options, targets: &[Target]) -> Result<Case, Error> {
     let own = Options {
-        machine: Machine::Processor,
+        machine: DeviceKind::Cpu,
         second: None,
         opt_level: match options.opt_level {
             OptLevel::None => OptLevel::None,
-            _ => OptLevel::greedy(Machine::Processor),
+            _ => OptLevel::greedy(DeviceKind::Cpu),
         },
         ..*options
     };

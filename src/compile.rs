@@ -7,7 +7,7 @@ use codegen::{Code, Target};
 use ir::Graph;
 use ir::plan::Mode;
 use passes::cost::Costs;
-use passes::{Machine, OptLevel, Optimizer, Options, Splits, Stage};
+use passes::{DeviceKind, OptLevel, Optimizer, Options, Snapshot, Splits};
 use runtime::console::Console;
 use runtime::device::capacity;
 use runtime::recipe::Recipe;
@@ -206,7 +206,7 @@ pub fn options<'a>(request: &Request, mode: Mode, costs: &'a [Costs<'a>]) -> Opt
         second: request.targets.get(1).map(machine),
         explain: false,
         splits: request.splits,
-        turn_bytes: passes::turns::TURN_BYTES,
+        micro_batch_bytes: passes::micro_batch::MICRO_BATCH_BYTES,
     }
 }
 
@@ -235,13 +235,13 @@ fn compile_mode(
     let program = passes::compile(graph, &options, &mut |pass, stage| {
         times.add_pass(pass, pass_begun.elapsed().as_secs_f64());
         match stage {
-            Stage::Graph(graph) => optimized = Some(graph.clone()),
-            Stage::Kernels(report) => {
+            Snapshot::Graph(graph) => optimized = Some(graph.clone()),
+            Snapshot::Kernels(report) => {
                 times.e_nodes += report.phases.last().map_or(0, |phase| phase.nodes);
                 warn("kernels", report.fallback.as_deref());
             }
-            Stage::Places(found, _) => warn("places", found.fallback.as_deref()),
-            Stage::Program(_) => {}
+            Snapshot::Placement(found, _) => warn("placements", found.fallback.as_deref()),
+            Snapshot::Program(_) => {}
         }
         pass_begun = Instant::now();
     })
@@ -307,7 +307,7 @@ fn compile_mode(
 }
 
 /// What the runtime is given of a compiled program; `graph` is the text of the optimised graph.
-pub fn program_of(compiled: codegen::Compiled, targets: &[Target], graph: String) -> Compiled {
+pub fn program_of(compiled: codegen::CompiledProgram, targets: &[Target], graph: String) -> Compiled {
     let mut program = Compiled {
         plan: compiled.plan,
         graph,
@@ -345,10 +345,10 @@ pub fn program_of(compiled: codegen::Compiled, targets: &[Target], graph: String
 }
 
 /// The kind of machine that a target is for.
-pub fn machine(target: &Target) -> Machine {
+pub fn machine(target: &Target) -> DeviceKind {
     match target {
-        Target::Host(_) => Machine::Processor,
-        Target::Gpu(..) => Machine::Gpu,
+        Target::Host(_) => DeviceKind::Cpu,
+        Target::Gpu(..) => DeviceKind::Gpu,
     }
 }
 

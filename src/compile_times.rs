@@ -38,7 +38,7 @@ impl CompileTimes {
     /// Adds code generation that began at this time and made this plan.
     pub fn add_code_generation(&mut self, begun: Instant, plan: &Plan) {
         self.code_generation += begun.elapsed().as_secs_f64();
-        let launches = plan.prepare.iter().chain(&plan.step);
+        let launches = plan.prepack.iter().chain(&plan.step);
         self.launches += launches
             .filter(|launch| launch.kernel_position().is_some())
             .count();

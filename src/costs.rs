@@ -4,7 +4,7 @@ use crate::cache::folder::cache_folder;
 use crate::kernel_times;
 use clap::Args;
 use codegen::bridge::HostTarget;
-use codegen::{Compiled, Target};
+use codegen::{CompiledProgram, Target};
 use ir::plan::Plan;
 use ir::profile::{CpuClass, Precision, Profile, SHIPPED};
 use ir::program::Program;
@@ -286,12 +286,12 @@ pub struct ProgramCosts {
 }
 
 /// Computes what a program costs on its devices.
-pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> ProgramCosts {
-    let first = compiled.plan.prepare.len();
+pub fn of_program(program: &Program, compiled: &CompiledProgram, devices: &[Costs]) -> ProgramCosts {
+    let first = compiled.plan.prepack.len();
     // What adds the parts of a kernel is counted with the kernel.
     let mut launches = vec![KernelCost::default(); compiled.plan.step.len()];
     let calls = program.kernels.iter().zip(&compiled.calls);
-    for (call, turns) in calls.filter(|(call, _)| !call.prepare) {
+    for (call, micro_batches) in calls.filter(|(call, _)| !call.prepack) {
         let costs = &devices[program.device_of(call).0];
         let candidate = Candidate::of(program, call);
         let cost = match program.is_transfer(call) {
@@ -301,10 +301,10 @@ pub fn of_program(program: &Program, compiled: &Compiled, devices: &[Costs]) -> 
             }
             false => costs.kernel(&candidate),
         };
-        for turn in turns {
-            launches[turn.launches[0] - first] = cost.clone();
-            for (&position, halo) in turn.halos.iter().zip(costs.halos(&candidate)) {
-                launches[position - first] = halo;
+        for micro_batch in micro_batches {
+            launches[micro_batch.launches[0] - first] = cost.clone();
+            for (&position, padding) in micro_batch.paddings.iter().zip(costs.paddings(&candidate)) {
+                launches[position - first] = padding;
             }
         }
     }

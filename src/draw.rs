@@ -1,6 +1,6 @@
 //! Pictures of a placed program: kernels by device, and what goes from one to the other.
 
-use ir::program::{KernelCall, Program, ValueId};
+use ir::program::{Kernel, Program, ValueId};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -12,14 +12,14 @@ const TRANSFER: &str = "#c0392b";
 /// What a picture shows of a program: kernels of the step in their order, with the kernels that made what they read.
 struct Picture<'a> {
     program: &'a Program,
-    calls: Vec<&'a KernelCall>,
+    calls: Vec<&'a Kernel>,
     /// By kernel: the value, and its maker among the kernels.
     reads: Vec<Vec<(ValueId, usize)>>,
 }
 
 impl Picture<'_> {
     fn of(program: &Program) -> Picture<'_> {
-        let calls: Vec<&KernelCall> = program.kernels.iter().filter(|call| !call.prepare).collect();
+        let calls: Vec<&Kernel> = program.kernels.iter().filter(|call| !call.prepack).collect();
         let mut maker: BTreeMap<ValueId, usize> = BTreeMap::new();
         let mut reads = vec![];
         for (k, call) in calls.iter().enumerate() {
@@ -34,7 +34,7 @@ impl Picture<'_> {
         }
     }
 
-    fn colour(&self, call: &KernelCall) -> &'static str {
+    fn colour(&self, call: &Kernel) -> &'static str {
         match self.program.is_transfer(call) {
             true => "white",
             false => COLOURS[self.program.device_of(call).0 % COLOURS.len()],

@@ -4,13 +4,13 @@ use crate::compile::{Model, options};
 use crate::costs;
 use crate::model_args::{ModelArgs, colour};
 use ir::plan::Mode;
-use ir::program::{Algorithm, KernelCall, Program};
+use ir::program::{Algorithm, Kernel, Program};
 use passes::cost::{Candidate, Costs, Makespan, makespan};
 use passes::eqsat::extract::integer::MAX_DECISIONS;
 use passes::eqsat::report::{Chosen, Report};
 use passes::eqsat::rules::fusion::MAX_FUSED_OPS;
-use passes::partition::search::Found;
-use passes::{Options, Stage};
+use passes::partition::search::PlacementResult;
+use passes::{Options, Snapshot};
 use runtime::Error;
 use runtime::cli::OutputArgs;
 use serde::Serialize;
@@ -31,7 +31,7 @@ struct Explanation {
     /// Which kernels were chosen among which; absent at lower levels of optimisation.
     kernels: Option<Report>,
     /// Where they run; absent on one device.
-    places: Option<Places>,
+    placements: Option<Placements>,
     /// The kernels of the program in the order they run.
     program: Vec<Row>,
 }
@@ -48,27 +48,27 @@ struct Use {
 
 /// Where kernels run.
 #[derive(Debug, Serialize)]
-struct Places {
+struct Placements {
     /// Milliseconds of the busier device.
     ms: f64,
     /// No placement has a busier device, or a critical path, of fewer milliseconds.
     bound_ms: f64,
     gap: f64,
     fallback: Option<String>,
-    kernels: Vec<Place>,
+    kernels: Vec<KernelPlacement>,
 }
 
 #[derive(Debug, Serialize)]
-struct Place {
+struct KernelPlacement {
     label: String,
-    place: String,
-    alternatives: Vec<OtherPlace>,
+    placement: String,
+    alternatives: Vec<OtherPlacement>,
 }
 
 /// A place that was not taken.
 #[derive(Debug, Serialize)]
-struct OtherPlace {
-    place: String,
+struct OtherPlacement {
+    placement: String,
     /// Milliseconds of work on each device.
     ms: Vec<f64>,
     /// Milliseconds that the busier device would have more to do.
@@ -84,8 +84,8 @@ struct Row {
     /// How its first result lies in memory: dimensions, the outermost first.
     layout: String,
     /// Micro-batches that it takes one after the other.
-    turns: usize,
-    /// Milliseconds of all turns.
+    micro_batches: usize,
+    /// Milliseconds of all micro-batches.
     predicted_ms: f64,
     bound: &'static str,
 }
@@ -100,14 +100,14 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
         explain: true,
         ..options(&request, mode, &costs)
     };
-    let (mut kernels, mut places) = (None, None);
+    let (mut kernels, mut placements) = (None, None);
     let program = passes::compile(&graph, &options, &mut |_, stage| match stage {
-        Stage::Kernels(report) => kernels = Some(report.clone()),
-        Stage::Places(found, program) => places = Some(Places::new(found, program)),
-        Stage::Graph(_) | Stage::Program(_) => {}
+        Snapshot::Kernels(report) => kernels = Some(report.clone()),
+        Snapshot::Placement(found, program) => placements = Some(Placements::new(found, program)),
+        Snapshot::Graph(_) | Snapshot::Program(_) => {}
     });
     let program = program.map_err(|error| Error::input(error.to_string()))?;
-    let rows = program.kernels.iter().filter(|call| !call.prepare);
+    let rows = program.kernels.iter().filter(|call| !call.prepack);
     let simulated = makespan(&program, &costs);
     let explanation = Explanation {
         model: program.model.clone(),
@@ -120,7 +120,7 @@ pub fn command(model: &ModelArgs, mode: Mode, node: Option<&str>, output: Output
         predicted_ms: simulated.us / 1e3,
         schedule: Use::of_devices(&program, &simulated),
         kernels,
-        places,
+        placements,
         program: rows.map(|call| Row::new(&program, call, &costs)).collect(),
     };
     match node {
@@ -165,25 +165,25 @@ impl Use {
     }
 }
 
-impl Places {
-    fn new(found: &Found, program: &Program) -> Places {
+impl Placements {
+    fn new(found: &PlacementResult, program: &Program) -> Placements {
         let placed = program.kernels.iter().zip(&found.strategy.kernels);
         let kernels = placed
             .zip(&found.alternatives)
-            .map(|((call, placement), alternatives)| Place {
+            .map(|((call, placement), alternatives)| KernelPlacement {
                 label: call.label.clone(),
-                place: placement.describe(program, call),
+                placement: placement.describe(program, call),
                 alternatives: alternatives
                     .iter()
                     .filter(|other| other.placement != *placement)
-                    .map(|other| OtherPlace {
-                        place: other.placement.describe(program, call),
+                    .map(|other| OtherPlacement {
+                        placement: other.placement.describe(program, call),
                         ms: other.seconds.iter().map(|s| s * 1e3).collect(),
                         more_ms: (other.busiest - found.seconds) * 1e3,
                     })
                     .collect(),
             });
-        Places {
+        Placements {
             ms: found.seconds * 1e3,
             bound_ms: found.bound * 1e3,
             gap: found.gap(),
@@ -194,7 +194,7 @@ impl Places {
 }
 
 impl Row {
-    fn new(program: &Program, call: &KernelCall, costs: &[Costs]) -> Row {
+    fn new(program: &Program, call: &Kernel, costs: &[Costs]) -> Row {
         let device = program.device_of(call);
         let candidate = Candidate::of(program, call);
         let own = &costs[device.0];
@@ -213,15 +213,15 @@ impl Row {
             label: call.label.clone(),
             algorithm,
             layout: layout(program, call),
-            turns: call.turns(),
-            predicted_ms: cost.us() * call.turns() as f64 / 1e3,
+            micro_batches: call.micro_batches(),
+            predicted_ms: cost.us() * call.micro_batches() as f64 / 1e3,
             bound: cost.bound().name(),
         }
     }
 }
 
 /// The shape of a kernel's computation.
-fn algorithm(call: &KernelCall) -> &'static str {
+fn algorithm(call: &Kernel) -> &'static str {
     use ir::nest::Combine;
     match (call.algorithm, call.nest.contraction(), call.nest.combine) {
         (Some(Algorithm::Winograd(_)), Some(_), _) => "winograd product",
@@ -233,7 +233,7 @@ fn algorithm(call: &KernelCall) -> &'static str {
 }
 
 /// The dimensions of the first result, the outermost in memory first: letters for images and filters, else numbers.
-fn layout(program: &Program, call: &KernelCall) -> String {
+fn layout(program: &Program, call: &Kernel) -> String {
     let Some(&first) = call.results.first() else {
         return String::new();
     };
@@ -258,15 +258,15 @@ impl Explanation {
         if let Some(report) = &self.kernels {
             text += &kernels(report);
         }
-        if let Some(places) = &self.places {
+        if let Some(placements) = &self.placements {
             _ = writeln!(
                 text,
                 "places: the busier device works {:.3} ms, no placement less than {:.3} ms (gap {:.2} %)",
-                places.ms,
-                places.bound_ms,
-                places.gap * 1e2
+                placements.ms,
+                placements.bound_ms,
+                placements.gap * 1e2
             );
-            if let Some(reason) = &places.fallback {
+            if let Some(reason) = &placements.fallback {
                 _ = writeln!(text, "  chosen greedily: {reason}");
             }
             text += "  an account of kernels before they are split and laid out; of the step as predicted, queues simulated,\n";
@@ -278,18 +278,24 @@ impl Explanation {
                 );
             }
         }
-        text += "\ndevice          ms  bound    algorithm         layout  turns  kernel\n";
+        text += "\ndevice          ms  bound    algorithm         layout  micro_batches  kernel\n";
         for row in &self.program {
             _ = writeln!(
                 text,
-                "{:>6}  {:>10.3}  {:8} {:17} {:7} {:>5}  {}",
-                row.device, row.predicted_ms, row.bound, row.algorithm, row.layout, row.turns, row.label
+                "{:>6}  {:>10.3}  {:8} {:17} {:7} {:>13}  {}",
+                row.device,
+                row.predicted_ms,
+                row.bound,
+                row.algorithm,
+                row.layout,
+                row.micro_batches,
+                row.label
             );
         }
-        if let Some(places) = &self.places {
-            text += "\nplaces of the kernels, before they are split\n";
-            for place in &places.kernels {
-                _ = writeln!(text, "  {}: {}", place.label, place.place);
+        if let Some(placements) = &self.placements {
+            text += "\nplacements of the kernels, before they are split\n";
+            for placement in &placements.kernels {
+                _ = writeln!(text, "  {}: {}", placement.label, placement.placement);
             }
         }
         text
@@ -299,13 +305,13 @@ impl Explanation {
         let report = self.kernels.as_ref().ok_or_else(|| {
             Error::input("--node: nothing was searched at this level; leave out --opt-level, or give it 2")
         })?;
-        let computes = |chosen: &&Chosen| chosen.members.iter().any(|member| member.node == name);
+        let computes = |chosen: &&Chosen| chosen.ops.iter().any(|op| op.node == name);
         let kernels: Vec<Chosen> = report.chosen.iter().filter(computes).cloned().collect();
         if kernels.is_empty() {
             let mut known: Vec<&str> = report
                 .chosen
                 .iter()
-                .flat_map(|chosen| chosen.members.iter().map(|member| &member.node[..]))
+                .flat_map(|chosen| chosen.ops.iter().map(|op| &op.node[..]))
                 .collect();
             known.sort_unstable();
             known.dedup();
@@ -314,20 +320,21 @@ impl Explanation {
                 known.join(", ")
             )));
         }
-        let is_its = |place: &&Place| kernels.iter().any(|chosen| chosen.label == place.label);
-        let places = self
-            .places
+        let is_its =
+            |placement: &&KernelPlacement| kernels.iter().any(|chosen| chosen.label == placement.label);
+        let placements = self
+            .placements
             .iter()
-            .flat_map(|places| &places.kernels)
+            .flat_map(|placements| &placements.kernels)
             .filter(is_its);
-        let places = places.map(|place| Place {
-            label: place.label.clone(),
-            place: place.place.clone(),
-            alternatives: place
+        let placements = placements.map(|placement| KernelPlacement {
+            label: placement.label.clone(),
+            placement: placement.placement.clone(),
+            alternatives: placement
                 .alternatives
                 .iter()
-                .map(|other| OtherPlace {
-                    place: other.place.clone(),
+                .map(|other| OtherPlacement {
+                    placement: other.placement.clone(),
                     ms: other.ms.clone(),
                     more_ms: other.more_ms,
                 })
@@ -335,7 +342,7 @@ impl Explanation {
         });
         Ok(NodeExplanation {
             node: name.to_string(),
-            places: places.collect(),
+            placements: placements.collect(),
             kernels,
         })
     }
@@ -388,7 +395,7 @@ fn kernels(report: &Report) -> String {
             report.crowded
         );
     }
-    for one in &report.rearranged {
+    for one in &report.relayouts {
         let ms = one.seconds * 1e3;
         _ = writeln!(
             text,
@@ -404,7 +411,7 @@ fn kernels(report: &Report) -> String {
 struct NodeExplanation {
     node: String,
     kernels: Vec<Chosen>,
-    places: Vec<Place>,
+    placements: Vec<KernelPlacement>,
 }
 
 impl NodeExplanation {
@@ -417,40 +424,40 @@ impl NodeExplanation {
                 chosen.label,
                 chosen.seconds * 1e3,
                 chosen.bound,
-                chosen.members[0].node
+                chosen.ops[0].node
             );
-            for member in &chosen.members {
-                let made = member
+            for op in &chosen.ops {
+                let made = op
                     .made_by
                     .map_or(String::new(), |rule| format!(", made by the rule: {rule}"));
-                match member.fused_by {
-                    Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", member.node),
+                match op.fused_by {
+                    Some(rule) => _ = writeln!(text, "  {} by the rule {rule}{made}", op.node),
                     None => {
-                        _ = writeln!(text, "  {}, {}{made}", member.node, chosen.way);
-                        for other in &chosen.ways {
-                            _ = writeln!(text, "    {}: {:+.3} ms", other.way, other.more * 1e3);
+                        _ = writeln!(text, "  {}, {}{made}", op.node, chosen.variant);
+                        for other in &chosen.variants {
+                            _ = writeln!(text, "    {}: {:+.3} ms", other.variant, other.more * 1e3);
                         }
                     }
                 }
-                if member.node == self.node {
-                    for other in &member.alternatives {
-                        let place = match other.host == member.node {
+                if op.node == self.node {
+                    for other in &op.alternatives {
+                        let placement = match other.anchor == op.node {
                             true => "in a kernel of its own".to_string(),
-                            false => format!("in the kernel of {}", other.host),
+                            false => format!("in the kernel of {}", other.anchor),
                         };
-                        _ = writeln!(text, "    {place}: {:+.3} ms", other.more * 1e3);
+                        _ = writeln!(text, "    {placement}: {:+.3} ms", other.more * 1e3);
                     }
                 }
             }
         }
-        for place in &self.places {
-            _ = writeln!(text, "{}: {}", place.label, place.place);
-            for other in &place.alternatives {
+        for placement in &self.placements {
+            _ = writeln!(text, "{}: {}", placement.label, placement.placement);
+            for other in &placement.alternatives {
                 let ms: Vec<String> = other.ms.iter().map(|ms| format!("{ms:.3}")).collect();
                 _ = writeln!(
                     text,
                     "    {}: {} ms of work, the busier device {:+.3} ms",
-                    other.place,
+                    other.placement,
                     ms.join(" and "),
                     other.more_ms
                 );

@@ -10,7 +10,7 @@ use codegen::kernel::KernelText;
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::Nest;
-use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
+use ir::plan::{Allocation, Buffer, Command, CompiledKernel, Mode, Plan, Role};
 use runtime::{Artifact, Compiled, Error, Ptx};
 
 /// Elements that are copied: more than any cache holds.
@@ -34,8 +34,8 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
         bytes: 4 * elements as u64,
         device: 0,
         role: role(vec![elements]),
-        place: Place::Own,
-        part: None,
+        allocation: Allocation::Dedicated,
+        shard: None,
     };
     let output = |shape| Role::Output { shape };
     let input = |shape| Role::Input { shape };
@@ -69,7 +69,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             buffer("sums", peak::elements(), output),
         ],
         kernels: vec![],
-        prepare: vec![],
+        prepack: vec![],
         step: vec![],
         flops: 0,
     };
@@ -82,7 +82,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             .iter()
             .map(|&buffer| plan.buffers[buffer].bytes)
             .collect();
-        plan.kernels.push(Kernel {
+        plan.kernels.push(CompiledKernel {
             symbol: symbol.clone(),
             tasks: kernel.tasks,
             threads: kernel.threads,
@@ -92,7 +92,7 @@ pub fn artifact(target: &GpuTarget, small: bool) -> Result<Artifact, Error> {
             operands: 0,
             flops,
         });
-        plan.step.push(Launch::kernel(label, 0, i, arguments));
+        plan.step.push(Command::kernel(label, 0, i, arguments));
         symbols.push(symbol);
     }
     let code = Compiler::for_gpu(target)

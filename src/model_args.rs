@@ -51,7 +51,7 @@ pub struct ModelArgs {
 }
 
 /// Devices of a program at the most.
-const MOST_DEVICES: usize = 2;
+const MAX_DEVICES: usize = 2;
 
 /// Whether messages may be coloured.
 pub fn colour() -> bool {
@@ -130,9 +130,9 @@ impl ModelArgs {
     /// What to generate code for, one target a device: what the devices run; a name stands for those of its kind.
     pub fn targets(&self, name: Option<&str>) -> Result<Vec<Target>, Error> {
         let devices = self.devices.parse()?;
-        if devices.len() > MOST_DEVICES {
+        if devices.len() > MAX_DEVICES {
             return Err(Error::input(format!(
-                "--devices {}: a program runs on {MOST_DEVICES} devices at the most; name fewer, or ranges of cores as cpu:0-3",
+                "--devices {}: a program runs on {MAX_DEVICES} devices at the most; name fewer, or ranges of cores as cpu:0-3",
                 self.devices.devices
             )));
         }

@@ -4,7 +4,7 @@
 use crate::costs::{Origin, UsualProfile};
 use codegen::bridge::{Compiler, HostTarget};
 use ir::DType;
-use ir::plan::{Buffer, Kernel, Launch, Mode, Place, Plan, Role};
+use ir::plan::{Allocation, Buffer, Command, CompiledKernel, Mode, Plan, Role};
 use runtime::cli::OutputArgs;
 use runtime::{Compiled, DeviceSpec, Error, Executor, HostObject};
 use std::time::Instant;
@@ -239,8 +239,8 @@ impl Probe {
             bytes,
             device: 0,
             role,
-            place: Place::Own,
-            part: None,
+            allocation: Allocation::Dedicated,
+            shard: None,
         };
         let plan = Plan {
             version: ir::plan::VERSION,
@@ -253,7 +253,7 @@ impl Probe {
                 buffer("x", Role::Input { shape: shape.clone() }),
                 buffer("y", Role::Output { shape }),
             ],
-            kernels: vec![Kernel {
+            kernels: vec![CompiledKernel {
                 symbol: "k".into(),
                 tasks: self.tasks as u64,
                 threads: 0,
@@ -263,8 +263,8 @@ impl Probe {
                 flops: 0,
                 bytes: 2 * bytes,
             }],
-            prepare: vec![],
-            step: vec![Launch::kernel("peak", 0, 0, vec![0, 1]); self.launches],
+            prepack: vec![],
+            step: vec![Command::kernel("peak", 0, 0, vec![0, 1]); self.launches],
             flops: 0,
         };
         Ok(Compiled {

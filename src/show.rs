@@ -1,6 +1,6 @@
 //! What `--emit` prints of programs and plans as text.
 
-use ir::plan::Place;
+use ir::plan::Allocation;
 use ir::program::Program;
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ pub fn program(program: &Program) -> String {
     for call in &program.kernels {
         let operands: Vec<&str> = call.operands.iter().map(|&id| name(id)).collect();
         let results: Vec<&str> = call.results.iter().map(|&id| name(id)).collect();
-        let when = if call.prepare { "once " } else { "" };
+        let when = if call.prepack { "prepack " } else { "" };
         _ = writeln!(text, "{when}{} <- {}", results.join(", "), operands.join(", "));
         _ = writeln!(text, "    {}", call.label);
         _ = writeln!(
@@ -21,21 +21,21 @@ pub fn program(program: &Program) -> String {
         );
     }
     for value in &program.values {
-        let place = match (value.alias, value.place) {
-            (Some(other), _) if value.window => format!("window over {}", name(other)),
-            (Some(other), _) => format!("in place of {}", name(other)),
-            (None, Place::Own) => "own".to_string(),
-            (None, Place::Arena(offset)) => format!("arena + {offset}"),
+        let place = match (value.alias, value.allocation) {
+            (Some(other), _) if value.batch_slice => format!("slice of {}", name(other)),
+            (Some(other), _) => format!("aliases {}", name(other)),
+            (None, Allocation::Dedicated) => "dedicated".to_string(),
+            (None, Allocation::Arena(offset)) => format!("arena + {offset}"),
         };
         let layout = &value.layout;
-        let halo = if layout.has_halo() {
-            format!(" halo {:?}", layout.halo)
+        let padding = if layout.has_padding() {
+            format!(" padding {:?}", layout.padding)
         } else {
             String::new()
         };
         _ = writeln!(
             text,
-            "{}: {}{:?} order {:?}{halo}, {place}",
+            "{}: {}{:?} order {:?}{padding}, {place}",
             value.name, value.dtype, value.extents, layout.order
         );
     }

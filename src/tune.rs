@@ -78,20 +78,20 @@ fn measure(
     runtime::bench::set_random_inputs(&mut executor)?;
     executor.run()?;
     let launches = executor.launch_times(ROUNDS)?;
-    let first = compiled.plan.prepare.len();
+    let first = compiled.plan.prepack.len();
     let mut samples = Samples::new();
     let computes = |call: &_| !program.is_transfer(call);
     let step = program.kernels.iter().zip(&calls);
-    for (call, turns) in step.filter(|(call, _)| !call.prepare && computes(call)) {
+    for (call, micro_batches) in step.filter(|(call, _)| !call.prepack && computes(call)) {
         let device = program.device_of(call).0;
         let candidate = Candidate::of(program, call);
         let key = Key::of(&candidate, costs::precision(&targets[device]));
         let key = key.expect("values of a program have layouts");
         let known = samples.entry(names[device].clone()).or_default().entry(key);
         let (_, known) = known.or_insert_with(|| (call.label.clone(), vec![]));
-        // A kernel and what adds its parts, round by round, at its first turn.
+        // A kernel and what adds its parts, round by round, at its first micro-batch.
         let us = |round: usize| {
-            let own = turns[0]
+            let own = micro_batches[0]
                 .launches
                 .iter()
                 .map(|&position| launches[position - first][round]);

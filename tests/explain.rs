@@ -21,12 +21,12 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
     assert!(number(kernels, "bound") <= number(kernels, "seconds"));
     assert!(number(kernels, "gap") <= 0.01, "{kernels}");
     let chosen = kernels["chosen"].as_array().unwrap();
-    let rearranged = kernels["rearranged"].as_array().unwrap();
-    let all = chosen.iter().chain(rearranged);
+    let relayouts = kernels["relayouts"].as_array().unwrap();
+    let all = chosen.iter().chain(relayouts);
     let total: f64 = all.map(|kernel| number(kernel, "seconds")).sum();
     assert!((total - number(kernels, "seconds")).abs() <= 1e-6 * total);
     for kernel in chosen {
-        let members = kernel["members"].as_array().unwrap();
+        let members = kernel["ops"].as_array().unwrap();
         assert!(
             members[0]["fused_by"].is_null(),
             "a kernel is built around its first member"
@@ -36,7 +36,10 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
             assert!(["epilogue", "recompute", "sibling"].contains(&rule), "{guest}");
         }
     }
-    assert!(found["places"].is_null(), "one device leaves nothing to place");
+    assert!(
+        found["placements"].is_null(),
+        "one device leaves nothing to place"
+    );
     assert!(number(&found, "predicted_ms") > 0.0);
     let text = place.succeeds(&format!("explain {CIFAR} --mode train --batch 16"));
     for part in [
@@ -59,7 +62,7 @@ fn kernels_are_chosen_with_a_bound_and_reasons() {
 fn a_node_is_explained_by_its_rules_and_what_else_it_could_be() {
     let place = Place::new();
     let found = place.json("explain tiny.ir --batch 64 --node conv1.sum --json");
-    let members = found["kernels"][0]["members"].as_array().unwrap();
+    let members = found["kernels"][0]["ops"].as_array().unwrap();
     let bias = members
         .iter()
         .find(|member| member["node"] == "conv1.sum")
@@ -68,7 +71,7 @@ fn a_node_is_explained_by_its_rules_and_what_else_it_could_be() {
     let alternatives = bias["alternatives"].as_array().unwrap();
     let alone = alternatives
         .iter()
-        .find(|other| other["host"] == "conv1.sum")
+        .find(|other| other["anchor"] == "conv1.sum")
         .unwrap();
     assert!(
         number(alone, "more") > 0.0,
@@ -96,7 +99,7 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
     let place = Place::new();
     let arguments = format!("explain {CIFAR} --mode train --batch 64 --devices sim:0,sim:1 --profile gtx580");
     let found = place.json(&format!("{arguments} --json"));
-    let places = &found["places"];
+    let places = &found["placements"];
     assert!(places["fallback"].is_null(), "{places}");
     assert!(number(places, "bound_ms") <= number(places, "ms"));
     // How close it comes within its seconds depends on what else this machine does.
@@ -105,7 +108,7 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
     assert!(
         kernels
             .iter()
-            .any(|kernel| kernel["place"].as_str().unwrap().starts_with("split along "))
+            .any(|kernel| kernel["placement"].as_str().unwrap().starts_with("split along "))
     );
     assert!(
         kernels
@@ -120,9 +123,9 @@ fn places_on_two_devices_have_a_bound_and_alternatives() {
         .collect();
     assert!(devices.contains(&0) && devices.contains(&1));
     let without = place.json(&format!("{arguments} --splits without-batch --json"));
-    let along_batch = |kernel: &Value| kernel["place"] == "split along dimension 0 of relu1";
+    let along_batch = |kernel: &Value| kernel["placement"] == "split along dimension 0 of relu1";
     assert!(
-        !without["places"]["kernels"]
+        !without["placements"]["kernels"]
             .as_array()
             .unwrap()
             .iter()
@@ -146,7 +149,7 @@ fn what_one_device_has_no_memory_for_two_train() {
     let own = plan
         .buffers
         .iter()
-        .filter(|buffer| buffer.place == ir::plan::Place::Own);
+        .filter(|buffer| buffer.allocation == ir::plan::Allocation::Dedicated);
     let need = plan.arena_bytes[0] + own.map(|buffer| buffer.bytes).sum::<u64>();
     profile.memory.capacity_gb = 0.9 * need as f64 / 1e9;
     place.write("small.toml", profile.to_toml());

@@ -7,7 +7,7 @@ use codegen::Target;
 use codegen::bridge::GpuTarget;
 use codegen::gpu::Precision;
 use ir::plan::Mode;
-use passes::{Machine, OptLevel, Options};
+use passes::{DeviceKind, OptLevel, Options};
 use runtime::device::sim::counts::Counts;
 use runtime::device::sim::predict::{H200, predict, tensor_operations};
 use runtime::{DeviceSpec, Executor};
@@ -83,7 +83,7 @@ fn measure(architecture: &str, precision: Precision, product: &str) {
         traffic += bytes;
         let prediction = predict(counts, &H200);
         time += prediction.us * counts.launches as f64;
-        let sectors = counts.sectors as f64 / counts.least_sectors.max(1) as f64;
+        let sectors = counts.sectors as f64 / counts.min_sectors.max(1) as f64;
         let (tf32, bf16) = tensor_operations(counts);
         let operations = tf32 + bf16;
         let reached = operations / rate / (prediction.us * 1e-6) / counts.launches as f64;
@@ -102,7 +102,7 @@ fn measure(architecture: &str, precision: Precision, product: &str) {
             false => assert!(sectors <= SECTORS, "{label}: {sectors}"),
         }
     }
-    let least = least_traffic(&model, batch);
+    let least = min_traffic(&model, batch);
     let ratio = traffic as f64 / least as f64;
     println!(
         "batch {batch} on {architecture} in {}: {:.1} MB moved, {ratio:.3} of the least; {:.2} ms predicted for {}",
@@ -116,7 +116,7 @@ fn measure(architecture: &str, precision: Precision, product: &str) {
 }
 
 /// Bytes of operands and results of every fused kernel, each once; without copies, and without partial sums.
-fn least_traffic(model: &Model, batch: usize) -> u64 {
+fn min_traffic(model: &Model, batch: usize) -> u64 {
     let sgd = runtime::recipe::Recipe::default().sgd;
     let options = Options {
         mode: Mode::Train,
@@ -128,8 +128,8 @@ fn least_traffic(model: &Model, batch: usize) -> u64 {
             bias_weight_decay: 0.0,
             dropout: true,
         },
-        opt_level: OptLevel::Search(passes::cost::shipped(Machine::Gpu)),
-        machine: Machine::Gpu,
+        opt_level: OptLevel::Search(passes::cost::shipped(DeviceKind::Gpu)),
+        machine: DeviceKind::Gpu,
         ..Options::default()
     };
     let program = passes::compile(&model.graph, &options, &mut |_, _| {}).unwrap();

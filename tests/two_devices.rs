@@ -7,7 +7,7 @@ use alexc::compile::{Model, Request, compile};
 use codegen::Target;
 use codegen::bridge::{GpuTarget, HostTarget};
 use codegen::gpu::Precision;
-use ir::plan::{LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE, Work};
+use ir::plan::{CommandKind, LABELS, LEARNING_RATE, LOSS, Mode, RANDOM_STATE};
 use program::Place;
 use runtime::{Compiled, DeviceSpec, Executor};
 use std::path::Path;
@@ -79,7 +79,7 @@ fn assert_trained_alike(devices: &str, batch: usize, steps: usize) {
         .plan
         .step
         .iter()
-        .filter(|launch| matches!(launch.work, Work::Transfer { .. }));
+        .filter(|launch| matches!(launch.work, CommandKind::Transfer { .. }));
     assert!(moved.count() > 0, "nothing is transferred");
     let two = train(&program, devices, steps);
     for (step, (one, two)) in one.0.iter().zip(&two.0).enumerate() {

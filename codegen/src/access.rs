@@ -16,7 +16,7 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// Elements of the buffer, halo included.
+    /// Elements of the buffer, storage padding included.
     pub fn elements(&self) -> usize {
         self.layout.strides(&self.extents).elements
     }
@@ -29,32 +29,32 @@ impl Operand {
 
 /// A condition for a read to be inside its tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum FlatPredicate {
     /// `low <= map < high`.
     Range(Affine, i64, i64),
     /// `map` is a multiple of the divisor.
     Divides(Affine, i64),
 }
 
-impl Check {
+impl FlatPredicate {
     /// Whether it holds for all lanes of an aligned vector along a loop, or for none.
     pub fn is_uniform(&self, l: Loop, lanes: usize) -> bool {
         let whole = |n: i64| n % lanes as i64 == 0;
         match self {
-            Check::Range(map, low, high) => {
+            FlatPredicate::Range(map, low, high) => {
                 let others = map.terms.iter().filter(|term| term.0 != l);
                 map.coefficient(l) == 1
                     && [map.constant, *low, *high].into_iter().all(whole)
                     && others.map(|term| term.1).all(whole)
             }
-            Check::Divides(map, _) => map.coefficient(l) == 0,
+            FlatPredicate::Divides(map, _) => map.coefficient(l) == 0,
         }
     }
 
     /// The tested map.
     pub fn map(&self) -> &Affine {
         match self {
-            Check::Range(map, ..) | Check::Divides(map, _) => map,
+            FlatPredicate::Range(map, ..) | FlatPredicate::Divides(map, _) => map,
         }
     }
 }
@@ -73,15 +73,15 @@ pub struct Access {
     /// `(map, divisor, stride)`: adds `map / divisor · stride` to the offset.
     pub divided: Vec<(Affine, i64, i64)>,
     /// What must hold for the element to be inside; empty if it always is.
-    pub checks: Vec<Check>,
+    pub checks: Vec<FlatPredicate>,
     /// The value elsewhere.
-    pub outside: f64,
+    pub padding_value: f64,
 }
 
 impl Access {
-    /// Resolves a read. Checks that can be decided from the loops' extents are dropped; those that a halo of
+    /// Resolves a read. Checks that can be decided from the loops' extents are dropped; those that storage padding of
     /// zeros answers too, unless the caller needs to know inside from outside.
-    pub fn of_read(nest: &Nest, read: &Read, operands: &[Operand], use_halo: bool) -> Access {
+    pub fn of_read(nest: &Nest, read: &Read, operands: &[Operand], use_padding: bool) -> Access {
         let Source::Operand(argument) = read.source else {
             unreachable!("Program::verify rejects kernels that read stages");
         };
@@ -95,35 +95,40 @@ impl Access {
             offset: Affine::constant(strides.base as i64),
             divided: vec![],
             checks: vec![],
-            outside: read.outside,
+            padding_value: read.padding_value,
         };
         for (d, index) in read.index.iter().enumerate() {
             let (stride, size) = (strides.dims[d] as i64, operand.extents[d] as i64);
             let (low, high) = index.map.range(&extents);
-            let (before, after) = match use_halo && read.outside == 0.0 && index.divisor == 1 {
-                true => (operand.layout.halo[d].0 as i64, operand.layout.halo[d].1 as i64),
+            let (before, after) = match use_padding && read.padding_value == 0.0 && index.divisor == 1 {
+                true => (
+                    operand.layout.padding[d].0 as i64,
+                    operand.layout.padding[d].1 as i64,
+                ),
                 false => (0, 0),
             };
             if low < -before || high >= (size + after) * index.divisor {
                 access
                     .checks
-                    .push(Check::Range(index.map.clone(), 0, size * index.divisor));
+                    .push(FlatPredicate::Range(index.map.clone(), 0, size * index.divisor));
             }
             if index.divisor == 1 {
                 access.offset = access.offset.plus(&index.map, stride);
             } else {
                 access
                     .checks
-                    .push(Check::Divides(index.map.clone(), index.divisor));
+                    .push(FlatPredicate::Divides(index.map.clone(), index.divisor));
                 access.divided.push((index.map.clone(), index.divisor, stride));
             }
         }
-        for guard in &read.guards {
-            let (low, high) = guard.map.range(&extents);
-            if low < guard.low || high >= guard.high {
-                access
-                    .checks
-                    .push(Check::Range(guard.map.clone(), guard.low, guard.high));
+        for predicate in &read.predicates {
+            let (low, high) = predicate.map.range(&extents);
+            if low < predicate.low || high >= predicate.high {
+                access.checks.push(FlatPredicate::Range(
+                    predicate.map.clone(),
+                    predicate.low,
+                    predicate.high,
+                ));
             }
         }
         access
@@ -141,7 +146,7 @@ impl Access {
         let dimensions = output.index.iter().zip(output.extents.iter().copied());
         let checks = dimensions
             .filter(beyond)
-            .map(|(map, extent)| Check::Range(map.clone(), 0, extent as i64));
+            .map(|(map, extent)| FlatPredicate::Range(map.clone(), 0, extent as i64));
         Access {
             argument,
             dtype,
@@ -149,7 +154,7 @@ impl Access {
             offset,
             divided: vec![],
             checks: checks.collect(),
-            outside: 0.0,
+            padding_value: 0.0,
         }
     }
 

@@ -1,17 +1,17 @@
 //! Where in a plan the values of a program lie.
 
 use crate::operand;
-use ir::plan::{Buffer, Place, Role};
+use ir::plan::{Allocation, Buffer, Role};
 use ir::program::{Program, ValueId};
 use std::collections::HashSet;
 
-/// The buffers of a program's values: one a value that is no alias and is touched, then one a turn of every window.
+/// The buffers of a program's values: one a value that is no alias and is touched, then one a micro-batch of every batch slice.
 #[derive(Clone, Debug)]
 pub struct Buffers {
     list: Vec<Buffer>,
-    /// The buffer of each value; of a window, that of the first turn.
+    /// The buffer of each value; of a batch slice, that of the first micro-batch.
     of: Vec<usize>,
-    /// How far a value moves with every turn.
+    /// How far a value moves with every micro-batch.
     step: Vec<usize>,
 }
 
@@ -40,32 +40,34 @@ impl Buffers {
                 bytes: operand(program, id).bytes(),
                 device: value.device.0,
                 role: value.role.clone(),
-                place: value.place,
-                part: value.part.clone(),
+                allocation: value.allocation,
+                shard: value.shard.clone(),
             });
         }
         for id in all().filter(|&id| program.owner(id) != id && stays(program.owner(id))) {
             let owner = buffers.of[program.owner(id).0];
             let value = program.value(id);
-            if !value.window {
+            if !value.batch_slice {
                 buffers.of[id.0] = owner;
                 continue;
             }
             let whole = buffers.list[owner].clone();
-            let Place::Arena(first) = whole.place else {
+            let Allocation::Arena(first) = whole.allocation else {
                 panic!(
-                    "windows move over values of the arena, and {} is none",
+                    "batch slices move over values of the arena, and {} is none",
                     whole.name
                 );
             };
             let bytes = operand(program, id).bytes();
             buffers.of[id.0] = buffers.list.len();
             buffers.step[id.0] = 1;
-            buffers.list.extend((0..whole.bytes / bytes).map(|turn| Buffer {
-                bytes,
-                place: Place::Arena(first + turn * bytes),
-                ..whole.clone()
-            }));
+            buffers
+                .list
+                .extend((0..whole.bytes / bytes).map(|micro_batch| Buffer {
+                    bytes,
+                    allocation: Allocation::Arena(first + micro_batch * bytes),
+                    ..whole.clone()
+                }));
         }
         buffers
     }
@@ -75,13 +77,13 @@ impl Buffers {
         &self.list
     }
 
-    /// The buffer of a value, by its position; of a window, that of the first turn.
+    /// The buffer of a value, by its position; of a batch slice, that of the first micro-batch.
     pub fn of(&self, id: ValueId) -> usize {
         self.of[id.0]
     }
 
-    /// The buffer of a value at a turn.
-    pub(crate) fn at(&self, id: ValueId, turn: usize) -> usize {
-        self.of[id.0] + turn * self.step[id.0]
+    /// The buffer of a value at a micro-batch.
+    pub(crate) fn at(&self, id: ValueId, micro_batch: usize) -> usize {
+        self.of[id.0] + micro_batch * self.step[id.0]
     }
 }

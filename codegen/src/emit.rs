@@ -1,6 +1,6 @@
 //! Reads, expressions and stores of a nest at a point, or at a vector of points along one loop.
 
-use crate::access::{Access, Check};
+use crate::access::{Access, FlatPredicate};
 use crate::mlir::{Body, Memory, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::{Affine, Binary, Expr, Loop, Unary};
@@ -93,16 +93,16 @@ impl Point {
         math.i("addi", splat, steps)
     }
 
-    fn check_scalar(&self, body: &mut Body, check: &Check) -> Value {
+    fn check_scalar(&self, body: &mut Body, check: &FlatPredicate) -> Value {
         let value = self.affine(body, check.map());
         match check {
-            Check::Range(_, low, high) => {
+            FlatPredicate::Range(_, low, high) => {
                 // `low <= value < high` as one unsigned comparison.
                 let shifted = body.sum(-low, &[(value, 1)]);
                 let size = body.index(high - low);
                 body.op(format_args!("arith.cmpi ult, {shifted}, {size} : index"))
             }
-            Check::Divides(_, divisor) => {
+            FlatPredicate::Divides(_, divisor) => {
                 let rest = body.index_op("remsi", value, *divisor);
                 let zero = body.index(0);
                 body.op(format_args!("arith.cmpi eq, {rest}, {zero} : index"))
@@ -110,16 +110,16 @@ impl Point {
         }
     }
 
-    fn check_lanes(&self, math: &mut Math, check: &Check) -> Value {
+    fn check_lanes(&self, math: &mut Math, check: &FlatPredicate) -> Value {
         let value = self.affine_lanes(math, check.map());
         let ty = math.lanes.of("i32");
         let (predicate, left, right) = match check {
-            Check::Range(_, low, high) => {
+            FlatPredicate::Range(_, low, high) => {
                 let low_lanes = math.integer(*low as i32);
                 let shifted = math.i("subi", value, low_lanes);
                 ("ult", shifted, math.integer((high - low) as i32))
             }
-            Check::Divides(_, divisor) => {
+            FlatPredicate::Divides(_, divisor) => {
                 let divisor = math.integer(*divisor as i32);
                 ("eq", math.i("remsi", value, divisor), math.integer(0))
             }
@@ -202,7 +202,7 @@ impl Point {
             same,
             &[ty],
             |body| vec![self.load(&mut Math { body, lanes: width }, access, lanes)],
-            |body| vec![Math { body, lanes: width }.constant(access.outside)],
+            |body| vec![Math { body, lanes: width }.constant(access.padding_value)],
         );
         result[0]
     }
@@ -261,7 +261,7 @@ impl Point {
             }
             (Some(1), Some(mask)) => {
                 let at = self.offset(math.body, access);
-                let (mask_ty, pass) = (math.lanes.of("i1"), outside(math, access));
+                let (mask_ty, pass) = (math.lanes.of("i1"), padding_value(math, access));
                 math.body.op(format_args!(
                     "vector.maskedload {name}[{at}], {mask}, {pass} : {memref}, {mask_ty}, {ty} into {ty}"
                 ))
@@ -273,7 +273,7 @@ impl Point {
                     math.body
                         .op(format_args!("arith.constant dense<true> : {mask_ty}"))
                 });
-                let (zero, pass) = (math.body.index(0), outside(math, access));
+                let (zero, pass) = (math.body.index(0), padding_value(math, access));
                 math.body.op(format_args!(
                     "vector.gather {name}[{zero}] [{lanes}], {mask}, {pass} : {memref}, {index}, {mask_ty}, {ty} into {ty}"
                 ))
@@ -391,12 +391,12 @@ fn lane_steps(math: &mut Math, step: i64) -> Value {
     ))
 }
 
-fn outside(math: &mut Math, access: &Access) -> Value {
+fn padding_value(math: &mut Math, access: &Access) -> Value {
     let ty = math.lanes.of(element_name(access.dtype));
     match access.dtype {
-        DType::F32 => math.constant(access.outside),
+        DType::F32 => math.constant(access.padding_value),
         DType::I64 | DType::U8 => {
-            let literal = access.outside as i64;
+            let literal = access.padding_value as i64;
             math.body
                 .op(format_args!("arith.constant dense<{literal}> : {ty}"))
         }
@@ -467,7 +467,7 @@ impl<'a> Scope<'a> {
                 self.loaded.insert(*read, value);
                 value
             }
-            Expr::Inside(read) => point.inside(math, &self.reads[*read]),
+            Expr::InBounds(read) => point.inside(math, &self.reads[*read]),
             Expr::Index(map) => {
                 let lanes = point.affine_lanes(math, map);
                 math.from_integer(lanes, 32)
@@ -487,7 +487,7 @@ impl<'a> Scope<'a> {
             Expr::Reduced => self
                 .reduced
                 .expect("only outputs of reductions refer to the reduced value"),
-            Expr::Winner => self.winner.expect("only outputs of maxima refer to the winner"),
+            Expr::ArgMax => self.winner.expect("only outputs of maxima refer to the winner"),
             Expr::Unary(op, a) => {
                 let a = self.value(math, point, a);
                 match op {

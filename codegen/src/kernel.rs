@@ -22,7 +22,7 @@ pub struct KernelText {
 
 /// A nest with its reads and outputs resolved to offsets in buffers, and loops merged where memory allows.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct FlatNest {
     /// Extents of all loops, parallel first.
     pub extents: Vec<usize>,
     /// How many of them are parallel.
@@ -37,17 +37,17 @@ pub struct Resolved {
     pub outputs: Vec<(Access, Expr)>,
 }
 
-impl Resolved {
+impl FlatNest {
     /// Resolves a nest whose operands and results have these layouts.
-    pub fn new(nest: &Nest, operands: &[Operand], results: &[Operand]) -> Resolved {
-        let use_halo = nest.combine != Combine::Max && !asks_inside(nest);
+    pub fn new(nest: &Nest, operands: &[Operand], results: &[Operand]) -> FlatNest {
+        let use_padding = nest.combine != Combine::Max && !asks_inside(nest);
         let reads = nest
             .reads
             .iter()
-            .map(|read| Access::of_read(nest, read, operands, use_halo))
+            .map(|read| Access::of_read(nest, read, operands, use_padding))
             .collect();
         let outputs = nest.outputs.iter().zip(results).enumerate();
-        Resolved {
+        FlatNest {
             extents: nest.extents(),
             parallel: nest.parallel.len(),
             reads,
@@ -107,9 +107,8 @@ impl Resolved {
             access.divided.iter_mut().for_each(|d| visit(&mut d.0));
             for check in &mut access.checks {
                 match check {
-                    crate::access::Check::Range(map, ..) | crate::access::Check::Divides(map, _) => {
-                        visit(map)
-                    }
+                    crate::access::FlatPredicate::Range(map, ..)
+                    | crate::access::FlatPredicate::Divides(map, _) => visit(map),
                 }
             }
         }
@@ -126,7 +125,7 @@ impl Resolved {
     pub fn used_reads(&self) -> Vec<bool> {
         let mut used = vec![false; self.reads.len()];
         let mut visit = |e: &Expr| match e {
-            Expr::Read(read) | Expr::Inside(read) => used[*read] = true,
+            Expr::Read(read) | Expr::InBounds(read) => used[*read] = true,
             Expr::Uniform { seed, step, .. } => (used[*seed], used[*step]) = (true, true),
             _ => {}
         };
@@ -179,7 +178,7 @@ impl Resolved {
     pub fn body_reads(&self) -> Vec<&Access> {
         let mut reads = vec![];
         self.body.walk(&mut |e| {
-            if let Expr::Read(read) | Expr::Inside(read) = e {
+            if let Expr::Read(read) | Expr::InBounds(read) = e {
                 reads.push(&self.reads[*read]);
             }
         });
@@ -195,13 +194,13 @@ impl Resolved {
 fn asks_inside(nest: &Nest) -> bool {
     let mut asks = false;
     for expr in std::iter::once(&nest.body).chain(nest.outputs.iter().map(|o| &o.value)) {
-        expr.walk(&mut |e| asks |= matches!(e, Expr::Inside(_)));
+        expr.walk(&mut |e| asks |= matches!(e, Expr::InBounds(_)));
     }
     asks
 }
 
 /// Writes the frame around a kernel's task.
-pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Value)) -> KernelText {
+pub fn emit_function(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Value)) -> KernelText {
     let mut body = Body::default();
     let (begin, end, t) = (body.fresh(), body.fresh(), body.fresh());
     let one = body.index(1);
@@ -236,7 +235,7 @@ pub fn frame(arguments: &[Operand], tasks: u64, task: impl FnOnce(&mut Body, Val
 }
 
 /// Splits a task number into the iterations of loops with these extents, the last one fastest.
-pub fn decode(body: &mut Body, task: Value, extents: &[usize]) -> Vec<Value> {
+pub fn delinearize(body: &mut Body, task: Value, extents: &[usize]) -> Vec<Value> {
     let mut rest = task;
     let mut iterations = vec![];
     for (i, &extent) in extents.iter().enumerate().rev() {

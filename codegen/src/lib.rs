@@ -4,12 +4,12 @@
 //! |---|---|
 //! | [`contraction`] | register-tiled kernels of convolutions and matrix products |
 //! | [`transform`] | sums with small tables of constants, unrolled: the transforms of fast convolutions |
-//! | [`loops`] | kernels of every other nest: maps, windows, rows |
+//! | [`loops`] | kernels of every other nest: maps, batch slices, rows |
 //! | [`sums`] | sums of many terms on a CPU, by lanes and blocks |
-//! | [`halo`] | zeros around values that padded convolutions read |
+//! | [`padding`] | zeros around values that padded convolutions read |
 //! | [`gpu`] | the same nests for GPUs |
 //! | [`emit`], [`scalar`] | reads, stores and arithmetic on vectors of points |
-//! | [`Buffers`] | the buffer of every value, and of every turn of a window; `scratch` those of kernels' own |
+//! | [`Buffers`] | the buffer of every value, and of every micro-batch of a batch slice; `scratch` those of kernels' own |
 //! | [`access`], [`kernel`] | a nest resolved against layouts; tasks and arguments |
 //! | [`mlir`] | the writer of MLIR text |
 //! | [`bridge`] | the one module that knows MLIR and LLVM |
@@ -25,11 +25,11 @@ mod buffers;
 pub mod contraction;
 pub mod emit;
 pub mod gpu;
-pub mod halo;
 pub mod kernel;
 pub mod link;
 pub mod loops;
 pub mod mlir;
+pub mod padding;
 mod parallel;
 pub mod scalar;
 mod scratch;
@@ -41,8 +41,8 @@ pub use buffers::Buffers;
 use access::Operand;
 use bridge::{BridgeError, GpuTarget, HostTarget};
 use gpu::Precision;
-use ir::plan::{Kernel, Launch, Plan, Work};
-use ir::program::{KernelCall, Program, ValueId};
+use ir::plan::{Command, CommandKind, CompiledKernel, Plan};
+use ir::program::{Kernel, Program, ValueId};
 use kernel::KernelText;
 use scratch::Scratch;
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ pub enum Code {
 
 /// A program compiled for the targets of its devices.
 #[derive(Clone, Debug)]
-pub struct Compiled {
+pub struct CompiledProgram {
     /// What the runtime executes.
     pub plan: Plan,
     /// The kernels: one code a target, in the order of the devices.
@@ -91,18 +91,18 @@ pub struct Compiled {
     pub llvm: String,
     /// Assembly, if it was asked for.
     pub assembly: Option<String>,
-    /// How each kernel of the program is launched, turn by turn, in the program's order.
-    pub calls: Vec<Vec<Turn<usize>>>,
+    /// How each kernel of the program is launched, micro-batch by micro-batch, in the program's order.
+    pub calls: Vec<Vec<MicroBatchLaunches<usize>>>,
 }
 
-/// The launches of one turn of a kernel: each of them is one position if these are among the plan's, those of `prepare`
+/// The launches of one micro-batch of a kernel: each of them is one position if these are among the plan's, those of `prepack`
 /// first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turn<Launch> {
+pub struct MicroBatchLaunches<Command> {
     /// The kernel, and what adds its parts.
-    pub launches: Vec<Launch>,
+    pub launches: Vec<Command>,
     /// What writes zeros around its results.
-    pub halos: Vec<Launch>,
+    pub paddings: Vec<Command>,
 }
 
 /// Why a program could not be compiled.
@@ -117,14 +117,18 @@ pub enum CompileError {
 }
 
 /// Compiles a program for one target a device; `assembly` asks for assembly text too (of a GPU that is its PTX).
-pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<Compiled, CompileError> {
+pub fn compile(
+    program: &Program,
+    targets: &[Target],
+    assembly: bool,
+) -> Result<CompiledProgram, CompileError> {
     assert_eq!(
         targets.len(),
         program.arena_bytes.len(),
         "every device has a target"
     );
     let buffers = Buffers::new(program);
-    let mut library = Library::new(targets);
+    let mut library = KernelCache::new(targets);
     let mut scratch = Scratch::new(program, buffers.list().len());
     let mut plan = Plan {
         version: ir::plan::VERSION,
@@ -135,39 +139,39 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         arena_bytes: program.arena_bytes.clone(),
         buffers: buffers.list().to_vec(),
         kernels: vec![],
-        prepare: vec![],
+        prepack: vec![],
         step: vec![],
         flops: program.flops,
     };
     let mut calls = vec![];
-    for run in program.runs() {
+    for sequence in program.kernel_sequences() {
         let first = calls.len();
-        let made = run
+        let made = sequence
             .iter()
             .enumerate()
             .map(|(i, call)| match program.is_transfer(call) {
-                true => vec![Turn {
+                true => vec![MicroBatchLaunches {
                     launches: vec![transfer(program, &buffers, call)],
-                    halos: vec![],
+                    paddings: vec![],
                 }],
                 false => library.add_call(program, &buffers, first + i, &mut scratch),
             });
-        let made: Vec<Vec<Turn<Launch>>> = made.collect();
-        let list = match run[0].prepare {
-            true => &mut plan.prepare,
+        let made: Vec<Vec<MicroBatchLaunches<Command>>> = made.collect();
+        let list = match sequence[0].prepack {
+            true => &mut plan.prepack,
             false => &mut plan.step,
         };
-        calls.resize_with(first + run.len(), Vec::new);
-        for turn in 0..run[0].turns() {
+        calls.resize_with(first + sequence.len(), Vec::new);
+        for micro_batch in 0..sequence[0].micro_batches() {
             for (call, made) in made.iter().enumerate() {
-                let Turn { launches, halos } = &made[turn];
-                let mut add = |launches: &[Launch]| {
+                let MicroBatchLaunches { launches, paddings } = &made[micro_batch];
+                let mut add = |launches: &[Command]| {
                     list.extend_from_slice(launches);
                     (list.len() - launches.len()..list.len()).collect()
                 };
-                calls[first + call].push(Turn {
+                calls[first + call].push(MicroBatchLaunches {
                     launches: add(launches),
-                    halos: add(halos),
+                    paddings: add(paddings),
                 });
             }
         }
@@ -177,10 +181,10 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
         .kernels
         .iter()
         .zip(&mut calls)
-        .filter(|(call, _)| !call.prepare);
-    for turn in steps.flat_map(|(_, turns)| turns) {
-        let all = turn.launches.iter_mut().chain(&mut turn.halos);
-        all.for_each(|position| *position += plan.prepare.len());
+        .filter(|(call, _)| !call.prepack);
+    for micro_batch in steps.flat_map(|(_, micro_batches)| micro_batches) {
+        let all = micro_batch.launches.iter_mut().chain(&mut micro_batch.paddings);
+        all.for_each(|position| *position += plan.prepack.len());
     }
     plan.buffers.extend(scratch.buffers);
     plan.arena_bytes = scratch.arena_bytes;
@@ -188,7 +192,7 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
     for (launch, after) in ir::order::waits(&plan).into_iter().enumerate() {
         plan.step[launch].after = after;
     }
-    let mut compiled = Compiled {
+    let mut compiled = CompiledProgram {
         plan,
         codes: vec![],
         mlir: library.texts.concat(),
@@ -216,12 +220,12 @@ pub fn compile(program: &Program, targets: &[Target], assembly: bool) -> Result<
 }
 
 /// The launch that brings a value from another device.
-fn transfer(program: &Program, buffers: &Buffers, call: &KernelCall) -> Launch {
+fn transfer(program: &Program, buffers: &Buffers, call: &Kernel) -> Command {
     let [from, to] = [call.operands[0], call.results[0]].map(|id| buffers.of(id));
-    Launch {
+    Command {
         label: call.label.clone(),
         device: program.device_of(call).0,
-        work: Work::Transfer { from, to },
+        work: CommandKind::Transfer { from, to },
         after: vec![],
     }
 }
@@ -237,20 +241,20 @@ pub fn operand(program: &Program, id: ValueId) -> Operand {
 }
 
 /// The kernels of a program; equal ones for one target are compiled once.
-struct Library {
+struct KernelCache {
     /// Different ones.
     targets: Vec<Target>,
     /// The target of each device, by position.
     target_of: Vec<usize>,
-    kernels: Vec<Kernel>,
+    kernels: Vec<CompiledKernel>,
     texts: Vec<String>,
     /// The target of each kernel, by position.
     made_for: Vec<usize>,
     known: HashMap<(usize, String, Vec<u64>), usize>,
 }
 
-impl Library {
-    fn new(devices: &[Target]) -> Library {
+impl KernelCache {
+    fn new(devices: &[Target]) -> KernelCache {
         let mut targets: Vec<Target> = vec![];
         let mut target_of = vec![];
         for target in devices {
@@ -260,7 +264,7 @@ impl Library {
                 targets.push(target.clone());
             }
         }
-        Library {
+        KernelCache {
             targets,
             target_of,
             kernels: vec![],
@@ -270,14 +274,14 @@ impl Library {
         }
     }
 
-    /// Adds kernel `k` of a program; gives the launches of every turn.
+    /// Adds kernel `k` of a program; gives the launches of every micro-batch.
     fn add_call(
         &mut self,
         program: &Program,
         buffers: &Buffers,
         k: usize,
         scratch: &mut Scratch,
-    ) -> Vec<Turn<Launch>> {
+    ) -> Vec<MicroBatchLaunches<Command>> {
         let call = &program.kernels[k];
         let device = program.device_of(call);
         let target = self.targets[self.target_of[device.0]].clone();
@@ -310,12 +314,12 @@ impl Library {
         } else {
             call.nest.points()
         };
-        let mut turns = vec![
-            Turn {
+        let mut micro_batches = vec![
+            MicroBatchLaunches {
                 launches: vec![],
-                halos: vec![],
+                paddings: vec![],
             };
-            call.turns()
+            call.micro_batches()
         ];
         // What adds parts finds them where the kernel before has left them.
         let bytes = texts.iter().filter_map(|text| text.scratch.as_ref());
@@ -327,24 +331,27 @@ impl Library {
             // The first kernel does the work; one after it adds parts.
             let (label, flops) = match i {
                 0 => (call.label.clone(), flops),
-                _ => (format!("parts of {}", call.label), 0),
+                _ => (format!("reduce partials of {}", call.label), 0),
             };
             let arguments = (&arguments[..], operands.len());
             let launch = self.launch(program, &label, text, arguments, (&values, scratch), flops);
-            for (turn, made) in turns.iter_mut().enumerate() {
-                made.launches.push(launch(buffers, turn));
+            for (micro_batch, made) in micro_batches.iter_mut().enumerate() {
+                made.launches.push(launch(buffers, micro_batch));
             }
         }
         for (id, result) in call.results.iter().zip(&results) {
-            let halo = match &target {
-                Target::Host(HostTarget { lanes, .. }) => halo::lower(result, *lanes),
+            let padding = match &target {
+                Target::Host(HostTarget { lanes, .. }) => padding::lower(result, *lanes),
                 Target::Gpu(..) => {
-                    assert!(!result.layout.has_halo(), "layouts for GPUs have no halos");
+                    assert!(
+                        !result.layout.has_padding(),
+                        "layouts for GPUs have no storage padding"
+                    );
                     None
                 }
             };
-            if let Some(text) = halo {
-                let label = format!("halo of {}", program.value(*id).name);
+            if let Some(text) = padding {
+                let label = format!("pad {}", program.value(*id).name);
                 let arguments = (std::slice::from_ref(result), 0);
                 let launch = self.launch(
                     program,
@@ -354,15 +361,15 @@ impl Library {
                     (std::slice::from_ref(id), None),
                     0,
                 );
-                for (turn, made) in turns.iter_mut().enumerate() {
-                    made.halos.push(launch(buffers, turn));
+                for (micro_batch, made) in micro_batches.iter_mut().enumerate() {
+                    made.paddings.push(launch(buffers, micro_batch));
                 }
             }
         }
-        turns
+        micro_batches
     }
 
-    /// Adds a kernel of these arguments, operands first; its launch on these values at each turn, and on a buffer of scratch
+    /// Adds a kernel of these arguments, operands first; its launch on these values at each micro-batch, and on a buffer of scratch
     /// memory if it takes one.
     fn launch<'v>(
         &mut self,
@@ -372,7 +379,7 @@ impl Library {
         (arguments, operands): (&[Operand], usize),
         (values, scratch): (&'v [ValueId], Option<usize>),
         flops: u64,
-    ) -> impl Fn(&Buffers, usize) -> Launch + use<'v> {
+    ) -> impl Fn(&Buffers, usize) -> Command + use<'v> {
         let device = program.value(values[0]).device.0;
         let target = self.target_of[device];
         let all = arguments.iter().chain(&text.scratch);
@@ -385,7 +392,7 @@ impl Library {
                 .push(text.text.replace("@KERNEL", &format!("@{symbol}")));
             let bytes = argument_bytes.iter().sum();
             self.made_for.push(target);
-            self.kernels.push(Kernel {
+            self.kernels.push(CompiledKernel {
                 symbol,
                 tasks: text.tasks,
                 threads: text.threads,
@@ -398,9 +405,9 @@ impl Library {
             self.kernels.len() - 1
         });
         let scratch = scratch.filter(|_| text.scratch.is_some());
-        move |buffers, turn| {
-            let arguments = values.iter().map(|&id| buffers.at(id, turn));
-            Launch::kernel(label, device, kernel, arguments.chain(scratch).collect())
+        move |buffers, micro_batch| {
+            let arguments = values.iter().map(|&id| buffers.at(id, micro_batch));
+            Command::kernel(label, device, kernel, arguments.chain(scratch).collect())
         }
     }
 

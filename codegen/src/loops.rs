@@ -6,7 +6,7 @@
 
 use crate::access::Operand;
 use crate::emit::{Point, Scope};
-use crate::kernel::{KernelText, Resolved, decode, frame};
+use crate::kernel::{FlatNest, KernelText, delinearize, emit_function};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use crate::sums::{has_lanes_along, sum};
@@ -19,11 +19,11 @@ const CHUNK: usize = 16 * 1024;
 
 /// Lowers a nest. `operands` are the values it reads, `results` those it writes; `width` is the vector width.
 pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usize) -> KernelText {
-    let mut resolved = Resolved::new(nest, operands, results);
+    let mut resolved = FlatNest::new(nest, operands, results);
     resolved.collapse();
     let schedule = Schedule::new(&resolved, width);
     let arguments = [operands, results].concat();
-    frame(&arguments, schedule.tasks(&resolved), |body, task| {
+    emit_function(&arguments, schedule.tasks(&resolved), |body, task| {
         schedule.write(&resolved, body, task)
     })
 }
@@ -43,7 +43,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(resolved: &Resolved, width: usize) -> Schedule {
+    fn new(resolved: &FlatNest, width: usize) -> Schedule {
         let output = &resolved.outputs[0].0;
         let mut loops = resolved.parallel_loops();
         let contiguous = |l: &&Loop| output.step(**l) == Some(1);
@@ -106,19 +106,19 @@ impl Schedule {
         }
     }
 
-    fn chunks(&self, resolved: &Resolved) -> usize {
+    fn chunks(&self, resolved: &FlatNest) -> usize {
         self.vector.map_or(1, |v| resolved.extent(v).div_ceil(self.chunk))
     }
 
-    fn tasks(&self, resolved: &Resolved) -> u64 {
+    fn tasks(&self, resolved: &FlatNest) -> u64 {
         let outer: u64 = self.tasks.iter().map(|&l| resolved.extent(l) as u64).product();
         outer * self.chunks(resolved) as u64
     }
 
-    fn write(&self, resolved: &Resolved, body: &mut Body, task: Value) {
+    fn write(&self, resolved: &FlatNest, body: &mut Body, task: Value) {
         let mut extents: Vec<usize> = self.tasks.iter().map(|&l| resolved.extent(l)).collect();
         extents.push(self.chunks(resolved));
-        let iterations = decode(body, task, &extents);
+        let iterations = delinearize(body, task, &extents);
         let zero = body.index(0);
         let mut loops = vec![zero; resolved.extents.len()];
         for (l, &value) in self.tasks.iter().zip(&iterations) {
@@ -135,7 +135,7 @@ impl Schedule {
 
     fn nest(
         &self,
-        resolved: &Resolved,
+        resolved: &FlatNest,
         body: &mut Body,
         loops: &mut Vec<Value>,
         rest: &[Loop],
@@ -150,7 +150,7 @@ impl Schedule {
         });
     }
 
-    fn vector_loop(&self, resolved: &Resolved, body: &mut Body, loops: &mut [Value], chunk: Value) {
+    fn vector_loop(&self, resolved: &FlatNest, body: &mut Body, loops: &mut [Value], chunk: Value) {
         let Some(vector) = self.vector else {
             let point = Point {
                 loops: loops.to_vec(),
@@ -223,14 +223,14 @@ impl Schedule {
 }
 
 /// Writes the reduction and the outputs at one point (or vector of points).
-pub fn write_point(resolved: &Resolved, math: &mut Math, point: Point) {
+pub fn write_point(resolved: &FlatNest, math: &mut Math, point: Point) {
     let reduced = reduce_point(resolved, math, &point, None);
     finish_point(resolved, math, &point, reduced);
 }
 
 /// Writes the outputs at one point (or vector of points), given what the reduction came to, and the winner's place.
 pub fn finish_point(
-    resolved: &Resolved,
+    resolved: &FlatNest,
     math: &mut Math,
     point: &Point,
     (reduced, winner): (Option<Value>, Option<Value>),
@@ -247,7 +247,7 @@ pub fn finish_point(
 ///
 /// `along` is a reduction loop for lanes of a width, if a single point's sum has them.
 pub fn reduce_point(
-    resolved: &Resolved,
+    resolved: &FlatNest,
     math: &mut Math,
     point: &Point,
     along: Option<(Loop, usize)>,
@@ -277,7 +277,7 @@ pub fn reduce_point(
                         let mut first = math.compare("olt", carried[1], zero);
                         for &read in &padded {
                             let inside =
-                                Scope::of_reads(&resolved.reads).value(math, point, &Expr::Inside(read));
+                                Scope::of_reads(&resolved.reads).value(math, point, &Expr::InBounds(read));
                             let inside = math.compare("ogt", inside, zero);
                             first = math.both(first, inside);
                         }
@@ -303,17 +303,17 @@ pub fn reduce_point(
 }
 
 /// Whether an output asks for the winner's place.
-pub fn asks_winner(resolved: &Resolved) -> bool {
+pub fn asks_winner(resolved: &FlatNest) -> bool {
     let mut asks = false;
     for (_, value) in &resolved.outputs {
-        value.walk(&mut |e| asks |= matches!(e, Expr::Winner));
+        value.walk(&mut |e| asks |= matches!(e, Expr::ArgMax));
     }
     asks
 }
 
 /// The reads that may lie in padding, if the outputs ask for the winner's place: an element inside wins against
 /// padding even if it is −∞ too.
-fn padded_reads(resolved: &Resolved) -> Vec<usize> {
+fn padded_reads(resolved: &FlatNest) -> Vec<usize> {
     let asks = asks_winner(resolved);
     let mut padded = vec![];
     resolved.body.walk(&mut |e| match e {
@@ -324,7 +324,7 @@ fn padded_reads(resolved: &Resolved) -> Vec<usize> {
 }
 
 /// The place of a reduction point, counted row-major.
-fn winner_number(resolved: &Resolved) -> Expr {
+fn winner_number(resolved: &FlatNest) -> Expr {
     let mut map = ir::nest::Affine::constant(0);
     let mut stride = 1;
     for &l in resolved.reduction_loops().iter().rev() {
@@ -337,9 +337,9 @@ fn winner_number(resolved: &Resolved) -> Expr {
 type Step<'s> = &'s mut dyn FnMut(&mut Math, &Point, &[Value]) -> Vec<Value>;
 
 /// Nests the reduction loops, carrying f32 lanes through them.
-fn reduce(resolved: &Resolved, math: &mut Math, point: &Point, initial: &[Value], step: Step) -> Vec<Value> {
+fn reduce(resolved: &FlatNest, math: &mut Math, point: &Point, initial: &[Value], step: Step) -> Vec<Value> {
     fn nested(
-        resolved: &Resolved,
+        resolved: &FlatNest,
         math: &mut Math,
         point: &Point,
         rest: &[Loop],

@@ -1,8 +1,8 @@
 //! Where the scratch memory of kernels lies: between what is alive while they run, or else at the arena's end.
 
 use ir::DType;
-use ir::live::{Live, liveness};
-use ir::plan::{Buffer, Place, Role};
+use ir::live::{LiveRange, liveness};
+use ir::plan::{Allocation, Buffer, Role};
 use ir::program::Program;
 
 /// Alignment of buffers in bytes.
@@ -12,7 +12,7 @@ const ALIGNMENT: u64 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Scratch {
     /// Where the values of the arena are alive.
-    live: Vec<Live>,
+    live: Vec<LiveRange>,
     /// Buffers of a plan before these.
     before: usize,
     /// One for every kernel that has some.
@@ -38,8 +38,8 @@ impl Scratch {
         let here = self.live.iter().filter(|live| live.at(k));
         let taken = here.filter_map(|live| {
             let value = program.value(live.value);
-            match value.place {
-                Place::Arena(from) if value.device == device => Some((from, from + live.bytes)),
+            match value.allocation {
+                Allocation::Arena(from) if value.device == device => Some((from, from + live.bytes)),
                 _ => None,
             }
         });
@@ -60,8 +60,8 @@ impl Scratch {
             bytes,
             device: device.0,
             role: Role::Temporary,
-            place: Place::Arena(offset),
-            part: None,
+            allocation: Allocation::Arena(offset),
+            shard: None,
         });
         self.before + self.buffers.len() - 1
     }

@@ -8,7 +8,7 @@
 //! Where points of the result do not fill vectors with neighbours in memory, lanes run along a loop of the reduction.
 
 use crate::emit::{Point, Scope};
-use crate::kernel::Resolved;
+use crate::kernel::FlatNest;
 use crate::mlir::{Memory, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::Loop;
@@ -18,7 +18,7 @@ pub const CHAIN: usize = 16;
 
 /// Whether a long sum can have lanes along a reduction loop: all reads of its body are the same element for all lanes or
 /// neighbours in memory.
-pub fn has_lanes_along(resolved: &Resolved, l: Loop, width: usize) -> bool {
+pub fn has_lanes_along(resolved: &FlatNest, l: Loop, width: usize) -> bool {
     let steps: Vec<Option<i64>> = resolved.body_reads().iter().map(|read| read.step(l)).collect();
     let loops = resolved.reduction_loops();
     let terms: usize = loops.iter().map(|&l| resolved.extent(l)).product();
@@ -30,7 +30,7 @@ pub fn has_lanes_along(resolved: &Resolved, l: Loop, width: usize) -> bool {
 
 /// Writes the sum of a nest's body at a point, or at a vector of points. `along` is a reduction loop for lanes of a width,
 /// for a single point.
-pub fn sum(resolved: &Resolved, math: &mut Math, point: &Point, along: Option<(Loop, usize)>) -> Value {
+pub fn sum(resolved: &FlatNest, math: &mut Math, point: &Point, along: Option<(Loop, usize)>) -> Value {
     let loops = resolved.reduction_loops();
     let terms: usize = loops.iter().map(|&l| resolved.extent(l)).product();
     // A thread of a GPU has few terms: long sums are shared by a block there.
@@ -51,7 +51,7 @@ pub fn sum(resolved: &Resolved, math: &mut Math, point: &Point, along: Option<(L
 
 /// The sum at a single point with lanes along a reduction loop, as f64. What does not fill a vector is added one by one.
 fn sum_along(
-    resolved: &Resolved,
+    resolved: &FlatNest,
     math: &mut Math,
     point: &Point,
     loops: &[Loop],
@@ -106,7 +106,7 @@ struct Axis {
 }
 
 /// All iterations of loops.
-fn axes(resolved: &Resolved, math: &mut Math, loops: &[Loop]) -> Vec<Axis> {
+fn axes(resolved: &FlatNest, math: &mut Math, loops: &[Loop]) -> Vec<Axis> {
     let low = math.body.index(0);
     let axis = |&l: &Loop| Axis {
         l,
@@ -122,7 +122,7 @@ fn terms(axes: &[Axis]) -> usize {
 }
 
 /// Adds the terms of all iterations to `total`, which is f64, chain by chain.
-fn blocks(resolved: &Resolved, math: &mut Math, point: &Point, axes: &[Axis], total: Value) -> Value {
+fn blocks(resolved: &FlatNest, math: &mut Math, point: &Point, axes: &[Axis], total: Value) -> Value {
     if terms(axes) <= CHAIN {
         let sum = chain(resolved, math, point, axes);
         let sum = math.widen(sum);
@@ -163,12 +163,12 @@ fn blocks(resolved: &Resolved, math: &mut Math, point: &Point, axes: &[Axis], to
 }
 
 /// The sum of the terms of all iterations, one after the other in f32.
-fn chain(resolved: &Resolved, math: &mut Math, point: &Point, axes: &[Axis]) -> Value {
+fn chain(resolved: &FlatNest, math: &mut Math, point: &Point, axes: &[Axis]) -> Value {
     let zero = math.constant(0.0);
     add_terms(resolved, math, point, axes, zero)
 }
 
-fn add_terms(resolved: &Resolved, math: &mut Math, point: &Point, axes: &[Axis], sum: Value) -> Value {
+fn add_terms(resolved: &FlatNest, math: &mut Math, point: &Point, axes: &[Axis], sum: Value) -> Value {
     let Some((axis, rest)) = axes.split_first() else {
         let value = Scope::of_reads(&resolved.reads).value(math, point, &resolved.body);
         return math.f("addf", sum, value);

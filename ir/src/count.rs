@@ -52,7 +52,7 @@ pub fn layers(graph: &Graph) -> Result<Vec<LayerCount>, GraphError> {
 /// `u64::MAX`.
 pub fn multiply_adds(graph: &Graph, id: NodeId) -> u64 {
     let node = graph.node(id);
-    let nests = node.op.meaning(&graph.operand_types(id), &node.ty);
+    let nests = node.op.semantics(&graph.operand_types(id), &node.ty);
     let contractions = nests.iter().filter(|nest| {
         nest.contraction()
             .is_some_and(|(a, b)| match (nest.reads[a].source, nest.reads[b].source) {

@@ -220,7 +220,7 @@ impl Builder {
             return Err(GraphError::Duplicate(name.to_string()));
         }
         let types: Vec<&Type> = operands.iter().map(|&o| &self.node(o).ty).collect();
-        let ty = op.infer(&types).map_err(|error| GraphError::Op {
+        let ty = op.infer_type(&types).map_err(|error| GraphError::Op {
             name: name.to_string(),
             error,
         })?;

@@ -1,7 +1,7 @@
 //! Where the elements of a stored tensor lie in memory.
 //!
 //! A layout is chosen by the compiler, never by the model file. It permutes the logical dimensions, may
-//! surround some of them with a *halo* of zeros, so that a padded convolution reads without guards.
+//! surround some of them with a *storage padding* of zeros, so that a padded convolution reads without predicates.
 
 /// The physical arrangement of a tensor of some rank.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -9,7 +9,7 @@ pub struct Layout {
     /// Logical dimensions, outermost in memory first.
     pub order: Vec<usize>,
     /// Zero elements kept before and after each logical dimension.
-    pub halo: Vec<(usize, usize)>,
+    pub padding: Vec<(usize, usize)>,
 }
 
 /// How a logical index becomes an element offset: `base + Σ stride·index`.
@@ -19,7 +19,7 @@ pub struct Strides {
     pub base: usize,
     /// Stride of each logical dimension, in elements.
     pub dims: Vec<usize>,
-    /// Elements of the buffer, halo included.
+    /// Elements of the buffer, storage padding included.
     pub elements: usize,
 }
 
@@ -29,10 +29,10 @@ impl Layout {
         Layout::ordered((0..rank).collect())
     }
 
-    /// The given order (outermost first) without halo or blocks.
+    /// The given order (outermost first) without storage padding or blocks.
     pub fn ordered(order: Vec<usize>) -> Layout {
         Layout {
-            halo: vec![(0, 0); order.len()],
+            padding: vec![(0, 0); order.len()],
             order,
         }
     }
@@ -45,9 +45,9 @@ impl Layout {
         Layout::ordered([0].into_iter().chain(2..rank).chain([1]).collect())
     }
 
-    /// Whether any dimension has a halo.
-    pub fn has_halo(&self) -> bool {
-        self.halo.iter().any(|&h| h != (0, 0))
+    /// Whether any dimension has storage padding.
+    pub fn has_padding(&self) -> bool {
+        self.padding.iter().any(|&h| h != (0, 0))
     }
 
     /// The logical dimension whose neighbours are adjacent in memory.
@@ -61,8 +61,8 @@ impl Layout {
         let (mut stride, mut base) = (1, 0);
         for &d in self.order.iter().rev() {
             dims[d] = stride;
-            base += self.halo[d].0 * stride;
-            stride *= extents[d] + self.halo[d].0 + self.halo[d].1;
+            base += self.padding[d].0 * stride;
+            stride *= extents[d] + self.padding[d].0 + self.padding[d].1;
         }
         Strides {
             base,
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn a_halo_moves_the_origin_and_widens_rows() {
         let mut layout = Layout::channels_last(4);
-        layout.halo[2] = (1, 0);
-        layout.halo[3] = (2, 1);
+        layout.padding[2] = (1, 0);
+        layout.padding[3] = (2, 1);
         let strides = layout.strides(&[1, 4, 2, 2]);
         assert_eq!(
             (strides.base, strides.dims, strides.elements),

@@ -5,7 +5,7 @@ use crate::program::{Program, Value, ValueId};
 
 /// Kernels between which a value must keep its bytes, first and last included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct LiveRange {
     /// The value that owns the bytes.
     pub value: ValueId,
     /// Bytes, a multiple of 64.
@@ -16,9 +16,9 @@ pub struct Live {
     pub last: usize,
 }
 
-impl Live {
+impl LiveRange {
     /// Whether both are alive during some kernel.
-    pub fn meets(&self, other: &Live) -> bool {
+    pub fn overlaps(&self, other: &LiveRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 
@@ -37,16 +37,16 @@ pub fn arena_bytes_of(value: &Value) -> u64 {
 }
 
 /// When each value of the arena is alive, in the order of values. Values that no kernel touches are left out. What a
-/// group of kernels shares with others is alive through all of the group, whose turns come back to it.
-pub fn liveness(program: &Program) -> Vec<Live> {
-    let mut live: Vec<Option<Live>> = vec![None; program.values.len()];
+/// micro-batch loop of kernels shares with others is alive through all of the micro-batch loop, whose micro-batches come back to it.
+pub fn liveness(program: &Program) -> Vec<LiveRange> {
+    let mut live: Vec<Option<LiveRange>> = vec![None; program.values.len()];
     for (k, kernel) in program.kernels.iter().enumerate() {
         for &touched in kernel.operands.iter().chain(&kernel.results) {
             let value = program.owner(touched);
             let bytes = arena_bytes_of(program.value(value));
             if program.value(value).role == Role::Temporary {
                 live[value.0]
-                    .get_or_insert(Live {
+                    .get_or_insert(LiveRange {
                         value,
                         bytes,
                         first: k,
@@ -56,12 +56,16 @@ pub fn liveness(program: &Program) -> Vec<Live> {
             }
         }
     }
-    let mut live: Vec<Live> = live.into_iter().flatten().collect();
+    let mut live: Vec<LiveRange> = live.into_iter().flatten().collect();
     let mut first = 0;
-    for run in program.runs() {
-        let last = first + run.len() - 1;
+    for sequence in program.kernel_sequences() {
+        let last = first + sequence.len() - 1;
         // A single kernel holds nothing longer than it is used.
-        let held = if run.len() > 1 { &mut live[..] } else { &mut [] };
+        let held = if sequence.len() > 1 {
+            &mut live[..]
+        } else {
+            &mut []
+        };
         for live in held {
             let within = |k: usize| (first..=last).contains(&k);
             if within(live.last) && live.first < first {

@@ -17,12 +17,12 @@ pub trait Operation: Sized {
 
     /// Reads the attributes of the text format. Unknown names are reported by the caller.
     fn parse(attributes: &mut Attributes) -> Result<Self, OpError>;
-    /// The attributes in canonical order, those with their usual value left out.
+    /// The attributes in canonical order, those with their default value left out.
     fn attributes(&self) -> Vec<(&'static str, Attribute)>;
     /// The type of the result: the shape rule, and at the same time the verifier of operands.
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError>;
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError>;
     /// The meaning, as a chain of nests over bound types; the last one computes the result.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest>;
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest>;
     /// Whether [`Operation::gradient`] can be asked, where an operation has more forms than its gradient.
     fn differentiable(&self) -> Result<(), OpError> {
         Ok(())
@@ -224,34 +224,34 @@ impl Attributes {
         .attribute(name)
     }
 
-    /// An integer of at least `least`; `usual` if it is not written.
-    pub fn int(&mut self, name: &str, usual: Option<usize>, least: usize) -> Result<usize, OpError> {
+    /// An integer of at least `least`; `default` if it is not written.
+    pub fn int(&mut self, name: &str, default: Option<usize>, least: usize) -> Result<usize, OpError> {
         let expected = format!("an integer from {least} up to {MAX_EXTENT}");
-        match (self.take(name), usual) {
+        match (self.take(name), default) {
             (Some(Attribute::Int(n)), _) if n >= least as i64 && n <= MAX_EXTENT as i64 => Ok(n as usize),
             (Some(other), _) => Err(Self::wrong(name, &other, &expected)),
-            (None, Some(usual)) => Ok(usual),
+            (None, Some(default)) => Ok(default),
             (None, None) => Err(Self::missing(name, &expected)),
         }
     }
 
-    /// A finite real number; `usual` if it is not written.
-    pub fn real(&mut self, name: &str, usual: Option<f64>) -> Result<Real, OpError> {
-        match (self.take(name), usual) {
+    /// A finite real number; `default` if it is not written.
+    pub fn real(&mut self, name: &str, default: Option<f64>) -> Result<Real, OpError> {
+        match (self.take(name), default) {
             (Some(Attribute::Real(x)), _) if x.is_finite() => Ok(Real(x)),
             (Some(Attribute::Int(n)), _) => Ok(Real(n as f64)),
             (Some(other), _) => Err(Self::wrong(name, &other, "a finite number")),
-            (None, Some(usual)) => Ok(Real(usual)),
+            (None, Some(default)) => Ok(Real(default)),
             (None, None) => Err(Self::missing(name, "a finite number")),
         }
     }
 
-    /// A truth value; `usual` if it is not written.
-    pub fn bool(&mut self, name: &str, usual: bool) -> Result<bool, OpError> {
+    /// A truth value; `default` if it is not written.
+    pub fn bool(&mut self, name: &str, default: bool) -> Result<bool, OpError> {
         match self.take(name) {
             Some(Attribute::Bool(b)) => Ok(b),
             Some(other) => Err(Self::wrong(name, &other, "true or false")),
-            None => Ok(usual),
+            None => Ok(default),
         }
     }
 
@@ -267,22 +267,22 @@ impl Attributes {
         }
     }
 
-    /// `count` integers of at least `least`; one integer stands for all of them. `usual` if not written.
+    /// `count` integers of at least `least`; one integer stands for all of them. `default` if not written.
     pub fn ints<const COUNT: usize>(
         &mut self,
         name: &str,
-        usual: Option<usize>,
+        default: Option<usize>,
         least: usize,
     ) -> Result<[usize; COUNT], OpError> {
         let expected = format!("an integer or a list of {COUNT}, each from {least} up to {MAX_EXTENT}");
         let fits = |n: i64| n >= least as i64 && n <= MAX_EXTENT as i64;
-        match (self.take(name), usual) {
+        match (self.take(name), default) {
             (Some(Attribute::Int(n)), _) if fits(n) => Ok([n as usize; COUNT]),
             (Some(Attribute::Ints(items)), _) if items.len() == COUNT && items.iter().all(|&n| fits(n)) => {
                 Ok(std::array::from_fn(|i| items[i] as usize))
             }
             (Some(other), _) => Err(Self::wrong(name, &other, &expected)),
-            (None, Some(usual)) => Ok([usual; COUNT]),
+            (None, Some(default)) => Ok([default; COUNT]),
             (None, None) => Err(Self::missing(name, &expected)),
         }
     }

@@ -7,10 +7,10 @@
 //!
 //! Both go over the step once and note of each launch how many of every queue are done before it starts.
 
-use crate::plan::{Launch, Place, Plan, PlanError, Work};
+use crate::plan::{Allocation, Command, CommandKind, Plan, PlanError};
 
 /// The queue of a launch: a number below [`count`].
-pub fn queue(launch: &Launch) -> usize {
+pub fn queue(launch: &Command) -> usize {
     2 * launch.device + usize::from(launch.kernel_position().is_none())
 }
 
@@ -65,12 +65,12 @@ struct Touch {
     writes: bool,
 }
 
-fn touches(plan: &Plan, launch: &Launch) -> Vec<Touch> {
+fn touches(plan: &Plan, launch: &Command) -> Vec<Touch> {
     let touch = |position: usize, writes: bool| {
         let buffer = &plan.buffers[position];
-        let (own, from) = match buffer.place {
-            Place::Own => (Some(position), 0),
-            Place::Arena(offset) => (None, offset),
+        let (own, from) = match buffer.allocation {
+            Allocation::Dedicated => (Some(position), 0),
+            Allocation::Arena(offset) => (None, offset),
         };
         Touch {
             memory: (buffer.device, own),
@@ -80,14 +80,14 @@ fn touches(plan: &Plan, launch: &Launch) -> Vec<Touch> {
         }
     };
     match &launch.work {
-        Work::Kernel { kernel, arguments } => {
+        CommandKind::Kernel { kernel, arguments } => {
             let only_read = plan.kernels[*kernel].operands;
             let arguments = arguments.iter().enumerate();
             arguments
                 .map(|(i, &position)| touch(position, i >= only_read))
                 .collect()
         }
-        Work::Transfer { from, to } => vec![touch(*from, false), touch(*to, true)],
+        CommandKind::Transfer { from, to } => vec![touch(*from, false), touch(*to, true)],
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of this format; a loader refuses any other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The training step's learning rate: an f32 scalar input that the driver sets every step.
 pub const LEARNING_RATE: &str = "train.learning_rate";
@@ -40,16 +40,16 @@ pub struct Plan {
     pub batch: usize,
     /// The code that each device runs: [`CPU`] or [`PTX`]; launches refer to them by position.
     pub devices: Vec<String>,
-    /// Bytes of the arena that [`Place::Arena`] buffers of each device share.
+    /// Bytes of the arena that [`Allocation::Arena`] buffers of each device share.
     pub arena_bytes: Vec<u64>,
     /// All buffers.
     pub buffers: Vec<Buffer>,
     /// All kernels.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<CompiledKernel>,
     /// Run once after parameters were set from outside: packs weights that stay constant.
-    pub prepare: Vec<Launch>,
+    pub prepack: Vec<Command>,
     /// One run, in order.
-    pub step: Vec<Launch>,
+    pub step: Vec<Command>,
     /// Floating-point operations of one run (multiply and add are two), by the model's own count.
     pub flops: u64,
 }
@@ -81,27 +81,27 @@ pub struct Buffer {
     /// What it is for.
     pub role: Role,
     /// Where it lies.
-    pub place: Place,
+    pub allocation: Allocation,
     /// Of the interface: which part of the tensor it holds, if not all of it. Buffers of one name are parts or copies
     /// of one tensor, at most one on each device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<Part>,
+    pub shard: Option<Region>,
 }
 
-/// A box within a tensor: of each dimension, so many elements from a first one on.
+/// A hyper-rectangle of a tensor: a range of each dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct Region {
     /// The first element of each dimension.
     pub offset: Vec<usize>,
     /// Elements of each dimension.
     pub shape: Vec<usize>,
 }
 
-impl Part {
+impl Region {
     /// All of a tensor.
-    pub fn whole(shape: &[usize]) -> Part {
-        Part {
+    pub fn whole(shape: &[usize]) -> Region {
+        Region {
             offset: vec![0; shape.len()],
             shape: shape.to_vec(),
         }
@@ -117,7 +117,7 @@ impl Part {
 
     /// Whether every element of a tensor is in one of its parts. The parts' ends cut it into cells that lie in a part or
     /// outside of it as wholes.
-    pub fn cover(parts: &[&Part], shape: &[usize]) -> bool {
+    pub fn cover(parts: &[&Region], shape: &[usize]) -> bool {
         let starts = |d: usize| -> Vec<usize> {
             let ends = parts
                 .iter()
@@ -180,8 +180,8 @@ pub enum Role {
         /// How it starts.
         init: Init,
     },
-    /// Written by [`Plan::prepare`], read by steps: weights in another layout.
-    Prepared,
+    /// Written by [`Plan::prepack`], read by steps: weights in another layout.
+    Packed,
     /// Lives within one run.
     Temporary,
 }
@@ -194,7 +194,7 @@ impl Role {
             | Role::Output { shape }
             | Role::Parameter { shape, .. }
             | Role::State { shape, .. } => Some(shape),
-            Role::Prepared | Role::Temporary => None,
+            Role::Packed | Role::Temporary => None,
         }
     }
 }
@@ -202,9 +202,9 @@ impl Role {
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
-    /// An allocation of its own.
-    Own,
+pub enum Allocation {
+    /// Memory of its own.
+    Dedicated,
     /// At this byte offset of its device's arena, shared with buffers that are not alive at the same time.
     Arena(u64),
 }
@@ -224,7 +224,7 @@ pub enum Init {
 /// a block. Tasks are independent and write disjoint elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kernel {
+pub struct CompiledKernel {
     /// Its symbol: letters, digits and `_`.
     pub symbol: String,
     /// How many tasks there are: on a GPU, blocks of a grid of one dimension.
@@ -246,13 +246,13 @@ pub struct Kernel {
 /// One thing that a device does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Launch {
+pub struct Command {
     /// What is computed or moved, for messages and profiles: the names of the nodes.
     pub label: String,
     /// Position in [`Plan::devices`]; of a transfer, where the bytes come to.
     pub device: usize,
     /// What is done.
-    pub work: Work,
+    pub work: CommandKind,
     /// Earlier launches of the step that must be done, beside those before it in its own queue.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<usize>,
@@ -261,7 +261,7 @@ pub struct Launch {
 /// What a launch does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Work {
+pub enum CommandKind {
     /// Runs a kernel.
     Kernel {
         /// Position in [`Plan::kernels`].
@@ -278,13 +278,13 @@ pub enum Work {
     },
 }
 
-impl Launch {
+impl Command {
     /// A launch of a kernel that waits for nothing but its own queue.
-    pub fn kernel(label: impl Into<String>, device: usize, kernel: usize, arguments: Vec<usize>) -> Launch {
-        Launch {
+    pub fn kernel(label: impl Into<String>, device: usize, kernel: usize, arguments: Vec<usize>) -> Command {
+        Command {
             label: label.into(),
             device,
-            work: Work::Kernel { kernel, arguments },
+            work: CommandKind::Kernel { kernel, arguments },
             after: vec![],
         }
     }
@@ -292,16 +292,16 @@ impl Launch {
     /// The position of the kernel in [`Plan::kernels`]; `None` for a transfer.
     pub fn kernel_position(&self) -> Option<usize> {
         match self.work {
-            Work::Kernel { kernel, .. } => Some(kernel),
-            Work::Transfer { .. } => None,
+            CommandKind::Kernel { kernel, .. } => Some(kernel),
+            CommandKind::Transfer { .. } => None,
         }
     }
 
     /// The buffers that it reads or writes.
     pub fn buffers(&self) -> Vec<usize> {
         match &self.work {
-            Work::Kernel { arguments, .. } => arguments.clone(),
-            Work::Transfer { from, to } => vec![*from, *to],
+            CommandKind::Kernel { arguments, .. } => arguments.clone(),
+            CommandKind::Transfer { from, to } => vec![*from, *to],
         }
     }
 }
@@ -338,12 +338,12 @@ impl Plan {
                 return fail(format!("kernel {symbol} reads more arguments than it has"));
             }
         }
-        let all = self.prepare.iter().chain(&self.step);
+        let all = self.prepack.iter().chain(&self.step);
         all.into_iter().try_for_each(|launch| self.check_launch(launch))?;
-        let alone = |launch: &&Launch| launch.kernel_position().is_none() || !launch.after.is_empty();
-        if let Some(launch) = self.prepare.iter().find(alone) {
+        let alone = |launch: &&Command| launch.kernel_position().is_none() || !launch.after.is_empty();
+        if let Some(launch) = self.prepack.iter().find(alone) {
             return fail(format!(
-                "launch {} prepares and does not stay on its device",
+                "launch {} prepacks and does not stay on its device",
                 launch.label
             ));
         }
@@ -358,7 +358,7 @@ impl Plan {
                 self.devices.len()
             ));
         };
-        if let Place::Arena(offset) = buffer.place {
+        if let Allocation::Arena(offset) = buffer.allocation {
             if offset % 64 != 0 || offset.checked_add(buffer.bytes).is_none_or(|end| end > arena) {
                 return fail(format!(
                     "buffer {name} lies at {offset} in an arena of {arena} bytes"
@@ -371,14 +371,14 @@ impl Plan {
         let Some(shape) = buffer.role.shape() else {
             return Ok(());
         };
-        if let Some(part) = &buffer.part
+        if let Some(part) = &buffer.shard
             && !part.lies_in(shape)
         {
             return fail(format!(
                 "buffer {name} holds {part:?} of a tensor of shape {shape:?}"
             ));
         }
-        let shape = buffer.part.as_ref().map_or(shape, |part| &part.shape);
+        let shape = buffer.shard.as_ref().map_or(shape, |part| &part.shape);
         let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let bytes = elements.and_then(|n| n.checked_mul(buffer.dtype.bytes() as u64));
         if bytes != Some(buffer.bytes) {
@@ -404,15 +404,18 @@ impl Plan {
             if devices.len() != buffers.len() || !buffers.iter().all(same) {
                 return fail(format!("two tensors are named {name}"));
             }
-            let parts: Vec<&Part> = buffers.iter().filter_map(|buffer| buffer.part.as_ref()).collect();
-            if parts.len() == buffers.len() && !Part::cover(&parts, shape) {
+            let parts: Vec<&Region> = buffers
+                .iter()
+                .filter_map(|buffer| buffer.shard.as_ref())
+                .collect();
+            if parts.len() == buffers.len() && !Region::cover(&parts, shape) {
                 return fail(format!("the parts of {name} are not all of it"));
             }
         }
         Ok(())
     }
 
-    fn check_launch(&self, launch: &Launch) -> Result<(), PlanError> {
+    fn check_launch(&self, launch: &Command) -> Result<(), PlanError> {
         let (label, device) = (&launch.label, launch.device);
         if device >= self.devices.len() {
             return fail(format!(
@@ -425,7 +428,7 @@ impl Plan {
             None => fail(format!("launch {label} names buffer {position}")),
         };
         match &launch.work {
-            Work::Kernel { kernel, arguments } => {
+            CommandKind::Kernel { kernel, arguments } => {
                 let Some(kernel) = self.kernels.get(*kernel) else {
                     let count = self.kernels.len();
                     return fail(format!("launch {label} names kernel {kernel} of {count}"));
@@ -447,7 +450,7 @@ impl Plan {
                     }
                 }
             }
-            Work::Transfer { from, to } => {
+            CommandKind::Transfer { from, to } => {
                 let (from, to) = (buffer(*from)?, buffer(*to)?);
                 if from.device == to.device || to.device != device {
                     return fail(format!(

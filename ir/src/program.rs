@@ -9,7 +9,7 @@
 
 use crate::layout::Layout;
 use crate::nest::{Nest, Source};
-use crate::plan::{Mode, Part, Place, Role};
+use crate::plan::{Allocation, Mode, Region, Role};
 use crate::types::DType;
 
 /// A stored value of a [`Program`].
@@ -18,7 +18,7 @@ pub struct ValueId(pub usize);
 
 /// A device of a [`Program`]: a position in [`crate::plan::Plan::devices`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeviceIx(pub usize);
+pub struct DeviceId(pub usize);
 
 /// A tensor that some kernel writes or the caller sets.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,34 +34,34 @@ pub struct Value {
     /// What it is for; interface values are row-major.
     pub role: Role,
     /// Shares the buffer of another value of the same layout: of the same size (a parameter updated in place), or, if
-    /// this one is a window, of more samples.
+    /// this one is a batch slice, of more samples.
     pub alias: Option<ValueId>,
-    /// Is the micro-batch of `alias` that the kernels of a [`Group`] are at: as many samples, one turn after the other.
-    pub window: bool,
+    /// Is the micro-batch of `alias` that the kernels of a [`MicroBatchLoop`] are at: as many samples, one micro-batch after the other.
+    pub batch_slice: bool,
     /// Where it lies, once memory is planned.
-    pub place: Place,
+    pub allocation: Allocation,
     /// The device that holds it.
-    pub device: DeviceIx,
+    pub device: DeviceId,
     /// Of the interface: which part of the tensor that `role` describes, if not all of it. Values of one name are
     /// parts or copies of one tensor.
-    pub part: Option<Part>,
+    pub shard: Option<Region>,
 }
 
 /// A unit of work: one nest over stored values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KernelCall {
+pub struct Kernel {
     /// The nodes it computes, joined by `+`.
     pub label: String,
     /// What it computes; `Source::Operand(i)` is `operands[i]`, output `j` goes to `results[j]`.
     pub nest: Nest,
     /// Values read.
     pub operands: Vec<ValueId>,
-    /// Values written, one an output of the nest. The kernel also writes zeros into their halos.
+    /// Values written, one an output of the nest. The kernel also writes zeros into their storage padding.
     pub results: Vec<ValueId>,
     /// Runs once after parameters are set, not every step.
-    pub prepare: bool,
-    /// Runs with its neighbours of the same group, on one micro-batch after the other.
-    pub group: Option<Group>,
+    pub prepack: bool,
+    /// Runs with its neighbours of the same micro-batch loop, on one micro-batch after the other.
+    pub micro_batch_loop: Option<MicroBatchLoop>,
     /// How its sums are computed, once that is chosen.
     pub algorithm: Option<Algorithm>,
     /// Of a contraction on a processor, what it reads in vectors, once that is chosen.
@@ -88,42 +88,43 @@ pub enum Algorithm {
     Winograd(usize),
 }
 
-/// Kernels that follow each other and together take `turns` turns, each on a micro-batch: an equal share of the batch.
+/// Kernels that follow each other and together take `micro_batches` micro-batches, each on a micro-batch: an equal share of the batch.
 ///
 /// What they hand to each other is as large as a micro-batch, and stays in caches if that is small. Of values that others
-/// know too they read and write *windows*, which move on with every turn; a value that they overwrite in place goes
-/// through all turns, and adds up what they find.
+/// know too they read and write batch slices, which move on with every micro-batch; a value that they overwrite in place goes
+/// through all micro-batches, and adds up what they find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
-    /// Tells groups of a program apart.
+pub struct MicroBatchLoop {
+    /// Tells micro-batch loops of a program apart.
     pub number: usize,
     /// How often its kernels run in a step.
-    pub turns: usize,
+    pub micro_batches: usize,
 }
 
-impl KernelCall {
+impl Kernel {
     /// A kernel that runs in every step, about which nothing has been chosen yet.
     pub fn new(
         label: impl Into<String>,
         nest: Nest,
         operands: Vec<ValueId>,
         results: Vec<ValueId>,
-    ) -> KernelCall {
-        KernelCall {
+    ) -> Kernel {
+        Kernel {
             label: label.into(),
             nest,
             operands,
             results,
-            prepare: false,
-            group: None,
+            prepack: false,
+            micro_batch_loop: None,
             algorithm: None,
             vectors: None,
         }
     }
 
     /// How often it runs in a step.
-    pub fn turns(&self) -> usize {
-        self.group.map_or(1, |group| group.turns)
+    pub fn micro_batches(&self) -> usize {
+        self.micro_batch_loop
+            .map_or(1, |micro_batch_loop| micro_batch_loop.micro_batches)
     }
 }
 
@@ -139,7 +140,7 @@ pub struct Program {
     /// Stored values.
     pub values: Vec<Value>,
     /// Kernels in the order they run.
-    pub kernels: Vec<KernelCall>,
+    pub kernels: Vec<Kernel>,
     /// Bytes of the arena of each device.
     pub arena_bytes: Vec<u64>,
     /// Floating-point operations of one run by the model's own count.
@@ -147,7 +148,7 @@ pub struct Program {
 }
 
 impl Value {
-    /// Bytes of its elements, halo included.
+    /// Bytes of its elements, storage padding included.
     pub fn bytes(&self) -> u64 {
         (self.layout.strides(&self.extents).elements * self.dtype.bytes()) as u64
     }
@@ -164,20 +165,21 @@ impl Program {
         self.value(id).alias.map_or(id, |other| self.owner(other))
     }
 
-    /// The kernels of the program in order, those of a group together.
-    pub fn runs(&self) -> impl Iterator<Item = &[KernelCall]> {
-        let together = |a: &KernelCall, b: &KernelCall| a.group.is_some() && a.group == b.group;
+    /// The kernels of the program in order, those of a micro-batch loop together.
+    pub fn kernel_sequences(&self) -> impl Iterator<Item = &[Kernel]> {
+        let together =
+            |a: &Kernel, b: &Kernel| a.micro_batch_loop.is_some() && a.micro_batch_loop == b.micro_batch_loop;
         self.kernels.chunk_by(together)
     }
 
     /// The device that a kernel runs on: that of its results.
-    pub fn device_of(&self, kernel: &KernelCall) -> DeviceIx {
+    pub fn device_of(&self, kernel: &Kernel) -> DeviceId {
         let first = kernel.results.first();
-        first.map_or(DeviceIx::default(), |&id| self.value(id).device)
+        first.map_or(DeviceId::default(), |&id| self.value(id).device)
     }
 
     /// Whether a kernel brings a value from another device.
-    pub fn is_transfer(&self, kernel: &KernelCall) -> bool {
+    pub fn is_transfer(&self, kernel: &Kernel) -> bool {
         let device = self.device_of(kernel);
         kernel.operands.iter().any(|&id| self.value(id).device != device)
     }
@@ -190,12 +192,12 @@ impl Program {
                 return Err(format!("{name} lies on device {} of {count}", value.device.0));
             }
             let Some(shape) = value.role.shape() else { continue };
-            let fits = match &value.part {
+            let fits = match &value.shard {
                 None => shape == value.extents,
                 Some(part) => part.shape == value.extents && part.lies_in(shape),
             };
             if !fits {
-                let (extents, part) = (&value.extents, &value.part);
+                let (extents, part) = (&value.extents, &value.shard);
                 return Err(format!("{name} of {extents:?} is no part {part:?} of {shape:?}"));
             }
         }
@@ -211,7 +213,7 @@ impl Program {
                 return Err(format!("{label}: computes with values of several devices"));
             };
             let (from, to) = (self.value(*from), self.value(*to));
-            if kernel.prepare || kernel.nest != Nest::copy(from.dtype, &from.extents) {
+            if kernel.prepack || kernel.nest != Nest::copy(from.dtype, &from.extents) {
                 return Err(format!("{label}: reads another device and is no plain copy"));
             }
             if from.layout != to.layout {
@@ -224,34 +226,41 @@ impl Program {
         Ok(())
     }
 
-    /// Checks that the kernels of a group follow each other, and that windows belong to groups and move over all of a value.
-    fn verify_groups(&self) -> Result<(), String> {
+    /// Checks that the kernels of a micro-batch loop follow each other, and that batch slices belong to micro-batch loops and move over all of a value.
+    fn verify_micro_batch_loops(&self) -> Result<(), String> {
         let mut seen = vec![];
-        for run in self.runs() {
-            let group = run[0].group;
-            if let Some(group) = group
-                && seen.contains(&group.number)
+        for sequence in self.kernel_sequences() {
+            let micro_batch_loop = sequence[0].micro_batch_loop;
+            if let Some(micro_batch_loop) = micro_batch_loop
+                && seen.contains(&micro_batch_loop.number)
             {
-                return Err(format!("{}: apart from the others of its group", run[0].label));
+                return Err(format!(
+                    "{}: apart from the others of its micro-batch loop",
+                    sequence[0].label
+                ));
             }
-            seen.extend(group.map(|group| group.number));
-            for call in run {
+            seen.extend(micro_batch_loop.map(|micro_batch_loop| micro_batch_loop.number));
+            for call in sequence {
                 for &id in call.operands.iter().chain(&call.results) {
-                    let (whole, window) = (self.value(self.whole(id)), self.value(id));
-                    if !window.window {
+                    let (whole, slice) = (self.value(self.slice_base(id)), self.value(id));
+                    if !slice.batch_slice {
                         continue;
                     }
-                    let turns = call.turns();
-                    let mut extents = window.extents.clone();
-                    extents[0] *= turns;
+                    let micro_batches = call.micro_batches();
+                    let mut extents = slice.extents.clone();
+                    extents[0] *= micro_batches;
                     // Samples must lie one after the other.
-                    let apart = [whole, window]
+                    let apart = [whole, slice]
                         .iter()
-                        .any(|value| value.layout.order[0] != 0 || value.layout.halo[0] != (0, 0));
-                    if group.is_none() || extents != whole.extents || whole.layout != window.layout || apart {
+                        .any(|value| value.layout.order[0] != 0 || value.layout.padding[0] != (0, 0));
+                    if micro_batch_loop.is_none()
+                        || extents != whole.extents
+                        || whole.layout != slice.layout
+                        || apart
+                    {
                         return Err(format!(
-                            "{}: {turns} turns of {} do not make {}",
-                            call.label, window.name, whole.name
+                            "{}: {micro_batches} micro-batches of {} do not make {}",
+                            call.label, slice.name, whole.name
                         ));
                     }
                 }
@@ -260,16 +269,16 @@ impl Program {
         Ok(())
     }
 
-    /// The value that is written when this one is: all that a window moves over, and else itself.
-    pub fn whole(&self, id: ValueId) -> ValueId {
+    /// The value that is written when this one is: all that a batch slice moves over, and else itself.
+    pub fn slice_base(&self, id: ValueId) -> ValueId {
         let value = self.value(id);
-        value.alias.filter(|_| value.window).unwrap_or(id)
+        value.alias.filter(|_| value.batch_slice).unwrap_or(id)
     }
 
     /// Checks what every pass over programs must keep, and names the kernel at fault.
     pub fn verify(&self) -> Result<(), String> {
         self.verify_devices()?;
-        self.verify_groups()?;
+        self.verify_micro_batch_loops()?;
         let mut written: Vec<bool> = self.values.iter().map(|v| is_set_by_caller(&v.role)).collect();
         for kernel in &self.kernels {
             let label = &kernel.label;
@@ -295,7 +304,7 @@ impl Program {
                 }
             }
             for &id in &kernel.operands {
-                if !written[self.whole(id).0] {
+                if !written[self.slice_base(id).0] {
                     return Err(format!(
                         "{label}: reads {} before it is written",
                         self.value(id).name
@@ -326,7 +335,7 @@ impl Program {
                         ));
                     }
                 }
-                written[self.whole(id).0] = true;
+                written[self.slice_base(id).0] = true;
             }
         }
         match self

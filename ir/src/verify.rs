@@ -30,7 +30,7 @@ pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
         if graph.operands(id).into_iter().any(|operand| operand >= id) {
             errors.push(format!("{name}: an operand comes after its user"));
         }
-        match node.op.infer(&graph.operand_types(id)) {
+        match node.op.infer_type(&graph.operand_types(id)) {
             Ok(ty) if ty == node.ty => {}
             Ok(ty) => errors.push(format!(
                 "{name}: has the type {}, but {} gives {ty}",

@@ -17,7 +17,7 @@ fn every_example_states_a_meaning_that_fits_its_type() {
         let graph = parse(example).bind(2).expect("examples bind");
         for id in graph.ids().filter(|&id| !graph.node(id).op.is_leaf()) {
             let node = graph.node(id);
-            let nests = node.op.meaning(&graph.operand_types(id), &node.ty);
+            let nests = node.op.semantics(&graph.operand_types(id), &node.ty);
             let last = nests
                 .last()
                 .unwrap_or_else(|| panic!("{mnemonic}: {} has no meaning", node.name));

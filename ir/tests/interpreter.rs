@@ -1,7 +1,7 @@
 //! The interpreter itself: what it refuses, how it combines, and whole networks.
 
 use ir::interpreter::{EvalError, Tensor, check_coverage, evaluate, evaluate_nest};
-use ir::nest::{Affine, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Predicate, Read, Source};
 use ir::{DType, text};
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ fn row(extent: usize, shift: i64, combine: Combine, body: Expr, value: Expr) -> 
         reads: vec![Read {
             source: Source::Operand(0),
             index: vec![Index::new(Affine::of(Loop(0)).plus_constant(shift))],
-            guards: vec![],
-            outside: -5.0,
+            predicates: vec![],
+            padding_value: -5.0,
         }],
         combine,
         body,
@@ -39,7 +39,7 @@ fn run(nest: &Nest, operand: &Tensor) -> f64 {
 #[test]
 fn the_first_of_equal_maxima_wins_and_nan_before_all() {
     let winner = |values: &[f64]| {
-        let nest = row(values.len(), 0, Combine::Max, Expr::Read(0), Expr::Winner);
+        let nest = row(values.len(), 0, Combine::Max, Expr::Read(0), Expr::ArgMax);
         run(&nest, &tensor(values))
     };
     assert_eq!(winner(&[1.0, 3.0, 3.0, 2.0]), 1.0);
@@ -57,8 +57,8 @@ fn a_maximum_considers_what_is_inside_only() {
     };
     // The value read outside, -5, would be larger.
     assert_eq!(maximum(-1, Expr::Reduced), -8.0);
-    assert_eq!(maximum(-1, Expr::Winner), 2.0);
-    assert_eq!(maximum(-2, Expr::Winner), 2.0);
+    assert_eq!(maximum(-1, Expr::ArgMax), 2.0);
+    assert_eq!(maximum(-2, Expr::ArgMax), 2.0);
     assert_eq!(maximum(3, Expr::Reduced), f64::NEG_INFINITY);
 }
 
@@ -71,7 +71,7 @@ fn a_read_outside_has_its_value_and_says_so() {
         )
     };
     assert_eq!(sum(Expr::Read(0)), 2.0);
-    assert_eq!(sum(Expr::Inside(0)), 3.0);
+    assert_eq!(sum(Expr::InBounds(0)), 3.0);
 }
 
 /// `y[i] = x[(4 − i) / 2]` where that divides and `1 <= i < 5`, else −1: along a row of falling, strided reads.
@@ -87,12 +87,12 @@ fn divisors_and_guards_decide_what_is_inside() {
                 map: falling,
                 divisor: 2,
             }],
-            guards: vec![Guard {
+            predicates: vec![Predicate {
                 map: Affine::of(Loop(0)),
                 low: 1,
                 high: 5,
             }],
-            outside: -1.0,
+            padding_value: -1.0,
         }],
         combine: Combine::None,
         body: Expr::Constant(0.0),
@@ -112,7 +112,7 @@ fn divisors_and_guards_decide_what_is_inside() {
 fn a_falling_read_enters_and_leaves_its_tensor() {
     let mut nest = Nest::copy(DType::F32, &[8]);
     nest.reads[0].index[0].map = Affine::constant(5).plus_loop(Loop(0), -1);
-    nest.reads[0].outside = -1.0;
+    nest.reads[0].padding_value = -1.0;
     let found = evaluate_nest(&nest, &[&tensor(&[10.0, 11.0, 12.0])]).unwrap();
     assert_eq!(found[0].data, [-1.0, -1.0, -1.0, 12.0, 11.0, 10.0, -1.0, -1.0]);
 }
@@ -139,7 +139,7 @@ fn what_lies_beyond_the_end_is_not_stored() {
     let mut nest = Nest::copy(DType::F32, &[3, 2]);
     let place = Affine::of(Loop(1)).plus_loop(Loop(0), 2);
     nest.reads[0].index = vec![Index::new(place.clone())];
-    nest.reads[0].outside = -1.0;
+    nest.reads[0].padding_value = -1.0;
     nest.outputs[0].extents = vec![5];
     nest.outputs[0].index = vec![place];
     assert_eq!(check_coverage(&nest), Ok(()));
@@ -164,7 +164,10 @@ fn an_unsound_nest_is_an_error() {
         ),
         (|n| n.parallel[0] = 0, "loops of [0, 3] iterations"),
         (|n| n.reads[0].source = Source::Operand(1), "a read of Operand(1)"),
-        (|n| n.reads[0].source = Source::Stage(0), "a read of Stage(0)"),
+        (
+            |n| n.reads[0].source = Source::Intermediate(0),
+            "a read of Intermediate(0)",
+        ),
         (|n| drop(n.reads[0].index.pop()), "1 indices into f32[2, 3]"),
         (|n| n.reads[0].index[0].divisor = 0, "an index divided by 0"),
         (
@@ -189,8 +192,8 @@ fn an_unsound_nest_is_an_error() {
             },
             "an expression with Table",
         ),
-        (|n| n.outputs[0].value = Expr::Winner, "an expression with Winner"),
-        (|n| n.body = Expr::Inside(3), "an expression with Inside(3)"),
+        (|n| n.outputs[0].value = Expr::ArgMax, "an expression with ArgMax"),
+        (|n| n.body = Expr::InBounds(3), "an expression with InBounds(3)"),
     ] {
         let found = fault(change).unwrap_err();
         assert!(found.starts_with(expected), "{found} instead of {expected}");

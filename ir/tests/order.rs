@@ -2,22 +2,22 @@
 
 use ir::DType;
 use ir::order::waits;
-use ir::plan::{Buffer, Kernel, Launch, Mode, Part, Place, Plan, Role, VERSION, Work};
+use ir::plan::{Allocation, Buffer, Command, CommandKind, CompiledKernel, Mode, Plan, Region, Role, VERSION};
 
-fn buffer(name: &str, device: usize, role: Role, place: Place) -> Buffer {
+fn buffer(name: &str, device: usize, role: Role, allocation: Allocation) -> Buffer {
     Buffer {
         name: name.into(),
         dtype: DType::F32,
         bytes: 64,
         device,
         role,
-        place,
-        part: None,
+        allocation,
+        shard: None,
     }
 }
 
-fn part(offset: usize, count: usize) -> Option<Part> {
-    Some(Part {
+fn part(offset: usize, count: usize) -> Option<Region> {
+    Some(Region {
         offset: vec![offset],
         shape: vec![count],
     })
@@ -27,27 +27,27 @@ fn part(offset: usize, count: usize) -> Option<Part> {
 fn plan() -> Plan {
     let input = Role::Input { shape: vec![32] };
     let mut buffers = vec![
-        buffer("x", 0, input.clone(), Place::Own),
-        buffer("x", 1, input, Place::Own),
-        buffer("a", 0, Role::Temporary, Place::Arena(0)),
-        buffer("a@1", 1, Role::Temporary, Place::Arena(0)),
-        buffer("b", 0, Role::Temporary, Place::Arena(0)),
-        buffer("y", 1, Role::Output { shape: vec![16] }, Place::Own),
+        buffer("x", 0, input.clone(), Allocation::Dedicated),
+        buffer("x", 1, input, Allocation::Dedicated),
+        buffer("a", 0, Role::Temporary, Allocation::Arena(0)),
+        buffer("a@1", 1, Role::Temporary, Allocation::Arena(0)),
+        buffer("b", 0, Role::Temporary, Allocation::Arena(0)),
+        buffer("y", 1, Role::Output { shape: vec![16] }, Allocation::Dedicated),
     ];
-    (buffers[0].part, buffers[1].part) = (part(0, 16), part(16, 16));
-    let transfer = Launch {
+    (buffers[0].shard, buffers[1].shard) = (part(0, 16), part(16, 16));
+    let transfer = Command {
         label: "transfer".into(),
         device: 1,
-        work: Work::Transfer { from: 2, to: 3 },
+        work: CommandKind::Transfer { from: 2, to: 3 },
         after: vec![0],
     };
     let mut step = vec![
-        Launch::kernel("make", 0, 0, vec![0, 2]),
-        Launch::kernel("use the place of a@1", 1, 0, vec![1, 3]),
+        Command::kernel("make", 0, 0, vec![0, 2]),
+        Command::kernel("use the place of a@1", 1, 0, vec![1, 3]),
         transfer,
-        Launch::kernel("overwrite", 0, 0, vec![0, 4]),
-        Launch::kernel("again", 0, 0, vec![0, 4]),
-        Launch::kernel("work", 1, 0, vec![3, 5]),
+        Command::kernel("overwrite", 0, 0, vec![0, 4]),
+        Command::kernel("again", 0, 0, vec![0, 4]),
+        Command::kernel("work", 1, 0, vec![3, 5]),
     ];
     step[2].after = vec![1, 0];
     step[3].after = vec![2];
@@ -60,7 +60,7 @@ fn plan() -> Plan {
         devices: vec!["cpu".into(), "cpu".into()],
         arena_bytes: vec![64, 64],
         buffers,
-        kernels: vec![Kernel {
+        kernels: vec![CompiledKernel {
             symbol: "k".into(),
             tasks: 1,
             threads: 0,
@@ -70,7 +70,7 @@ fn plan() -> Plan {
             flops: 0,
             bytes: 0,
         }],
-        prepare: vec![],
+        prepack: vec![],
         step,
         flops: 0,
     }
@@ -89,7 +89,7 @@ fn a_wait_may_be_implied_by_others() {
     // If kernels only read, neither `make` nor `overwrite` concerns the transfer: it waits for the reader of what it writes,
     // and the next reader waits for it.
     let mut plan = plan();
-    plan.step.insert(1, Launch::kernel("read a", 0, 0, vec![2, 0]));
+    plan.step.insert(1, Command::kernel("read a", 0, 0, vec![2, 0]));
     plan.kernels[0].operands = 2;
     plan.step.iter_mut().for_each(|launch| launch.after.clear());
     let expected = [vec![], vec![], vec![], vec![2], vec![], vec![], vec![3]];
@@ -118,25 +118,25 @@ fn planted_faults_are_found() {
         (|p| p.step[0].after.push(5), "waits for 5, which is not before it"),
         (|p| p.step[2].device = 0, "leads from device 0 to 1"),
         (
-            |p| p.step[2].work = Work::Transfer { from: 2, to: 4 },
+            |p| p.step[2].work = CommandKind::Transfer { from: 2, to: 4 },
             "leads from device 0 to 0",
         ),
         (
-            |p| p.step[2].work = Work::Transfer { from: 2, to: 30 },
+            |p| p.step[2].work = CommandKind::Transfer { from: 2, to: 30 },
             "names buffer 30",
         ),
         (|p| p.buffers[2].bytes = 32, "needs 64 bytes in a"),
         (
-            |p| p.step[5] = Launch::kernel("stray", 1, 0, vec![2, 5]),
+            |p| p.step[5] = Command::kernel("stray", 1, 0, vec![2, 5]),
             "on device 0",
         ),
-        (|p| p.buffers[1].part = part(20, 12), "holds"),
+        (|p| p.buffers[1].shard = part(20, 12), "holds"),
         (
-            |p| p.buffers[1].part = part(0, 16),
+            |p| p.buffers[1].shard = part(0, 16),
             "the parts of x are not all of it",
         ),
         (
-            |p| p.prepare = vec![p.step[2].clone()],
+            |p| p.prepack = vec![p.step[2].clone()],
             "does not stay on its device",
         ),
     ];

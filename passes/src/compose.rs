@@ -9,7 +9,7 @@
 //! is decided by `fuse`.
 
 use crate::substitute::{Substitution, always_holds, always_inside, normalize, renumber};
-use ir::nest::{Combine, Expr, Guard, Index, Nest, Output, Read, Source};
+use ir::nest::{Combine, Expr, Index, Nest, Output, Predicate, Read, Source};
 use ir::types::DType;
 
 /// The extents of the tensor behind a source.
@@ -48,7 +48,7 @@ pub fn epilogue(producer: &Nest, stored: &[Source], keep: &[bool], consumer: &Ne
     }
     let made = |i: usize| output_of(&consumer.reads[i]).map(|j| producer.outputs[j].value.clone());
     let value = |i: usize| made(i).unwrap_or(Expr::Read(i + shift));
-    let inside = |i: usize| made(i).map_or(Expr::Inside(i + shift), |_| Expr::Constant(1.0));
+    let inside = |i: usize| made(i).map_or(Expr::InBounds(i + shift), |_| Expr::Constant(1.0));
     let mut kept = keep.iter();
     nest.outputs.retain(|_| kept.next().copied().unwrap_or(false));
     for output in &consumer.outputs {
@@ -70,7 +70,10 @@ pub fn epilogue(producer: &Nest, stored: &[Source], keep: &[bool], consumer: &Ne
 fn solve_epilogue(read: &Read, consumer: &Nest, output: &Output, producer: &Nest) -> Option<Substitution> {
     let exact = output.dtype == DType::F32
         && read.index.iter().all(|i| i.divisor == 1)
-        && read.guards.iter().all(|g| always_holds(g, &consumer.parallel));
+        && read
+            .predicates
+            .iter()
+            .all(|g| always_holds(g, &consumer.parallel));
     if !exact {
         return None;
     }
@@ -98,7 +101,7 @@ pub fn inline(consumer: &Nest, stored: Source, producer: &Nest, extents: Extents
     }
     let mut nest = consumer.clone();
     let mut values: Vec<Expr> = (0..nest.reads.len()).map(Expr::Read).collect();
-    let mut insides: Vec<Expr> = (0..nest.reads.len()).map(Expr::Inside).collect();
+    let mut insides: Vec<Expr> = (0..nest.reads.len()).map(Expr::InBounds).collect();
     let mut found = false;
     for (i, read) in consumer
         .reads
@@ -134,7 +137,7 @@ struct Placed<'a> {
     /// The read among them that is inside exactly where the consumer's read was; none if that always was.
     witness: Option<usize>,
     /// What the consumer sees elsewhere.
-    outside: f64,
+    padding_value: f64,
 }
 
 impl Placed<'_> {
@@ -147,24 +150,24 @@ impl Placed<'_> {
             .iter()
             .map(|r| loops.read(r))
             .collect::<Option<_>>()?;
-        // A read of the producer that is inside at each of its points is outside only where a guard says so.
+        // A read of the producer that is inside at each of its points is outside only where a predicate says so.
         let solid = |r: &Read| {
             let within = |(i, n): (&Index, usize)| always_inside(i, n, from);
-            r.guards.iter().all(|g| always_holds(g, from))
+            r.predicates.iter().all(|g| always_holds(g, from))
                 && r.index.iter().zip(extents(r.source)).all(within)
         };
-        let mut guards = read.guards.clone();
+        let mut predicates = read.predicates.clone();
         let dimensions = || read.index.iter().zip(&output.extents);
-        guards.extend(
+        predicates.extend(
             dimensions()
                 .filter(|&(i, &n)| !always_inside(i, n, &all))
-                .map(|(i, &n)| Guard {
+                .map(|(i, &n)| Predicate {
                     map: i.map.clone(),
                     low: 0,
                     high: n as i64 * i.divisor,
                 }),
         );
-        guards.retain(|g| !always_holds(g, &all));
+        predicates.retain(|g| !always_holds(g, &all));
         let divided = || read.index.iter().filter(|i| i.divisor != 1);
         let shows = |r: &Read| divided().all(|d| r.index.contains(d));
         let fits = |i: usize| solid(&producer.reads[i]) && shows(&reads[i]);
@@ -175,30 +178,30 @@ impl Placed<'_> {
             return None;
         }
         let mut witness = None;
-        if !guards.is_empty() || divided().next().is_some() {
+        if !predicates.is_empty() || divided().next().is_some() {
             witness = Some((0..reads.len()).find(|&i| fits(i))?);
             reads
                 .iter_mut()
-                .for_each(|r| r.guards.extend(guards.iter().cloned()));
+                .for_each(|r| r.predicates.extend(predicates.iter().cloned()));
         }
         Some(Placed {
             producer,
             loops,
             reads,
             witness,
-            outside: read.outside,
+            padding_value: read.padding_value,
         })
     }
 
     /// What the consumer sees, its new reads numbered from `shift`.
     fn value(&self, shift: usize) -> Option<Expr> {
         let read = |i: usize| Expr::Read(i + shift);
-        let inside = |i: usize| Expr::Inside(i + shift);
+        let inside = |i: usize| Expr::InBounds(i + shift);
         let value = self
             .loops
             .expression(&self.producer.outputs[0].value, &read, &inside)?;
         Some(match self.witness {
-            Some(w) => Expr::Inside(w + shift).select(value, Expr::Constant(self.outside)),
+            Some(w) => Expr::InBounds(w + shift).select(value, Expr::Constant(self.padding_value)),
             None => value,
         })
     }
@@ -206,7 +209,7 @@ impl Placed<'_> {
     /// Whether the consumer's read was inside.
     fn inside(&self, shift: usize) -> Expr {
         self.witness
-            .map_or(Expr::Constant(1.0), |w| Expr::Inside(w + shift))
+            .map_or(Expr::Constant(1.0), |w| Expr::InBounds(w + shift))
     }
 }
 

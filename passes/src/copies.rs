@@ -9,7 +9,7 @@ use crate::schedule::{dependencies, has_detour, schedule};
 use crate::substitute::{always_holds, normalize, simplify};
 use ir::nest::{Affine, Index, Nest, Output, Source};
 use ir::plan::Role;
-use ir::program::{KernelCall, Program, ValueId};
+use ir::program::{Kernel, Program, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most outputs of a kernel, so that its pointers stay in registers.
@@ -41,7 +41,7 @@ fn drop_unread(program: &mut Program) {
     for operand in program.kernels.iter().flat_map(|kernel| &kernel.operands) {
         readers[operand.0] += 1;
     }
-    let mut kernels: Vec<Option<KernelCall>> = program.kernels.drain(..).map(Some).collect();
+    let mut kernels: Vec<Option<Kernel>> = program.kernels.drain(..).map(Some).collect();
     for slot in kernels.iter_mut().rev() {
         let kernel = slot.as_mut().expect("each kernel is visited once");
         let is_kept = |v: &ValueId| is_wanted(program, *v) || readers[v.0] > 0;
@@ -66,7 +66,7 @@ fn drop_unread(program: &mut Program) {
 /// Kernels whose nests name operands by [`ValueId`], while copies among them are folded into others.
 struct Folding<'a> {
     program: &'a mut Program,
-    kernels: Vec<Option<KernelCall>>,
+    kernels: Vec<Option<Kernel>>,
     /// The kernels that read each value.
     readers: Vec<BTreeSet<usize>>,
     /// For every kernel those that run before it.
@@ -136,13 +136,13 @@ impl Folding<'_> {
         if circle || !self.is_sound(&nest, &results) {
             return false;
         }
-        let merged = KernelCall {
+        let merged = Kernel {
             label: producer.label.clone(),
             operands: operands_of(&nest),
             nest,
             results,
-            prepare: producer.prepare,
-            group: None,
+            prepack: producer.prepack,
+            micro_batch_loop: None,
             algorithm: producer.algorithm.or(copy.algorithm),
             vectors: producer.vectors.or(copy.vectors),
         };
@@ -191,7 +191,7 @@ impl Folding<'_> {
             let mut old = reads.filter(|r| r.source == Source::Operand(overwritten.0));
             old.all(|r| {
                 r.index.iter().zip(&output.index).all(own)
-                    && r.guards.iter().all(|g| always_holds(g, &extents))
+                    && r.predicates.iter().all(|g| always_holds(g, &extents))
             })
         };
         nest.outputs.len() <= OUTPUTS && nest.outputs.iter().zip(results).all(in_place)
@@ -230,7 +230,7 @@ fn finish(program: &mut Program) {
     }
 }
 
-fn renumber_sources(kernel: &mut KernelCall, number: impl Fn(usize) -> usize) {
+fn renumber_sources(kernel: &mut Kernel, number: impl Fn(usize) -> usize) {
     for read in &mut kernel.nest.reads {
         if let Source::Operand(i) = &mut read.source {
             *i = number(*i);

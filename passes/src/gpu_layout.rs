@@ -1,6 +1,6 @@
 //! Layouts for GPUs: images and the weights of convolutions channels last.
 //!
-//! A kernel of a contraction fetches its operands element by element, so it asks for no halos and no panels; only that
+//! A kernel of a contraction fetches its operands element by element, so it asks for no storage padding and no panels; only that
 //! neighbouring threads find neighbours. With channels last an image's neighbours along the reduction are its channels,
 //! and so are those of weights `[out, height, width, in]`, or `[in, height, width, out]` where a gradient to the input sums
 //! over what was put out: of these copies are made, once for inference and every step in training. Interface values stay
@@ -9,8 +9,8 @@
 use crate::layout::{operand, order_like_operands, read_from};
 use ir::layout::Layout;
 use ir::nest::Nest;
-use ir::plan::{Mode, Place, Role};
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{Kernel, Program, Value, ValueId};
 use std::collections::HashMap;
 
 /// Copies made so far, by original and which of its dimensions is the last.
@@ -20,7 +20,7 @@ pub(crate) type Copies = HashMap<(ValueId, usize), ValueId>;
 pub(crate) fn add(
     program: &mut Program,
     copies: &mut Copies,
-    mut call: KernelCall,
+    mut call: Kernel,
     is_free: impl Fn(&Program, ValueId) -> bool,
 ) {
     if let Some((a, b)) = call.nest.contraction() {
@@ -66,15 +66,15 @@ fn add_copy(program: &mut Program, id: ValueId, last: usize) -> ValueId {
     program.values.push(Value {
         name: format!("{}.{}_last", source.name, ["outputs", "channels"][last]),
         layout: Layout::ordered(vec![1 - last, 2, 3, last]),
-        role: if constant { Role::Prepared } else { Role::Temporary },
+        role: if constant { Role::Packed } else { Role::Temporary },
         alias: None,
-        window: false,
-        place: Place::Own,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
         ..source.clone()
     });
-    program.kernels.push(KernelCall {
-        prepare: constant,
-        ..KernelCall::new(
+    program.kernels.push(Kernel {
+        prepack: constant,
+        ..Kernel::new(
             format!("copy {}", source.name),
             Nest::copy(source.dtype, &source.extents),
             vec![id],

@@ -3,19 +3,19 @@
 //! A contraction reads one operand in vectors along a loop in which it must be contiguous, and broadcasts
 //! scalars of the other. For each one this pass picks that loop by the bytes it would cost to rearrange
 //! operands for it, then makes it so: weights are packed into panels (once for inference, every step in
-//! training), values that padded convolutions read get a halo of zeros, and where two kernels want the same
+//! training), values that padded convolutions read get storage padding of zeros, and where two kernels want the same
 //! value differently a copy is made. Images are kept channels last; interface values stay row-major.
 //!
 //! That is for processors; kernels of GPUs are handed to [`crate::gpu_layout`]. What comes from another device lies as it
-//! lay there; what crosses between a processor and a GPU lies channels last, without a halo.
+//! lay there; what crosses between a processor and a GPU lies channels last, without storage padding.
 
-use crate::Machine;
+use crate::DeviceKind;
 use crate::gpu_layout;
-use crate::vectors::{self, Way, walks};
+use crate::vectors::{self, Vectorization, unit_stride_dimension};
 use ir::layout::Layout;
 use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
-use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, Group, KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{DeviceId, Kernel, MicroBatchLoop, Program, Value, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// Bytes that are moved in the time of one multiply-add on a core: about 110 GFLOP/s against 20 GB/s.
@@ -28,17 +28,17 @@ const REUSE: u64 = 256;
 const LANES: usize = 16;
 
 /// Rewrites a program with layouts, given the machine of every device.
-pub fn assign(program: &Program, machines: &[Machine]) -> Program {
-    let mut windows: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
+pub fn assign(program: &Program, machines: &[DeviceKind]) -> Program {
+    let mut slices: HashMap<ValueId, Vec<ValueId>> = HashMap::new();
     for id in (0..program.values.len()).map(ValueId) {
-        let whole = program.whole(id);
+        let whole = program.slice_base(id);
         if whole != id {
-            windows.entry(whole).or_default().push(id);
+            slices.entry(whole).or_default().push(id);
         }
     }
     let mut pass = Pass {
-        halos: halos(program),
-        windows,
+        paddings: paddings(program),
+        slices,
         program: Program {
             kernels: vec![],
             ..program.clone()
@@ -46,7 +46,7 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
         copies: HashMap::new(),
         fixed: HashSet::new(),
     };
-    let machine = |device: DeviceIx| machines[device.0];
+    let machine = |device: DeviceId| machines[device.0];
     for call in program.kernels.iter().filter(|call| program.is_transfer(call)) {
         let (from, to) = (call.operands[0], call.results[0]);
         pass.fixed.insert(to);
@@ -62,52 +62,52 @@ pub fn assign(program: &Program, machines: &[Machine]) -> Program {
         let call = call.clone();
         if program.is_transfer(&call) {
             let layout = pass.program.value(call.operands[0]).layout.clone();
-            for id in pass.windows(call.results[0]).into_iter().chain([call.results[0]]) {
+            for id in pass.slices(call.results[0]).into_iter().chain([call.results[0]]) {
                 pass.program.values[id.0].layout = layout.clone();
             }
             pass.program.kernels.push(call);
             continue;
         }
         let first = pass.program.kernels.len();
-        let group = call.group;
-        if group.is_none()
+        let micro_batch_loop = call.micro_batch_loop;
+        if micro_batch_loop.is_none()
             || pass
                 .program
                 .kernels
                 .last()
-                .is_none_or(|before| before.group != group)
+                .is_none_or(|before| before.micro_batch_loop != micro_batch_loop)
         {
             start = first;
         }
         match (machine(program.device_of(&call)), call.nest.contraction()) {
-            (Machine::Gpu, _) => {
+            (DeviceKind::Gpu, _) => {
                 let fixed = &pass.fixed;
                 let is_free = |program: &Program, id: ValueId| {
-                    is_free(program, id) && !fixed.contains(&program.whole(id))
+                    is_free(program, id) && !fixed.contains(&program.slice_base(id))
                 };
                 gpu_layout::add(&mut pass.program, &mut gpu_copies, call, is_free);
                 let count = pass.program.values.len();
-                pass.halos.resize_with(count, Vec::new);
+                pass.paddings.resize_with(count, Vec::new);
             }
-            (Machine::Processor, Some(_)) => pass.contraction(call),
-            (Machine::Processor, None) => pass.other(call),
+            (DeviceKind::Cpu, Some(_)) => pass.contraction(call),
+            (DeviceKind::Cpu, None) => pass.other(call),
         }
-        if group.is_some() {
-            start = pass.join_group(group, start, first);
+        if micro_batch_loop.is_some() {
+            start = pass.join_loop(micro_batch_loop, start, first);
         }
     }
     pass.program
 }
 
-/// Whether a value belongs to the program alone; a window if what it moves over does.
+/// Whether a value belongs to the program alone; a batch slice if what it moves over does.
 fn is_free(program: &Program, id: ValueId) -> bool {
-    let value = program.value(program.whole(id));
+    let value = program.value(program.slice_base(id));
     value.alias.is_none() && matches!(value.role, Role::Temporary)
 }
 
-/// The halo that contractions want around each value: `(before, after)` a dimension.
-fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
-    let mut halos: Vec<Vec<(usize, usize)>> = program
+/// The storage padding that contractions want around each value: `(before, after)` a dimension.
+fn paddings(program: &Program) -> Vec<Vec<(usize, usize)>> {
+    let mut paddings: Vec<Vec<(usize, usize)>> = program
         .values
         .iter()
         .map(|v| vec![(0, 0); v.extents.len()])
@@ -118,28 +118,31 @@ fn halos(program: &Program) -> Vec<Vec<(usize, usize)>> {
         };
         let extents = call.nest.extents();
         for read in [&call.nest.reads[a], &call.nest.reads[b]] {
-            let id = program.whole(operand(call, read));
-            if read.outside != 0.0 || !read.guards.is_empty() || read.index.iter().any(|i| i.divisor != 1) {
+            let id = program.slice_base(operand(call, read));
+            if read.padding_value != 0.0
+                || !read.predicates.is_empty()
+                || read.index.iter().any(|i| i.divisor != 1)
+            {
                 continue;
             }
             for (d, index) in read.index.iter().enumerate() {
                 let (low, high) = index.map.range(&extents);
-                let halo = &mut halos[id.0][d];
-                halo.0 = halo.0.max((-low).max(0) as usize);
-                halo.1 = halo
+                let padding = &mut paddings[id.0][d];
+                padding.0 = padding.0.max((-low).max(0) as usize);
+                padding.1 = padding
                     .1
                     .max((high + 1 - program.value(id).extents[d] as i64).max(0) as usize);
             }
         }
     }
-    for v in 0..halos.len() {
-        halos[v] = halos[program.whole(ValueId(v)).0].clone();
+    for v in 0..paddings.len() {
+        paddings[v] = paddings[program.slice_base(ValueId(v)).0].clone();
     }
-    halos
+    paddings
 }
 
 /// The value that a read of a kernel takes its elements from.
-pub(crate) fn operand(call: &KernelCall, read: &Read) -> ValueId {
+pub(crate) fn operand(call: &Kernel, read: &Read) -> ValueId {
     let Source::Operand(i) = read.source else {
         unreachable!("Program::verify rejects kernels that read stages")
     };
@@ -148,9 +151,9 @@ pub(crate) fn operand(call: &KernelCall, read: &Read) -> ValueId {
 
 struct Pass {
     program: Program,
-    halos: Vec<Vec<(usize, usize)>>,
-    /// The windows over each value that has some. This pass adds none.
-    windows: HashMap<ValueId, Vec<ValueId>>,
+    paddings: Vec<Vec<(usize, usize)>>,
+    /// The batch slices over each value that has some. This pass adds none.
+    slices: HashMap<ValueId, Vec<ValueId>>,
     /// Copies made so far, by original and layout.
     copies: HashMap<(ValueId, Layout), ValueId>,
     /// Values whose layout is that of another device's.
@@ -160,7 +163,7 @@ struct Pass {
 impl Pass {
     /// Whether the layout of a value is this pass's to choose.
     fn is_free(&self, id: ValueId) -> bool {
-        is_free(&self.program, id) && !self.fixed.contains(&self.program.whole(id))
+        is_free(&self.program, id) && !self.fixed.contains(&self.program.slice_base(id))
     }
 
     fn is_weight(&self, id: ValueId) -> bool {
@@ -170,21 +173,26 @@ impl Pass {
         )
     }
 
-    /// Sorts the kernels from `first` on that rearrange values for one of a group, whose kernels begin at `start`: what
-    /// belongs to a turn joins the group, and all else runs before it. Returns where the group begins then.
-    fn join_group(&mut self, group: Option<Group>, mut start: usize, first: usize) -> usize {
+    /// Sorts the kernels from `first` on that rearrange values for one of a micro-batch loop, whose kernels begin at `start`: what
+    /// belongs to a micro-batch joins the micro-batch loop, and all else runs before it. Returns where the micro-batch loop begins then.
+    fn join_loop(
+        &mut self,
+        micro_batch_loop: Option<MicroBatchLoop>,
+        mut start: usize,
+        first: usize,
+    ) -> usize {
         for mut call in self.program.kernels.split_off(first) {
             let program = &mut self.program;
-            let of_turn = |id: &ValueId| {
+            let of_micro_batch = |id: &ValueId| {
                 let mut own = program.kernels[start..].iter();
-                program.value(*id).window || own.any(|call| call.results.contains(id))
+                program.value(*id).batch_slice || own.any(|call| call.results.contains(id))
             };
-            if call.group.is_none() && !call.operands.iter().any(of_turn) {
+            if call.micro_batch_loop.is_none() && !call.operands.iter().any(of_micro_batch) {
                 program.kernels.insert(start, call);
                 start += 1;
                 continue;
             }
-            call.group = group;
+            call.micro_batch_loop = micro_batch_loop;
             program.kernels.push(call);
         }
         start
@@ -195,118 +203,122 @@ impl Pass {
         (value.extents.iter().product::<usize>() * value.dtype.bytes()) as f64
     }
 
-    /// Gives a value a layout, if it has none of another's, and the same to all windows over it.
+    /// Gives a value a layout, if it has none of another's, and the same to all batch slices over it.
     fn set_layout(&mut self, id: ValueId, order: Vec<usize>) {
         if !self.is_free(id) {
             return;
         }
-        let whole = self.program.whole(id);
-        let windows = self.windows(whole);
-        // Samples of what windows move over lie one after the other.
-        let order = match windows.is_empty() || order[0] == 0 {
+        let whole = self.program.slice_base(id);
+        let slices = self.slices(whole);
+        // Samples of what batch slices move over lie one after the other.
+        let order = match slices.is_empty() || order[0] == 0 {
             true => order,
             false => Layout::channels_last(order.len()).order,
         };
-        for id in windows.into_iter().chain([whole]) {
+        for id in slices.into_iter().chain([whole]) {
             self.program.values[id.0].layout = Layout {
                 order: order.clone(),
-                halo: self.halos[whole.0].clone(),
+                padding: self.paddings[whole.0].clone(),
             };
         }
     }
 
-    fn windows(&self, whole: ValueId) -> Vec<ValueId> {
-        self.windows.get(&whole).cloned().unwrap_or_default()
+    fn slices(&self, whole: ValueId) -> Vec<ValueId> {
+        self.slices.get(&whole).cloned().unwrap_or_default()
     }
 
     /// Kernels that are no contraction: images channels last, other values as the first operand of their shape.
-    fn other(&mut self, call: KernelCall) {
+    fn other(&mut self, call: Kernel) {
         for (id, order) in order_like_operands(&self.program, &call) {
             self.set_layout(id, order);
         }
         self.program.kernels.push(call);
     }
 
-    fn contraction(&mut self, mut call: KernelCall) {
-        let Some(way) = self.choose(&call) else {
+    fn contraction(&mut self, mut call: Kernel) {
+        let Some(vectorization) = self.choose(&call) else {
             return self.other(call);
         };
-        self.arrange_scalar(&mut call, way.scalar);
-        let panel = operand(&call, &call.nest.reads[way.panel]);
+        self.arrange_scalar(&mut call, vectorization.scalar);
+        let panel = operand(&call, &call.nest.reads[vectorization.panel]);
         let innermost = self.program.value(panel).layout.innermost();
         if self.is_weight(panel)
-            && (innermost != Some(way.vectors.dimension) || self.program.mode == Mode::Infer)
+            && (innermost != Some(vectorization.vectors.dimension) || self.program.mode == Mode::Infer)
         {
-            self.pack(&mut call, way);
-        } else if innermost != Some(way.vectors.dimension) {
+            self.pack(&mut call, vectorization);
+        } else if innermost != Some(vectorization.vectors.dimension) {
             let mut order = self.program.value(panel).layout.order.clone();
-            order.retain(|&d| d != way.vectors.dimension);
-            order.push(way.vectors.dimension);
-            self.redirect_read(&mut call, way.panel, order);
-        } else if let Some(lanes) = self.worth_blocking(&call, way) {
-            self.block(&mut call, way, lanes);
+            order.retain(|&d| d != vectorization.vectors.dimension);
+            order.push(vectorization.vectors.dimension);
+            self.redirect_read(&mut call, vectorization.panel, order);
+        } else if let Some(lanes) = self.worth_blocking(&call, vectorization) {
+            self.block(&mut call, vectorization, lanes);
         } else {
-            self.give_halo(&mut call, way.panel);
+            self.give_halo(&mut call, vectorization.panel);
         }
-        self.arrange_results(call, way.vector);
+        self.arrange_results(call, vectorization.vector);
     }
 
     /// The way to vectorise that the search chose, or else the cheapest; `None` if no loop walks one operand alone.
-    fn choose(&self, call: &KernelCall) -> Option<Way> {
+    fn choose(&self, call: &Kernel) -> Option<Vectorization> {
         let nest = &call.nest;
-        let mut ways = vectors::ways(nest);
-        let is_chosen = |way: &Way| call.vectors == Some(way.vectors);
-        if ways.iter().any(is_chosen) {
-            ways.retain(is_chosen);
+        let mut vectorizations = vectors::vectorizations(nest);
+        let is_chosen = |vectorization: &Vectorization| call.vectors == Some(vectorization.vectors);
+        if vectorizations.iter().any(is_chosen) {
+            vectorizations.retain(is_chosen);
         }
-        let cost = |way: &Way| {
-            let id = operand(call, &nest.reads[way.panel]);
-            let in_place = self.innermost(id) == Some(way.vectors.dimension);
+        let cost = |vectorization: &Vectorization| {
+            let id = operand(call, &nest.reads[vectorization.panel]);
+            let in_place = self.innermost(id) == Some(vectorization.vectors.dimension);
             let mut cost = match (in_place, self.is_weight(id), self.program.mode) {
                 (true, ..) | (_, true, Mode::Infer) => 0.0,
                 (_, true, _) => self.bytes(id),
                 _ => 2.0 * self.bytes(id),
             };
             for (&result, output) in call.results.iter().zip(&nest.outputs) {
-                let along = walks(output.index.iter(), way.vector);
+                let along = unit_stride_dimension(output.index.iter(), vectorization.vector);
                 if !self.is_free(result) && self.innermost(result) != along {
                     cost += 2.0 * self.bytes(result);
                 }
             }
-            cost + nest.points() as f64 * BYTES_PER_MULTIPLY_ADD * (1.0 / way.fill(nest, LANES) - 1.0)
+            cost + nest.points() as f64
+                * BYTES_PER_MULTIPLY_ADD
+                * (1.0 / vectorization.fill(nest, LANES) - 1.0)
         };
-        let costs = ways.iter().map(|way| (cost(way), way));
-        let cheaper = |a: &(f64, &Way), b: &(f64, &Way)| {
+        let costs = vectorizations
+            .iter()
+            .map(|vectorization| (cost(vectorization), vectorization));
+        let cheaper = |a: &(f64, &Vectorization), b: &(f64, &Vectorization)| {
             a.0.total_cmp(&b.0).then(b.1.length(nest).cmp(&a.1.length(nest)))
         };
-        costs.min_by(cheaper).map(|(_, way)| *way)
+        costs.min_by(cheaper).map(|(_, vectorization)| *vectorization)
     }
 
     fn innermost(&self, id: ValueId) -> Option<usize> {
         self.program.value(id).layout.innermost()
     }
 
-    /// The broadcast operand may lie in any order, but needs its halo.
-    fn arrange_scalar(&mut self, call: &mut KernelCall, read: usize) {
+    /// The broadcast operand may lie in any order, but needs its storage padding.
+    fn arrange_scalar(&mut self, call: &mut Kernel, read: usize) {
         self.give_halo(call, read);
     }
 
-    fn give_halo(&mut self, call: &mut KernelCall, read: usize) {
+    fn give_halo(&mut self, call: &mut Kernel, read: usize) {
         let id = operand(call, &call.nest.reads[read]);
-        let there = &self.program.value(id).layout.halo;
-        let mut halos = self.halos[id.0].iter().zip(there);
-        if !self.is_free(id) && !halos.all(|(wanted, there)| wanted.0 <= there.0 && wanted.1 <= there.1) {
+        let there = &self.program.value(id).layout.padding;
+        let mut paddings = self.paddings[id.0].iter().zip(there);
+        if !self.is_free(id) && !paddings.all(|(wanted, there)| wanted.0 <= there.0 && wanted.1 <= there.1) {
             let order = self.program.value(id).layout.order.clone();
             self.redirect_read(call, read, order);
         }
     }
 
-    /// Makes a read take a copy of its operand in another order, with the operand's halo.
-    fn redirect_read(&mut self, call: &mut KernelCall, read: usize, order: Vec<usize>) {
+    /// Makes a read take a copy of its operand in another order, with the operand's storage padding.
+    fn redirect_read(&mut self, call: &mut Kernel, read: usize, order: Vec<usize>) {
         let id = operand(call, &call.nest.reads[read]);
         let layout = Layout {
             order,
-            halo: self.halos[id.0].clone(),
+            padding: self.paddings[id.0].clone(),
         };
         let copy = match self.copies.get(&(id, layout.clone())) {
             Some(&copy) => copy,
@@ -317,11 +329,11 @@ impl Pass {
                     layout: layout.clone(),
                     role: Role::Temporary,
                     alias: None,
-                    window: false,
-                    place: Place::Own,
+                    batch_slice: false,
+                    allocation: Allocation::Dedicated,
                     ..source.clone()
                 });
-                self.program.kernels.push(KernelCall::new(
+                self.program.kernels.push(Kernel::new(
                     format!("copy {}", source.name),
                     Nest::copy(source.dtype, &source.extents),
                     vec![id],
@@ -335,25 +347,28 @@ impl Pass {
     }
 
     fn add_value(&mut self, value: Value) -> ValueId {
-        self.halos.push(vec![(0, 0); value.extents.len()]);
+        self.paddings.push(vec![(0, 0); value.extents.len()]);
         self.program.values.push(value);
         ValueId(self.program.values.len() - 1)
     }
 
     /// Packs a weight into panels of the vector loop: `[groups.., panels, reduction.., lanes]`.
-    fn pack(&mut self, call: &mut KernelCall, way: Way) {
-        let extent = call.nest.parallel[way.vector.0];
+    fn pack(&mut self, call: &mut Kernel, vectorization: Vectorization) {
+        let extent = call.nest.parallel[vectorization.vector.0];
         let lanes = panel_width(extent);
-        let (nest, lane) = call.nest.split_parallel(way.vector, lanes);
-        let (weight, scalar) = (&nest.reads[way.panel], &nest.reads[way.scalar]);
+        let (nest, lane) = call.nest.split_parallel(vectorization.vector, lanes);
+        let (weight, scalar) = (
+            &nest.reads[vectorization.panel],
+            &nest.reads[vectorization.scalar],
+        );
         let id = operand(call, weight);
 
         // The loops that walk the weight, in the order of the packed tensor.
         let walks = |l: &Loop| weight.index.iter().any(|i| i.map.coefficient(*l) != 0);
         let parallel = (0..nest.parallel.len())
             .map(Loop)
-            .filter(|l| walks(l) && *l != lane && *l != way.vector);
-        let mut loops: Vec<Loop> = parallel.chain([way.vector]).collect();
+            .filter(|l| walks(l) && *l != lane && *l != vectorization.vector);
+        let mut loops: Vec<Loop> = parallel.chain([vectorization.vector]).collect();
         let from = self.program.value(operand(call, scalar));
         let strides = from.layout.strides(&from.extents).dims;
         let step = |l: &Loop| {
@@ -401,34 +416,34 @@ impl Pass {
             dtype: source.dtype,
             layout: Layout::row_major(extents.len()),
             extents,
-            role: if constant { Role::Prepared } else { Role::Temporary },
+            role: if constant { Role::Packed } else { Role::Temporary },
             alias: None,
-            window: false,
-            place: Place::Own,
+            batch_slice: false,
+            allocation: Allocation::Dedicated,
             device: source.device,
-            part: None,
+            shard: None,
         });
-        self.program.kernels.push(KernelCall {
-            prepare: constant,
-            ..KernelCall::new(format!("pack {}", source.name), packing, vec![id], vec![packed])
+        self.program.kernels.push(Kernel {
+            prepack: constant,
+            ..Kernel::new(format!("pack {}", source.name), packing, vec![id], vec![packed])
         });
         call.nest = nest;
-        call.nest.reads[way.panel].index = loops.into_iter().map(Index::of).collect();
-        read_from(call, way.panel, packed);
+        call.nest.reads[vectorization.panel].index = loops.into_iter().map(Index::of).collect();
+        read_from(call, vectorization.panel, packed);
     }
 
     /// The lanes of a panel of an activation, if copying it into panels pays: rows of a panel would lie a whole
     /// pixel's channels apart, which wastes cache sets, and each is read many times. Panels must hold the whole
     /// dimension, and all else that walks it must go from panel to panel.
-    fn worth_blocking(&self, call: &KernelCall, way: Way) -> Option<usize> {
-        let read = &call.nest.reads[way.panel];
+    fn worth_blocking(&self, call: &Kernel, vectorization: Vectorization) -> Option<usize> {
+        let read = &call.nest.reads[vectorization.panel];
         let id = operand(call, read);
-        let (value, d) = (self.program.value(id), way.vectors.dimension);
-        let lanes = panel_width(call.nest.parallel[way.vector.0]);
+        let (value, d) = (self.program.value(id), vectorization.vectors.dimension);
+        let lanes = panel_width(call.nest.parallel[vectorization.vector.0]);
         let map = &read.index[d].map;
-        let others = map.terms.iter().filter(|(l, _)| *l != way.vector);
+        let others = map.terms.iter().filter(|(l, _)| *l != vectorization.vector);
         let mut steps = others.map(|&(_, step)| step).chain([map.constant]);
-        let whole = value.extents[d].is_multiple_of(lanes) && self.halos[id.0][d] == (0, 0);
+        let whole = value.extents[d].is_multiple_of(lanes) && self.paddings[id.0][d] == (0, 0);
         if !whole || steps.any(|step| step % lanes as i64 != 0) {
             return None;
         }
@@ -437,17 +452,17 @@ impl Pass {
         (value.extents.len() == 4 && lanes < value.extents[d] && reads >= REUSE).then_some(lanes)
     }
 
-    /// Copies an activation into panels of channels: `[n, c/lanes, h, w, lanes]`, with its halo.
-    fn block(&mut self, call: &mut KernelCall, way: Way, lanes: usize) {
-        let (mut nest, lane) = call.nest.split_parallel(way.vector, lanes);
-        let id = operand(call, &nest.reads[way.panel]);
-        let d = way.vectors.dimension;
+    /// Copies an activation into panels of channels: `[n, c/lanes, h, w, lanes]`, with its storage padding.
+    fn block(&mut self, call: &mut Kernel, vectorization: Vectorization, lanes: usize) {
+        let (mut nest, lane) = call.nest.split_parallel(vectorization.vector, lanes);
+        let id = operand(call, &nest.reads[vectorization.panel]);
+        let d = vectorization.vectors.dimension;
         let source = self.program.value(id).clone();
         let mut extents = source.extents.clone();
         extents[d] /= lanes;
         extents.push(lanes);
-        let mut halo = self.halos[id.0].clone();
-        halo.push((0, 0));
+        let mut padding = self.paddings[id.0].clone();
+        padding.push((0, 0));
 
         let mut blocking = Nest::copy(source.dtype, &extents);
         let index = &mut blocking.reads[0].index;
@@ -459,23 +474,23 @@ impl Pass {
             name: format!("{}.blocked", source.name),
             layout: Layout {
                 order: (0..extents.len()).collect(),
-                halo,
+                padding,
             },
             extents,
             role: Role::Temporary,
             alias: None,
-            window: false,
-            place: Place::Own,
+            batch_slice: false,
+            allocation: Allocation::Dedicated,
             ..source.clone()
         });
-        self.program.kernels.push(KernelCall::new(
+        self.program.kernels.push(Kernel::new(
             format!("block {}", source.name),
             blocking,
             vec![id],
             vec![blocked],
         ));
         // Every other step is a multiple of a panel's lanes.
-        let index = &mut nest.reads[way.panel].index;
+        let index = &mut nest.reads[vectorization.panel].index;
         let mut panel = index[d].map.clone().plus_loop(lane, -1);
         panel
             .terms
@@ -484,11 +499,11 @@ impl Pass {
         index[d].map = panel;
         index.push(Index::of(lane));
         call.nest = nest;
-        read_from(call, way.panel, blocked);
+        read_from(call, vectorization.panel, blocked);
     }
 
     /// Stores results with the vector loop innermost; large interface results by way of a copy.
-    fn arrange_results(&mut self, mut call: KernelCall, vector: Loop) {
+    fn arrange_results(&mut self, mut call: Kernel, vector: Loop) {
         let mut copies = vec![];
         for (i, output) in call.nest.outputs.iter().enumerate() {
             let id = call.results[i];
@@ -512,12 +527,12 @@ impl Pass {
                     layout: Layout::ordered(order),
                     role: Role::Temporary,
                     alias: None,
-                    window: false,
-                    place: Place::Own,
+                    batch_slice: false,
+                    allocation: Allocation::Dedicated,
                     ..value.clone()
                 });
                 call.results[i] = temporary;
-                copies.push(KernelCall::new(
+                copies.push(Kernel::new(
                     format!("copy {}", value.name),
                     Nest::copy(dtype, &extents),
                     vec![temporary],
@@ -532,7 +547,7 @@ impl Pass {
 
 /// The order of dimensions for each result of a kernel: images channels last, other values as the first operand that
 /// is read at the same places.
-pub(crate) fn order_like_operands(program: &Program, call: &KernelCall) -> Vec<(ValueId, Vec<usize>)> {
+pub(crate) fn order_like_operands(program: &Program, call: &Kernel) -> Vec<(ValueId, Vec<usize>)> {
     let results = call.results.iter().zip(&call.nest.outputs);
     let order = |(&id, output): (&ValueId, &Output)| {
         let rank = output.extents.len();
@@ -559,14 +574,14 @@ pub(crate) fn panel_width(extent: usize) -> usize {
 }
 
 /// Points a read at another value, as an operand of its own.
-pub(crate) fn read_from(call: &mut KernelCall, read: usize, id: ValueId) {
+pub(crate) fn read_from(call: &mut Kernel, read: usize, id: ValueId) {
     call.nest.reads[read].source = Source::Operand(call.operands.len());
     call.operands.push(id);
     drop_unused_operands(call);
 }
 
 /// Removes operands that no read uses and renumbers the rest.
-pub(crate) fn drop_unused_operands(call: &mut KernelCall) {
+pub(crate) fn drop_unused_operands(call: &mut Kernel) {
     let used = |i: usize| call.nest.reads.iter().any(|r| r.source == Source::Operand(i));
     let kept: Vec<usize> = (0..call.operands.len()).filter(|&i| used(i)).collect();
     for read in &mut call.nest.reads {

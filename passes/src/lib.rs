@@ -13,9 +13,9 @@
 //! | [`winograd`] | the algorithm of convolutions on processors: direct, or with fewer multiplications |
 //! | [`layout`], [`gpu_layout`] | where the elements of stored values lie; [`vectors`]: what contractions want |
 //! | [`rematerialize`] | which values are computed again rather than kept |
-//! | [`turn_sizes`] | where convolutions take smaller turns, for memory |
-//! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`turns`] |
-//! | [`memory`] | which values share bytes, [`trail`] those that do so turn by turn |
+//! | [`micro_batch_size`] | where convolutions take smaller micro-batches, for memory |
+//! | [`micro_batches`] | which kernels take a part of the batch after the other, by way of [`micro_batch`] |
+//! | [`memory`] | which values share bytes, [`overlap_chain`] those that do so micro-batch by micro-batch |
 //! | [`cost`] | what kernels, transfers and programs cost on a device |
 //!
 //! [`pipeline`] is the whole way on one screen. This crate knows no target and no file.
@@ -30,17 +30,17 @@ pub mod gradient;
 pub mod layout;
 pub mod lower;
 pub mod memory;
+pub mod micro_batch;
+pub mod micro_batch_size;
 pub mod micro_batches;
+pub mod overlap_chain;
 pub mod partition;
 pub mod rematerialize;
 pub mod schedule;
 pub mod simplify;
 pub mod solver;
 pub mod substitute;
-pub mod trail;
 pub mod training;
-pub mod turn_sizes;
-pub mod turns;
 pub mod vectors;
 pub mod winograd;
 
@@ -54,14 +54,14 @@ use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
 use partition::Strategy;
-use partition::search::{Found, Measures};
+use partition::search::{Measures, PlacementResult};
 
 /// What kind of machine kernels are laid out for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Machine {
+pub enum DeviceKind {
     /// A processor with vector registers.
     #[default]
-    Processor,
+    Cpu,
     /// A GPU.
     Gpu,
 }
@@ -79,7 +79,7 @@ pub enum OptLevel<'a> {
 
 impl<'a> OptLevel<'a> {
     /// Greedily, for one or two devices of a kind, with the figures of the profile that ships for it.
-    pub fn greedy(machine: Machine) -> OptLevel<'static> {
+    pub fn greedy(machine: DeviceKind) -> OptLevel<'static> {
         OptLevel::Greedy(cost::shipped(machine))
     }
 
@@ -113,15 +113,15 @@ pub struct Options<'a> {
     /// How far to optimise.
     pub opt_level: OptLevel<'a>,
     /// Where it will run.
-    pub machine: Machine,
+    pub machine: DeviceKind,
     /// Where else, if on two devices.
-    pub second: Option<Machine>,
+    pub second: Option<DeviceKind>,
     /// Whether the report of a search says what fused operations would cost elsewhere.
     pub explain: bool,
     /// Which ways to split kernels among devices a search looks at.
     pub splits: Splits,
-    /// Bytes that kernels which take micro-batches of their samples read and write in a turn, if possible.
-    pub turn_bytes: u64,
+    /// Bytes that kernels which take micro-batches of their samples read and write in a micro-batch, if possible.
+    pub micro_batch_bytes: u64,
 }
 
 /// Inference of one sample on a processor, fused greedily.
@@ -131,19 +131,19 @@ impl Default for Options<'_> {
             mode: Mode::Infer,
             batch: 1,
             optimizer: Optimizer::default(),
-            opt_level: OptLevel::greedy(Machine::Processor),
-            machine: Machine::Processor,
+            opt_level: OptLevel::greedy(DeviceKind::Cpu),
+            machine: DeviceKind::Cpu,
             second: None,
             explain: false,
             splits: Splits::All,
-            turn_bytes: turns::TURN_BYTES,
+            micro_batch_bytes: micro_batch::MICRO_BATCH_BYTES,
         }
     }
 }
 
 /// What a pass left behind, for `--emit` and for tests.
 #[derive(Clone, Copy, Debug)]
-pub enum Stage<'a> {
+pub enum Snapshot<'a> {
     /// After a pass over graphs.
     Graph(&'a Graph),
     /// After a pass over programs.
@@ -151,7 +151,7 @@ pub enum Stage<'a> {
     /// What a search for kernels found, before its program.
     Kernels(&'a Report),
     /// What a search for places found, with the program whose kernels are placed.
-    Places(&'a Found, &'a Program),
+    Placement(&'a PlacementResult, &'a Program),
 }
 
 /// What a pass makes of a graph.
@@ -166,7 +166,7 @@ pub enum Pass<'a> {
     /// Graph to the cheapest program of it.
     Search(&'static str, Change<'a, (Program, Report)>),
     /// Where the kernels of a program run best.
-    Place(&'static str, Box<dyn Fn(&Program) -> Found + 'a>),
+    Place(&'static str, Box<dyn Fn(&Program) -> PlacementResult + 'a>),
     /// Program to program.
     Program(&'static str, Box<dyn Fn(Program) -> Program + 'a>),
 }
@@ -220,7 +220,7 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
         }
         let processors = machines(options)
             .iter()
-            .all(|machine| *machine == Machine::Processor);
+            .all(|machine| *machine == DeviceKind::Cpu);
         let search = move |g: &Graph| eqsat::search(g, mode, batch, &costs[0], processors, &limits);
         passes.push(Pass::Search("search", Box::new(search)));
     } else {
@@ -269,52 +269,52 @@ pub fn pipeline<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
 }
 
 /// The machine of every device.
-fn machines(options: &Options) -> Vec<Machine> {
+fn machines(options: &Options) -> Vec<DeviceKind> {
     [options.machine].into_iter().chain(options.second).collect()
 }
 
 /// The steps after kernels are placed.
 fn rest<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
-    let turn_bytes = options.turn_bytes;
+    let micro_batch_bytes = options.micro_batch_bytes;
     let mut passes = vec![];
-    if takes_turns(options) {
-        let turned = turned(options);
+    if uses_micro_batches(options) {
+        let micro_batched = micro_batched(options);
         passes.push(program(
             "algorithm",
             in_place(move |p| {
-                turn_sizes::choose(p, turn_bytes, &|trial| run_rest(&turned, trial));
+                micro_batch_size::choose(p, micro_batch_bytes, &|trial| run_rest(&micro_batched, trial));
             }),
         ));
     }
-    passes.extend(turned(options));
+    passes.extend(micro_batched(options));
     passes.push(program("memory", in_place(|p| _ = memory::plan(p))));
     passes
 }
 
 /// Whether kernels become others, which take micro-batches.
-fn takes_turns(options: &Options) -> bool {
+fn uses_micro_batches(options: &Options) -> bool {
     let mut machines = machines(options).into_iter();
-    options.opt_level.costs().is_some() && machines.all(|machine| machine == Machine::Processor)
+    options.opt_level.costs().is_some() && machines.all(|machine| machine == DeviceKind::Cpu)
 }
 
 /// The steps between the algorithm of convolutions and memory.
-fn turned<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
-    let turn_bytes = options.turn_bytes;
+fn micro_batched<'a>(options: &Options<'a>) -> Vec<Pass<'a>> {
+    let micro_batch_bytes = options.micro_batch_bytes;
     let machines = machines(options);
     let mut passes = vec![];
-    if takes_turns(options) && machines.len() == 1 {
+    if uses_micro_batches(options) && machines.len() == 1 {
         // With several devices the order is part of where kernels were placed.
         passes.push(program("reschedule", in_place(schedule::reschedule)));
     }
     passes.push(program("layout", move |p| layout::assign(&p, &machines)));
-    if takes_turns(options) {
+    if uses_micro_batches(options) {
         passes.push(program(
             "rematerialize",
-            in_place(move |p| rematerialize::rematerialize(p, turn_bytes)),
+            in_place(move |p| rematerialize::rematerialize(p, micro_batch_bytes)),
         ));
         passes.push(program(
             "micro-batches",
-            in_place(move |p| micro_batches::cut(p, turn_bytes)),
+            in_place(move |p| micro_batches::cut(p, micro_batch_bytes)),
         ));
     }
     passes
@@ -332,7 +332,7 @@ fn run_rest(passes: &[Pass], placed: Program) -> Program {
 pub fn compile(
     graph: &Graph,
     options: &Options,
-    observe: &mut dyn FnMut(&str, Stage),
+    observe: &mut dyn FnMut(&str, Snapshot),
 ) -> Result<Program, PassError> {
     run(&pipeline(options), graph, observe)
 }
@@ -343,7 +343,7 @@ pub fn compile(
 pub fn run(
     passes: &[Pass],
     graph: &Graph,
-    observe: &mut dyn FnMut(&str, Stage),
+    observe: &mut dyn FnMut(&str, Snapshot),
 ) -> Result<Program, PassError> {
     let mut graph = graph.clone();
     let mut program: Option<Program> = None;
@@ -352,19 +352,19 @@ pub fn run(
             (Pass::Graph(name, change), None) => {
                 graph = change(&graph)?;
                 ir::verify::verify(&graph).map_err(|faults| PassError::Broken { pass: name, faults })?;
-                observe(name, Stage::Graph(&graph));
+                observe(name, Snapshot::Graph(&graph));
                 continue;
             }
             (Pass::Lower(name, lower), None) => (name, lower(&graph)?),
             (Pass::Search(name, search), None) => {
                 let (found, report) = search(&graph)?;
-                observe(name, Stage::Kernels(&report));
+                observe(name, Snapshot::Kernels(&report));
                 (name, found)
             }
             (Pass::Program(name, change), Some(program)) => (name, change(program)),
             (Pass::Place(name, place), Some(program)) => {
                 let found = place(&program);
-                observe(name, Stage::Places(&found, &program));
+                observe(name, Snapshot::Placement(&found, &program));
                 let placed = partition::partition(&program, &found.strategy);
                 (name, placed.map_err(|fault| broken(name, fault))?)
             }
@@ -376,7 +376,7 @@ pub fn run(
         next.verify()
             .and_then(|()| schedule::verify(&next))
             .map_err(|fault| broken(name, fault))?;
-        observe(name, Stage::Program(program.insert(next)));
+        observe(name, Snapshot::Program(program.insert(next)));
     }
     program.ok_or_else(|| broken("lower", "is missing from the pipeline"))
 }

@@ -9,8 +9,8 @@ use crate::error::PassError;
 use crate::training::is_state;
 use ir::nest::{Nest, Source};
 use ir::ops::Op;
-use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{DeviceId, Kernel, Program, Value, ValueId};
 use ir::types::{DType, Real};
 use ir::{Graph, NodeId};
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ impl Lowering<'_> {
             return Ok(());
         }
         let operands: Vec<ValueId> = self.graph.operands(id).iter().map(|o| self.values[o]).collect();
-        let nests = node.op.meaning(&self.graph.operand_types(id), &node.ty);
+        let nests = node.op.semantics(&self.graph.operand_types(id), &node.ty);
         let last = nests.len().checked_sub(1).ok_or_else(|| PassError::Node {
             pass: "lower",
             node: node.name.clone(),
@@ -113,11 +113,11 @@ impl Lowering<'_> {
             let result = self.value(&name, output.dtype, output.extents.clone(), role);
             // Operands of the kernel: those of the node, then the earlier stages.
             for read in &mut nest.reads {
-                if let Source::Stage(s) = read.source {
+                if let Source::Intermediate(s) = read.source {
                     read.source = Source::Operand(operands.len() + s);
                 }
             }
-            self.program.kernels.push(KernelCall::new(
+            self.program.kernels.push(Kernel::new(
                 node.name.clone(),
                 nest,
                 operands.iter().chain(&stages).copied().collect(),
@@ -146,7 +146,7 @@ impl Lowering<'_> {
 
     fn value(&mut self, name: &str, dtype: DType, extents: Vec<usize>, role: Role) -> ValueId {
         let (layout, name) = (ir::layout::Layout::row_major(extents.len()), name.to_string());
-        let place = Place::Own;
+        let allocation = Allocation::Dedicated;
         self.program.values.push(Value {
             name,
             dtype,
@@ -154,10 +154,10 @@ impl Lowering<'_> {
             layout,
             role,
             alias: None,
-            window: false,
-            place,
-            device: DeviceIx::default(),
-            part: None,
+            batch_slice: false,
+            allocation,
+            device: DeviceId::default(),
+            shard: None,
         });
         ValueId(self.program.values.len() - 1)
     }
@@ -167,7 +167,7 @@ impl Lowering<'_> {
         let nest = Nest::copy(dtype, &extents);
         let result = self.value(name, dtype, extents, role);
         let label = name.to_string();
-        let call = KernelCall::new(label, nest, vec![from], vec![result]);
+        let call = Kernel::new(label, nest, vec![from], vec![result]);
         self.program.kernels.push(call);
         result
     }

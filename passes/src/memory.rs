@@ -4,17 +4,17 @@
 //! arena wins: large values first, long-lived ones first, and by birth, each improved by placing first what
 //! reached farthest. A value goes into the tightest gap between those that are alive at the same time, where what is
 //! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below. What is
-//! placed are [`mod@crate::trail`]s, most of them a value each.
+//! placed are [`mod@crate::overlap_chain`]s, most of them a value each.
 
-use crate::trail::{Trail, trails};
-use ir::live::{Live, liveness};
-use ir::plan::{Place, Role};
+use crate::overlap_chain::{OverlapChain, chains};
+use ir::live::{LiveRange, liveness};
+use ir::plan::{Allocation, Role};
 use ir::program::{Program, ValueId};
 use std::cmp::Reverse;
 
 /// How often an order is improved where it misses the bound.
 const ATTEMPTS: usize = 100;
-/// Pairs of trails that the improvements of an order inspect at most: of many trails an order is improved less often.
+/// Pairs of overlap chains that the improvements of an order inspect at most: of many overlap chains an order is improved less often.
 const PAIRS: usize = 20_000_000;
 
 /// The size of the arenas beside what no packing can go below; of several devices, the sums.
@@ -27,33 +27,33 @@ pub struct Packing {
 }
 
 /// What values are placed by, the least first.
-type Order = fn(&Trail) -> (Reverse<u64>, usize);
+type Order = fn(&OverlapChain) -> (Reverse<u64>, usize);
 
 /// Places every value of the program.
 pub fn plan(program: &mut Program) -> Packing {
     for result in program
         .kernels
         .iter()
-        .filter(|k| k.prepare)
+        .filter(|k| k.prepack)
         .flat_map(|k| &k.results)
     {
-        program.values[result.0].role = Role::Prepared;
+        program.values[result.0].role = Role::Packed;
     }
     let live = liveness(program);
     for value in &mut program.values {
-        value.place = Place::Own;
+        value.allocation = Allocation::Dedicated;
     }
     let mut total = Packing {
         arena_bytes: 0,
         lower_bound: 0,
     };
     for device in 0..program.arena_bytes.len() {
-        let here = |l: &&Live| program.value(l.value).device.0 == device;
-        let live: Vec<Live> = live.iter().filter(here).copied().collect();
-        let (placed, packing) = pack_best(&trails(program, &live));
-        for (trail, offset) in placed {
-            for (live, within) in trail.parts {
-                program.values[live.value.0].place = Place::Arena(offset + within);
+        let here = |l: &&LiveRange| program.value(l.value).device.0 == device;
+        let live: Vec<LiveRange> = live.iter().filter(here).copied().collect();
+        let (placed, packing) = pack_best(&chains(program, &live));
+        for (chain, offset) in placed {
+            for (live, within) in chain.parts {
+                program.values[live.value.0].allocation = Allocation::Arena(offset + within);
             }
         }
         program.arena_bytes[device] = packing.arena_bytes;
@@ -62,7 +62,7 @@ pub fn plan(program: &mut Program) -> Packing {
     }
     // A value that shares a buffer lies where the buffer does.
     for v in 0..program.values.len() {
-        program.values[v].place = program.value(program.owner(ValueId(v))).place;
+        program.values[v].allocation = program.value(program.owner(ValueId(v))).allocation;
     }
     total
 }
@@ -71,7 +71,7 @@ pub fn plan(program: &mut Program) -> Packing {
 pub fn bytes_of_devices(program: &Program) -> Vec<u64> {
     let mut bytes = program.arena_bytes.clone();
     for (v, value) in program.values.iter().enumerate() {
-        let own = value.place == Place::Own && value.role != Role::Temporary;
+        let own = value.allocation == Allocation::Dedicated && value.role != Role::Temporary;
         if own && program.owner(ValueId(v)) == ValueId(v) {
             bytes[value.device.0] += value.bytes();
         }
@@ -80,22 +80,27 @@ pub fn bytes_of_devices(program: &Program) -> Vec<u64> {
 }
 
 /// The smallest packing of all orders.
-fn pack_best(trails: &[Trail]) -> (Vec<(Trail, u64)>, Packing) {
+fn pack_best(chains: &[OverlapChain]) -> (Vec<(OverlapChain, u64)>, Packing) {
     let orders: [Order; 4] = [
-        |t| (Reverse(t.bytes()), t.life().0),
-        |t| (Reverse(kernels_of(t)), t.life().0),
-        |t| (Reverse(t.bytes().saturating_mul(kernels_of(t) + 1)), t.life().0),
-        |t| (Reverse(0), t.life().0),
+        |t| (Reverse(t.bytes()), t.live_range().0),
+        |t| (Reverse(kernels_of(t)), t.live_range().0),
+        |t| {
+            (
+                Reverse(t.bytes().saturating_mul(kernels_of(t) + 1)),
+                t.live_range().0,
+            )
+        },
+        |t| (Reverse(0), t.live_range().0),
     ];
-    let bound = fullest(trails).map_or(0, |(_, bytes)| bytes);
-    let mut best: Option<Packed> = None;
+    let bound = peak(chains).map_or(0, |(_, bytes)| bytes);
+    let mut best: Option<Arrangement> = None;
     // Either an arena without an end, or one of the least bytes that it can have.
     for (order, end) in orders.into_iter().flat_map(|order| [(order, 0), (order, bound)]) {
         if best.as_ref().is_some_and(|best| best.1 == bound) {
             break;
         }
-        let mut sorted: Vec<&Trail> = trails.iter().collect();
-        sorted.sort_by_key(|trail| order(trail));
+        let mut sorted: Vec<&OverlapChain> = chains.iter().collect();
+        sorted.sort_by_key(|chain| order(chain));
         let packed = improve(sorted, bound, end);
         if best.as_ref().is_none_or(|best| packed.1 < best.1) {
             best = Some(packed);
@@ -106,29 +111,29 @@ fn pack_best(trails: &[Trail]) -> (Vec<(Trail, u64)>, Packing) {
         arena_bytes,
         lower_bound: bound,
     };
-    let placed = placed.into_iter().map(|(trail, at)| (trail.clone(), at));
+    let placed = placed.into_iter().map(|(chain, at)| (chain.clone(), at));
     (placed.collect(), packing)
 }
 
-fn kernels_of(trail: &Trail) -> u64 {
-    let (first, last) = trail.life();
+fn kernels_of(chain: &OverlapChain) -> u64 {
+    let (first, last) = chain.live_range();
     (last - first) as u64
 }
 
 /// The kernel during which the most bytes are alive, the first of several, and how many.
-pub fn fullest(trails: &[Trail]) -> Option<(usize, u64)> {
-    let parts = || trails.iter().flat_map(|trail| &trail.parts);
+pub fn peak(chains: &[OverlapChain]) -> Option<(usize, u64)> {
+    let parts = || chains.iter().flat_map(|chain| &chain.parts);
     let kernels = parts().map(|(live, _)| live.last + 1).max()?;
-    // By how much kernel k holds more than the one before it: most trails hold all or nothing.
+    // By how much kernel k holds more than the one before it: most overlap chains hold all or nothing.
     let mut grown = vec![0i64; kernels + 1];
-    for trail in trails {
-        let (first, last) = trail.life();
+    for chain in chains {
+        let (first, last) = chain.live_range();
         let mut held = 0;
         for (k, grown) in grown.iter_mut().enumerate().take(last + 1).skip(first) {
-            if trail.parts.len() == 1 && k > first {
+            if chain.parts.len() == 1 && k > first {
                 break;
             }
-            let now = trail.bytes_at(k) as i64;
+            let now = chain.bytes_at(k) as i64;
             *grown += now - held;
             held = now;
         }
@@ -137,19 +142,19 @@ pub fn fullest(trails: &[Trail]) -> Option<(usize, u64)> {
     let mut begins = vec![false; kernels];
     parts().for_each(|(live, _)| begins[live.first] = true);
     let mut held = 0;
-    let moments = (0..kernels).filter_map(|k| {
+    let peaks = (0..kernels).filter_map(|k| {
         held += grown[k];
         begins[k].then_some((k, held as u64))
     });
-    moments.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
+    peaks.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
 }
 
 /// What lies where, and the end of the last byte.
-type Packed<'t> = (Vec<(&'t Trail, u64)>, u64);
+type Arrangement<'t> = (Vec<(&'t OverlapChain, u64)>, u64);
 
-/// Packs in this order, then again and again with the trail that reaches farthest placed first; the best of all. `end` as
+/// Packs in this order, then again and again with the overlap chain that reaches farthest placed first; the best of all. `end` as
 /// in [`pack`].
-fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
+fn improve(mut order: Vec<&OverlapChain>, bound: u64, end: u64) -> Arrangement<'_> {
     let mut best = pack(&order, end);
     let mut latest = best.clone();
     let affordable = PAIRS / (order.len() * order.len()).max(1);
@@ -158,13 +163,13 @@ fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
             break;
         }
         let mut placed = latest.0.iter();
-        let Some((highest, _)) = placed.find(|(trail, at)| at + trail.bytes() == latest.1) else {
+        let Some((highest, _)) = placed.find(|(chain, at)| at + chain.bytes() == latest.1) else {
             break;
         };
         let position = order
             .iter()
-            .position(|trail| trail == highest)
-            .expect("every trail is placed");
+            .position(|chain| chain == highest)
+            .expect("every overlap chain is placed");
         order[..=position].rotate_right(1);
         latest = pack(&order, end);
         if latest.1 < best.1 {
@@ -174,15 +179,15 @@ fn improve(mut order: Vec<&Trail>, bound: u64, end: u64) -> Packed<'_> {
     best
 }
 
-/// Places trails one after the other and returns the end of the last byte. What lies between the last neighbour and
+/// Places overlap chains one after the other and returns the end of the last byte. What lies between the last neighbour and
 /// `gap_end` is a gap.
-fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
-    let mut placed: Vec<(&Trail, u64)> = vec![];
+fn pack<'t>(chains: &[&'t OverlapChain], gap_end: u64) -> Arrangement<'t> {
+    let mut placed: Vec<(&OverlapChain, u64)> = vec![];
     let mut lives: Vec<(usize, usize)> = vec![];
     let mut end = 0;
-    for &next in trails {
+    for &next in chains {
         let bytes = next.bytes();
-        let (first, last) = next.life();
+        let (first, last) = next.live_range();
         // Where it may not begin, both ends excluded.
         let mut taken: Vec<(i64, i64)> = vec![];
         for ((other, at), life) in placed.iter().zip(&lives) {
@@ -191,7 +196,7 @@ fn pack<'t>(trails: &[&'t Trail], gap_end: u64) -> Packed<'t> {
             }
             for (theirs, offset) in &other.parts {
                 let from = (at + offset) as i64;
-                let meeting = next.parts.iter().filter(|(own, _)| own.meets(theirs));
+                let meeting = next.parts.iter().filter(|(own, _)| own.overlaps(theirs));
                 taken.extend(meeting.map(|(own, offset)| {
                     let within = *offset as i64;
                     (

@@ -4,53 +4,54 @@
 //! been the largest tensor that nobody is using; a copy of the images with zeros around them, too. Where memory is fullest,
 //! the value that gives back the most bytes for the time of its kernel is computed again just before its next reader, as
 //! long as all that its kernel reads is still there, or can itself be computed again: a pooled image needs the normalised
-//! one, which is there for a turn only.
+//! one, which is there for a micro-batch only.
 
 use crate::layout::drop_unused_operands;
 use crate::memory;
 use crate::micro_batches;
+use crate::overlap_chain::chains;
 use crate::substitute::normalize;
-use crate::trail::trails;
-use ir::live::{Live, liveness};
+use ir::live::{LiveRange, liveness};
 use ir::nest::Nest;
 use ir::plan::Role;
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{Kernel, Program, Value, ValueId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Bytes that must come free for each byte that the repeated kernel moves.
 const FREED_PER_MOVED: f64 = 0.2;
-/// The least share of the fullest moment that is worth a kernel.
-const LEAST_SHARE: f64 = 0.04;
+/// The least share of the peak point that is worth a kernel.
+const MIN_SHARE: f64 = 0.04;
 
-/// Rewrites a program until nothing is left to gain where its memory is fullest once it takes turns of so many bytes.
-pub fn rematerialize(program: &mut Program, turn_bytes: u64) {
+/// Rewrites a program until nothing is left to gain where its memory is fullest once it takes micro-batches of so many bytes.
+pub fn rematerialize(program: &mut Program, micro_batch_bytes: u64) {
     let mut trial = program.clone();
     // What is computed again stays: every value has so many readers less each time, and the loop ends.
     let originals = program.values.len();
     let mut least = u64::MAX;
     loop {
-        // Kernels and values keep their numbers when they take turns.
-        let mut turned = trial.clone();
-        micro_batches::cut(&mut turned, turn_bytes);
-        let live = liveness(&turned);
-        let Some((k, bytes)) = memory::fullest(&trails(&turned, &live)) else {
+        // Kernels and values keep their numbers when they run in micro-batches.
+        let mut micro_batched = trial.clone();
+        micro_batches::cut(&mut micro_batched, micro_batch_bytes);
+        let live = liveness(&micro_batched);
+        let Some((k, bytes)) = memory::peak(&chains(&micro_batched, &live)) else {
             break;
         };
-        // One moment may give way to another that is as full: only the sum of all steps counts.
+        // One peak point may give way to another that is as full: only the sum of all steps counts.
         if bytes < least {
             least = bytes;
             program.clone_from(&trial);
         }
-        let together = |a: usize, b: usize| same_group(&turned, a, b);
-        let moment = Moment {
+        let together = |a: usize, b: usize| same_loop(&micro_batched, a, b);
+        let peak_point = PeakPoint {
             program: &trial,
             live: &live,
             together: &together,
             k,
         };
-        let is_candidate = |l: &&Live| l.value.0 < originals && l.bytes as f64 >= LEAST_SHARE * bytes as f64;
-        let Some(again) = moment.best(live.iter().filter(is_candidate)) else {
+        let is_candidate =
+            |l: &&LiveRange| l.value.0 < originals && l.bytes as f64 >= MIN_SHARE * bytes as f64;
+        let Some(again) = peak_point.best(live.iter().filter(is_candidate)) else {
             break;
         };
         repeat(&mut trial, &again);
@@ -72,18 +73,18 @@ struct Step {
 }
 
 /// A kernel during which much is alive.
-struct Moment<'a> {
+struct PeakPoint<'a> {
     program: &'a Program,
-    live: &'a [Live],
-    /// Whether two kernels will take turns together.
+    live: &'a [LiveRange],
+    /// Whether two kernels will run in micro-batches together.
     together: &'a dyn Fn(usize, usize) -> bool,
     k: usize,
 }
 
-impl Moment<'_> {
+impl PeakPoint<'_> {
     /// What frees the most, for what it takes to compute it again: a value, or if that alone is not worth it, all that its
     /// kernel makes. (Together they are there from when the first of them is read.)
-    fn best<'l>(&self, values: impl Iterator<Item = &'l Live> + Clone) -> Option<Again> {
+    fn best<'l>(&self, values: impl Iterator<Item = &'l LiveRange> + Clone) -> Option<Again> {
         let of = |together: bool| {
             let found = values.clone().filter_map(move |l| self.candidate(l, together));
             let best = found.max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -92,9 +93,9 @@ impl Moment<'_> {
         of(false).or_else(|| of(true))
     }
 
-    /// A value that nobody uses at this moment, alone or with others of its kernel, and the bytes freed for each that is
+    /// A value that nobody uses at this peak point, alone or with others of its kernel, and the bytes freed for each that is
     /// moved.
-    fn candidate(&self, freed: &Live, together: bool) -> Option<(f64, Again)> {
+    fn candidate(&self, freed: &LiveRange, together: bool) -> Option<(f64, Again)> {
         let program = self.program;
         let mut reader = self.next_reader(freed)?;
         let maker = maker_of(program, freed.value, 0..self.k)?;
@@ -116,9 +117,9 @@ impl Moment<'_> {
         Some((bytes as f64 / (read + bytes) as f64, Again { steps, reader }))
     }
 
-    /// The first kernel that reads a value after this moment, if none uses it now, nor does a group that is under way.
-    fn next_reader(&self, live: &Live) -> Option<usize> {
-        let &Moment { program, k, .. } = self;
+    /// The first kernel that reads a value after this peak point, if none uses it now, nor does a micro-batch loop that is under way.
+    fn next_reader(&self, live: &LiveRange) -> Option<usize> {
+        let &PeakPoint { program, k, .. } = self;
         if live.first >= k || live.last <= k {
             return None;
         }
@@ -128,7 +129,7 @@ impl Moment<'_> {
             let mut touched = call.operands.iter().chain(&call.results);
             touched.any(|&v| program.owner(v) == id)
         };
-        // Every turn of a group comes back to all of it.
+        // Every micro-batch of a micro-batch loop comes back to all of it.
         let (before, after): (Vec<usize>, Vec<usize>) =
             (0..program.kernels.len()).filter(uses).partition(|&i| i < k);
         let (last, next) = (*before.last()?, *after.first()?);
@@ -138,11 +139,11 @@ impl Moment<'_> {
     }
 
     /// Adds what has to be computed again before a reader, ending with this. Returns the bytes that it reads of what is
-    /// there: what is made on the way is taken in turns, and goes through caches.
+    /// there: what is made on the way is taken in micro-batches, and goes through caches.
     fn steps(&self, step: Step, reader: usize, steps: &mut Vec<Step>) -> Option<u64> {
         let program = self.program;
         let call = &program.kernels[step.maker];
-        let is_cheap = call.group.is_none() && !call.prepare && call.nest.contraction().is_none();
+        let is_cheap = call.micro_batch_loop.is_none() && !call.prepack && call.nest.contraction().is_none();
         if !is_cheap || program.is_transfer(call) {
             return None;
         }
@@ -173,14 +174,14 @@ impl Moment<'_> {
 
     /// Whether a value is at a later kernel what it is now.
     fn is_there(&self, id: ValueId, reader: usize) -> bool {
-        let &Moment { program, live, .. } = self;
+        let &PeakPoint { program, live, .. } = self;
         let owner = program.owner(id);
         match program.value(owner).role {
-            Role::Input { .. } | Role::Prepared => true,
+            Role::Input { .. } | Role::Packed => true,
             Role::Temporary => {
                 // What is overwritten later is not what it was.
                 let mut others = program.values.iter();
-                let overwritten = others.any(|other| other.alias == Some(id) && !other.window);
+                let overwritten = others.any(|other| other.alias == Some(id) && !other.batch_slice);
                 owner == id && !overwritten && live.iter().any(|l| l.value == id && l.last >= reader)
             }
             Role::Parameter { .. } | Role::State { .. } | Role::Output { .. } => false,
@@ -194,13 +195,13 @@ fn maker_of(program: &Program, id: ValueId, kernels: Range<usize>) -> Option<usi
     makers.next().filter(|_| makers.next().is_none())
 }
 
-fn same_group(program: &Program, a: usize, b: usize) -> bool {
-    let group = program.kernels[a].group;
-    group.is_some() && group == program.kernels[b].group
+fn same_loop(program: &Program, a: usize, b: usize) -> bool {
+    let micro_batch_loop = program.kernels[a].micro_batch_loop;
+    micro_batch_loop.is_some() && micro_batch_loop == program.kernels[b].micro_batch_loop
 }
 
 /// A kernel with some of its results.
-fn alone(program: &Program, call: &KernelCall, results: &[usize]) -> KernelCall {
+fn alone(program: &Program, call: &Kernel, results: &[usize]) -> Kernel {
     let outputs = results.iter().map(|&result| call.nest.outputs[result].clone());
     let nest = Nest {
         outputs: outputs.collect(),
@@ -209,8 +210,8 @@ fn alone(program: &Program, call: &KernelCall, results: &[usize]) -> KernelCall 
     let names = results
         .iter()
         .map(|&result| &program.value(call.results[result]).name[..]);
-    let mut alone = KernelCall {
-        label: format!("{} again", names.collect::<Vec<_>>().join("+")),
+    let mut alone = Kernel {
+        label: format!("remat {}", names.collect::<Vec<_>>().join("+")),
         nest: normalize(nest),
         results: results.iter().map(|&result| call.results[result]).collect(),
         ..call.clone()
@@ -231,7 +232,7 @@ fn repeat(program: &mut Program, again: &Again) {
         for id in &mut call.results {
             let old = program.value(*id).clone();
             program.values.push(Value {
-                name: format!("{}.again", old.name),
+                name: format!("{}.remat", old.name),
                 ..old
             });
             let made = ValueId(program.values.len() - 1);
@@ -245,12 +246,12 @@ fn repeat(program: &mut Program, again: &Again) {
             if let Some(&made) = new.get(id) {
                 *id = made;
             } else if let Some(&made) = program.values[id.0].alias.and_then(|whole| new.get(&whole)) {
-                // A window belongs to one group, and so is read here only.
+                // A batch slice belongs to one micro-batch loop, and so is read here only.
                 program.values[id.0].alias = Some(made);
             }
         }
     }
-    let at = first_of_group(program, again.reader);
+    let at = first_of_loop(program, again.reader);
     program.kernels.splice(at..at, calls);
     for step in &again.steps {
         for id in program.kernels[step.maker].results.clone() {
@@ -259,10 +260,10 @@ fn repeat(program: &mut Program, again: &Again) {
     }
 }
 
-fn first_of_group(program: &Program, k: usize) -> usize {
+fn first_of_loop(program: &Program, k: usize) -> usize {
     (0..k)
         .rev()
-        .take_while(|&other| same_group(program, other, k))
+        .take_while(|&other| same_loop(program, other, k))
         .last()
         .unwrap_or(k)
 }

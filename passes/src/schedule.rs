@@ -5,14 +5,19 @@
 //! comes before the gradient of the next layer.
 
 use ir::live::arena_bytes_of;
-use ir::program::{KernelCall, Program, Value, ValueId};
+use ir::program::{Kernel, Program, Value, ValueId};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 /// For every kernel, those that must run before it: the writers of what it reads, and for a kernel that
 /// overwrites a parameter, the readers of its old value.
-pub fn dependencies(values: &[Value], kernels: &[KernelCall]) -> Vec<BTreeSet<usize>> {
-    let whole = |v: &ValueId| values[v.0].alias.filter(|_| values[v.0].window).unwrap_or(*v);
+pub fn dependencies(values: &[Value], kernels: &[Kernel]) -> Vec<BTreeSet<usize>> {
+    let whole = |v: &ValueId| {
+        values[v.0]
+            .alias
+            .filter(|_| values[v.0].batch_slice)
+            .unwrap_or(*v)
+    };
     let mut writer: HashMap<ValueId, usize> = HashMap::new();
     let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
     for (k, kernel) in kernels.iter().enumerate() {
@@ -22,13 +27,13 @@ pub fn dependencies(values: &[Value], kernels: &[KernelCall]) -> Vec<BTreeSet<us
             .iter()
             .for_each(|v| readers.entry(whole(v)).or_default().push(k));
     }
-    let before = |(k, kernel): (usize, &KernelCall)| {
+    let before = |(k, kernel): (usize, &Kernel)| {
         let mut before: BTreeSet<usize> = kernel
             .operands
             .iter()
             .filter_map(|v| writer.get(&whole(v)).copied())
             .collect();
-        for result in kernel.results.iter().filter(|v| !values[v.0].window) {
+        for result in kernel.results.iter().filter(|v| !values[v.0].batch_slice) {
             if let Some(overwritten) = values[result.0].alias {
                 before.extend(readers.get(&overwritten).into_iter().flatten());
             }
@@ -77,7 +82,7 @@ pub fn schedule(program: &mut Program) {
     order(program, |made, freed| (false, made - freed));
 }
 
-/// Orders kernels of one device anew, those of a group as one, once convolutions have become several kernels: a weight can
+/// Orders kernels of one device anew, those of a micro-batch loop as one, once convolutions have become several kernels: a weight can
 /// be updated as soon as the taps are made that its old value is needed for. Of those after which less is alive, the one
 /// comes first that needs the least until then. (Before kernels are placed that is no gain: the search found places of
 /// the one-tower AlexNet that hold 2 % more.)
@@ -92,31 +97,33 @@ pub fn reschedule(program: &mut Program) {
 fn order(program: &mut Program, key: Key) {
     let kernels = std::mem::take(&mut program.kernels);
     let before = dependencies(&program.values, &kernels);
-    let runs = runs(program, &kernels);
+    let sequences = sequences(program, &kernels);
     let mut readers = vec![0usize; program.values.len()];
-    let reads = runs.iter().flat_map(|run| &run.reads);
+    let reads = sequences.iter().flat_map(|sequence| &sequence.reads);
     reads.for_each(|v| readers[v.0] += 1);
 
     let mut made: BTreeSet<ValueId> = BTreeSet::new();
-    let waited_for = waited_for(&runs, &before);
+    let waited_for = waited_for(&sequences, &before);
     let mut waits: Vec<usize> = waited_for.iter().map(BTreeSet::len).collect();
-    let mut followers: Vec<Vec<usize>> = vec![vec![]; runs.len()];
-    for (run, others) in waited_for.iter().enumerate() {
-        others.iter().for_each(|&other| followers[other].push(run));
+    let mut followers: Vec<Vec<usize>> = vec![vec![]; sequences.len()];
+    for (sequence, others) in waited_for.iter().enumerate() {
+        others.iter().for_each(|&other| followers[other].push(sequence));
     }
-    let mut ready: BTreeSet<usize> = (0..runs.len()).filter(|&run| waits[run] == 0).collect();
-    for _ in 0..runs.len() {
+    let mut ready: BTreeSet<usize> = (0..sequences.len())
+        .filter(|&sequence| waits[sequence] == 0)
+        .collect();
+    for _ in 0..sequences.len() {
         let bytes = |v: &ValueId| arena_bytes_of(program.value(*v)) as i64;
-        let need = |run: &Run| {
+        let need = |sequence: &KernelSequence| {
             let is_new = |v: &&ValueId| readers[v.0] > 0 && !made.contains(v);
             let is_last = |v: &&ValueId| readers[v.0] == 1;
-            let grown = run.writes.iter().filter(is_new).map(bytes).sum();
-            key(grown, run.reads.iter().filter(is_last).map(bytes).sum())
+            let grown = sequence.writes.iter().filter(is_new).map(bytes).sum();
+            key(grown, sequence.reads.iter().filter(is_last).map(bytes).sum())
         };
         let next = ready
             .iter()
             .copied()
-            .min_by_key(|&r| (!runs[r].prepare, need(&runs[r]), r))
+            .min_by_key(|&r| (!sequences[r].prepack, need(&sequences[r]), r))
             .expect("kernels do not depend on each other in a circle");
         ready.remove(&next);
         for &follower in &followers[next] {
@@ -125,80 +132,83 @@ fn order(program: &mut Program, key: Key) {
                 ready.insert(follower);
             }
         }
-        runs[next].reads.iter().for_each(|v| readers[v.0] -= 1);
-        made.extend(&runs[next].writes);
+        sequences[next].reads.iter().for_each(|v| readers[v.0] -= 1);
+        made.extend(&sequences[next].writes);
         program
             .kernels
-            .extend_from_slice(&kernels[runs[next].kernels.clone()]);
+            .extend_from_slice(&kernels[sequences[next].kernels.clone()]);
     }
 }
 
 /// For every run the runs that must come before it, from the kernels that must come before each kernel.
-fn waited_for(runs: &[Run], before: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
+fn waited_for(sequences: &[KernelSequence], before: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
     let mut run_of = vec![0; before.len()];
-    for (r, run) in runs.iter().enumerate() {
-        run_of[run.kernels.clone()].fill(r);
+    for (r, sequence) in sequences.iter().enumerate() {
+        run_of[sequence.kernels.clone()].fill(r);
     }
-    let others = |(r, run): (usize, &Run)| {
-        let needed = run.kernels.clone().flat_map(|k| &before[k]);
+    let others = |(r, sequence): (usize, &KernelSequence)| {
+        let needed = sequence.kernels.clone().flat_map(|k| &before[k]);
         needed.map(|&k| run_of[k]).filter(|&other| other != r).collect()
     };
-    runs.iter().enumerate().map(others).collect()
+    sequences.iter().enumerate().map(others).collect()
 }
 
 /// Moves what reads nothing of the arena to just before the first that waits for it: its results need not be there sooner.
 fn postpone(program: &mut Program) {
     let kernels = std::mem::take(&mut program.kernels);
     let before = dependencies(&program.values, &kernels);
-    let runs = runs(program, &kernels);
+    let sequences = sequences(program, &kernels);
     // The latest run comes first.
-    let mut late: Vec<&Run> = vec![];
-    for run in runs.iter().rev() {
-        let waits = |other: &&Run| {
+    let mut late: Vec<&KernelSequence> = vec![];
+    for sequence in sequences.iter().rev() {
+        let waits = |other: &&KernelSequence| {
             let mut needed = other.kernels.clone().flat_map(|k| &before[k]);
-            needed.any(|k| run.kernels.contains(k))
+            needed.any(|k| sequence.kernels.contains(k))
         };
         let in_arena = |&id: &ValueId| arena_bytes_of(program.value(id)) > 0;
-        let stays = run.prepare || run.reads.iter().any(in_arena);
+        let stays = sequence.prepack || sequence.reads.iter().any(in_arena);
         let first = match stays {
             true => None,
             false => late.iter().rposition(waits),
         };
         let at = first.map_or(late.len(), |first| first + 1);
-        late.insert(at, run);
+        late.insert(at, sequence);
     }
-    for run in late.iter().rev() {
-        program.kernels.extend_from_slice(&kernels[run.kernels.clone()]);
+    for sequence in late.iter().rev() {
+        program
+            .kernels
+            .extend_from_slice(&kernels[sequence.kernels.clone()]);
     }
 }
 
-/// Kernels that stay together: one, or those of a group.
-struct Run {
+/// Kernels that stay together: one, or those of a micro-batch loop.
+struct KernelSequence {
     kernels: Range<usize>,
     /// Whether they run before the first step.
-    prepare: bool,
+    prepack: bool,
     /// The values whose bytes they read.
     reads: BTreeSet<ValueId>,
     /// The values whose bytes they write.
     writes: BTreeSet<ValueId>,
 }
 
-fn runs(program: &Program, kernels: &[KernelCall]) -> Vec<Run> {
+fn sequences(program: &Program, kernels: &[Kernel]) -> Vec<KernelSequence> {
     let mut first = 0;
-    let runs = kernels.chunk_by(|a, b| a.group.is_some() && a.group == b.group);
-    let run = |calls: &[KernelCall]| {
+    let sequences =
+        kernels.chunk_by(|a, b| a.micro_batch_loop.is_some() && a.micro_batch_loop == b.micro_batch_loop);
+    let sequence = |calls: &[Kernel]| {
         let start = first;
         first += calls.len();
-        let owners = |ids: &dyn Fn(&KernelCall) -> &Vec<ValueId>| {
+        let owners = |ids: &dyn Fn(&Kernel) -> &Vec<ValueId>| {
             let all = calls.iter().flat_map(ids);
             all.map(|&id| program.owner(id)).collect()
         };
-        Run {
+        KernelSequence {
             kernels: start..first,
-            prepare: calls[0].prepare,
+            prepack: calls[0].prepack,
             reads: owners(&|call| &call.operands),
             writes: owners(&|call| &call.results),
         }
     };
-    runs.map(run).collect()
+    sequences.map(sequence).collect()
 }

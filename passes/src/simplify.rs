@@ -54,7 +54,7 @@ const RULES: [(&str, Rule); 6] = [
             (Op::Reshape(_), Some(Op::Reshape(_))) => {
                 let from = operands_of(graph, operands[0]);
                 // Two steps may lead where one would split a dimension unevenly.
-                op.infer(&[&graph.node(from[0]).ty])
+                op.infer_type(&[&graph.node(from[0]).ty])
                     .is_ok()
                     .then(|| Rewrite::As(op.clone(), from))
             }
@@ -83,7 +83,7 @@ const FOLDED: usize = 1 << 16;
 fn folded(graph: &Builder, op: &Op, operands: &[NodeId]) -> Option<Constant> {
     let nodes: Vec<_> = operands.iter().map(|&id| graph.node(id)).collect();
     let types: Vec<&Type> = nodes.iter().map(|node| &node.ty).collect();
-    let result = op.infer(&types).ok()?;
+    let result = op.infer_type(&types).ok()?;
     let small = |ty: &Type| !ty.shape.contains(&Dim::Batch) && ty.elements() <= FOLDED;
     if operands.is_empty()
         || result.dtype != DType::F32
@@ -100,7 +100,7 @@ fn folded(graph: &Builder, op: &Op, operands: &[NodeId]) -> Option<Constant> {
         _ => None,
     });
     let values: Vec<Tensor> = values.collect::<Option<_>>()?;
-    let tensor = evaluate_chain(&op.meaning(&types, &result), &values.iter().collect::<Vec<_>>()).ok()?;
+    let tensor = evaluate_chain(&op.semantics(&types, &result), &values.iter().collect::<Vec<_>>()).ok()?;
     let &value = tensor.data.first()?;
     let uniform = value.is_finite() && tensor.data.iter().all(|&x| x == value);
     uniform.then_some(Constant {

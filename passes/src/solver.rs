@@ -67,7 +67,7 @@ pub struct Solution {
 
 /// How far a program is solved, within the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
+pub enum Budget {
     /// To the gap.
     Whole,
     /// For so many nodes of the search: unlike seconds, they do not depend on what else a machine does.
@@ -129,16 +129,16 @@ impl Model {
         start: &[(Column, f64)],
         limits: Limits,
     ) -> Result<Solution, String> {
-        self.minimise_within(cost, start, limits, Effort::Whole)
+        self.minimise_within(cost, start, limits, Budget::Whole)
     }
 
-    /// The same, as far as the effort goes.
+    /// The same, as far as the budget goes.
     pub fn minimise_within(
         self,
         cost: Expression,
         start: &[(Column, f64)],
         limits: Limits,
-        effort: Effort,
+        budget: Budget,
     ) -> Result<Solution, String> {
         if self.columns.is_empty() {
             return Ok(Solution {
@@ -147,9 +147,9 @@ impl Model {
                 bound: 0.0,
             });
         }
-        let answer = match self.attempt(&cost, start, limits, effort)? {
+        let answer = match self.attempt(&cost, start, limits, budget)? {
             Ok(answer) => answer,
-            Err(_) if !start.is_empty() => self.answer(&cost, limits, effort)?,
+            Err(_) if !start.is_empty() => self.answer(&cost, limits, budget)?,
             Err(error) => return Err(error),
         };
         match answer {
@@ -160,8 +160,8 @@ impl Model {
     }
 
     /// What there is to say of the cheapest solution.
-    pub fn answer(&self, cost: &Expression, limits: Limits, effort: Effort) -> Result<Answer, String> {
-        self.attempt(cost, &[], limits, effort)?
+    pub fn answer(&self, cost: &Expression, limits: Limits, budget: Budget) -> Result<Answer, String> {
+        self.attempt(cost, &[], limits, budget)?
     }
 
     /// An answer, or how it contradicts itself: HiGHS 1.16 was seen to call a start the optimum, at a cost that it does not
@@ -171,7 +171,7 @@ impl Model {
         cost: &Expression,
         start: &[(Column, f64)],
         limits: Limits,
-        effort: Effort,
+        budget: Budget,
     ) -> Result<Result<Answer, String>, String> {
         let mut model = self.variables.clone().minimise(cost.clone()).using(highs);
         for row in &self.rows {
@@ -184,10 +184,10 @@ impl Model {
         model.set_option("parallel", "off");
         model.set_option("time_limit", limits.seconds);
         model.set_option("mip_rel_gap", limits.gap);
-        match effort {
-            Effort::Whole => {}
-            Effort::Nodes(nodes) => model.set_option("mip_max_nodes", nodes),
-            Effort::Relaxed => model.set_option("solve_relaxation", true),
+        match budget {
+            Budget::Whole => {}
+            Budget::Nodes(nodes) => model.set_option("mip_max_nodes", nodes),
+            Budget::Relaxed => model.set_option("solve_relaxation", true),
         }
         let mut known = vec![0.0; self.columns.len()];
         start
@@ -203,9 +203,9 @@ impl Model {
         if ["Infeasible", "UnboundedOrInfeasible"].contains(&&format!("{:?}", solved.status())[..]) {
             return Ok(Ok(Answer::Infeasible));
         }
-        let bound = match effort {
-            Effort::Relaxed => solved.objective_value(),
-            Effort::Whole | Effort::Nodes(_) => solved
+        let bound = match budget {
+            Budget::Relaxed => solved.objective_value(),
+            Budget::Whole | Budget::Nodes(_) => solved
                 .double_info_value(c"mip_dual_bound")
                 .map_err(|error| format!("no bound: {error:?}"))?,
         };

@@ -5,7 +5,7 @@
 //! a loop, or several loops as digits (`36·c + 6·y + x`), and every element is met exactly once. That covers
 //! permuted dimensions, a convolution's channel `o + O·g`, and reshapes.
 
-use ir::nest::{Affine, Expr, Guard, Index, Loop, Nest, Read};
+use ir::nest::{Affine, Expr, Index, Loop, Nest, Predicate, Read};
 
 /// What each loop of a nest is, in the loops of another nest.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,10 +27,10 @@ pub fn simplify(map: &Affine, extents: &[usize]) -> Affine {
     }
 }
 
-/// Whether a guard holds at every point.
-pub fn always_holds(guard: &Guard, extents: &[usize]) -> bool {
-    let (low, high) = guard.map.range(extents);
-    low >= guard.low && high < guard.high
+/// Whether a predicate holds at every point.
+pub fn always_holds(predicate: &Predicate, extents: &[usize]) -> bool {
+    let (low, high) = predicate.map.range(extents);
+    low >= predicate.low && high < predicate.high
 }
 
 /// Whether an index lies in a dimension of this extent at every point.
@@ -131,19 +131,19 @@ impl Substitution {
                 divisor: inner.divisor * index.divisor,
             })
         };
-        let guard = |guard: &Guard| {
-            let Index { map, divisor } = self.quotient(&guard.map)?;
-            Some(Guard {
+        let predicate = |predicate: &Predicate| {
+            let Index { map, divisor } = self.quotient(&predicate.map)?;
+            Some(Predicate {
                 map,
-                low: guard.low * divisor,
-                high: guard.high * divisor,
+                low: predicate.low * divisor,
+                high: predicate.high * divisor,
             })
         };
         Some(Read {
             source: read.source,
             index: read.index.iter().map(index).collect::<Option<_>>()?,
-            guards: read.guards.iter().map(guard).collect::<Option<_>>()?,
-            outside: read.outside,
+            predicates: read.predicates.iter().map(predicate).collect::<Option<_>>()?,
+            padding_value: read.padding_value,
         })
     }
 
@@ -171,7 +171,7 @@ fn replace_reads(
     let mut failed = false;
     let replaced = expression.map_leaves(&mut |leaf| match leaf {
         Expr::Read(i) => reads(*i),
-        Expr::Inside(i) => inside(*i),
+        Expr::InBounds(i) => inside(*i),
         Expr::Uniform {
             seed,
             step,
@@ -194,7 +194,7 @@ fn replace_reads(
         | Expr::Index(_)
         | Expr::Table { .. }
         | Expr::Reduced
-        | Expr::Winner
+        | Expr::ArgMax
         | Expr::Unary(..)
         | Expr::Binary(..)
         | Expr::Select(..) => leaf.clone(),
@@ -230,12 +230,12 @@ fn split(index: &Index, weight: i64, extents: &[usize]) -> Option<(Index, Index)
     (low >= 0 && high < weight).then(|| (Index::new(quotient), Index::new(remainder)))
 }
 
-/// The nest with equal reads joined, unused reads and vacuous guards removed.
+/// The nest with equal reads joined, unused reads and vacuous predicates removed.
 pub fn normalize(mut nest: Nest) -> Nest {
     let extents = nest.extents();
     let mut used = vec![false; nest.reads.len()];
     let mut mark = |e: &Expr| match e {
-        Expr::Read(i) | Expr::Inside(i) => used[*i] = true,
+        Expr::Read(i) | Expr::InBounds(i) => used[*i] = true,
         Expr::Uniform { seed, step, .. } => {
             used[*seed] = true;
             used[*step] = true;
@@ -249,7 +249,7 @@ pub fn normalize(mut nest: Nest) -> Nest {
     let mut position = vec![0; nest.reads.len()];
     for (i, mut read) in std::mem::take(&mut nest.reads).into_iter().enumerate() {
         if used[i] {
-            read.guards.retain(|g| !always_holds(g, &extents));
+            read.predicates.retain(|g| !always_holds(g, &extents));
             position[i] = kept.iter().position(|k| *k == read).unwrap_or_else(|| {
                 kept.push(read);
                 kept.len() - 1
@@ -267,6 +267,6 @@ pub fn normalize(mut nest: Nest) -> Nest {
 /// Replaces the number of every read.
 pub fn renumber(expression: &mut Expr, position: &[usize]) {
     let read = |i: usize| Expr::Read(position[i]);
-    let renumbered = replace_reads(expression, &read, &|i| Expr::Inside(position[i]));
+    let renumbered = replace_reads(expression, &read, &|i| Expr::InBounds(position[i]));
     *expression = renumbered.expect("every read becomes a read");
 }

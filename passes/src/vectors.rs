@@ -6,7 +6,7 @@ use ir::program::Vectors;
 
 /// A way to vectorise a contraction.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Way {
+pub struct Vectorization {
     /// What is read in vectors, and along which dimension.
     pub vectors: Vectors,
     /// The loop along the lanes.
@@ -20,7 +20,7 @@ pub struct Way {
 /// Steps of a vector loop from which on longer is no better.
 const LONG: usize = 64;
 
-impl Way {
+impl Vectorization {
     /// Of two ways that cost the same the one with the longer loop is better.
     pub fn length(&self, nest: &Nest) -> usize {
         nest.parallel[self.vector.0].min(LONG)
@@ -34,8 +34,8 @@ impl Way {
 }
 
 /// All ways to vectorise a nest; none if it is no contraction, or its factors are not found by strides.
-pub fn ways(nest: &Nest) -> Vec<Way> {
-    let simple = |read: &Read| read.guards.is_empty() && read.index.iter().all(|i| i.divisor == 1);
+pub fn vectorizations(nest: &Nest) -> Vec<Vectorization> {
+    let simple = |read: &Read| read.predicates.is_empty() && read.index.iter().all(|i| i.divisor == 1);
     let factors = nest.contraction().map(|(a, b)| [a, b]);
     let Some(factors) = factors.filter(|factors| factors.iter().all(|&f| simple(&nest.reads[f]))) else {
         return vec![];
@@ -48,12 +48,13 @@ pub fn ways(nest: &Nest) -> Vec<Way> {
             .map(Loop)
             .filter(|l| nest.parallel[l.0] > 1)
         {
-            let Some(dimension) = walks(maps(panel), vector) else {
+            let Some(dimension) = unit_stride_dimension(maps(panel), vector) else {
                 continue;
             };
-            let is_stored = |output: &ir::nest::Output| walks(output.index.iter(), vector).is_some();
+            let is_stored =
+                |output: &ir::nest::Output| unit_stride_dimension(output.index.iter(), vector).is_some();
             if maps(scalar).all(|m| m.coefficient(vector) == 0) && nest.outputs.iter().all(is_stored) {
-                found.push(Way {
+                found.push(Vectorization {
                     vectors: Vectors { factor, dimension },
                     vector,
                     panel,
@@ -66,7 +67,7 @@ pub fn ways(nest: &Nest) -> Vec<Way> {
 }
 
 /// The dimension that a loop walks element by element, if it walks exactly one.
-pub fn walks<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
+pub fn unit_stride_dimension<'m>(maps: impl Iterator<Item = &'m Affine>, l: Loop) -> Option<usize> {
     let mut found = maps.enumerate().filter(|(_, map)| map.coefficient(l) != 0);
     match (found.next(), found.next()) {
         (Some((d, map)), None) if map.coefficient(l) == 1 => Some(d),

@@ -5,7 +5,7 @@ mod nets;
 
 use ir::plan::Mode;
 use passes::eqsat::{Limits, search};
-use passes::{Machine, Optimizer, cost, simplify, training};
+use passes::{DeviceKind, Optimizer, cost, simplify, training};
 use std::time::Instant;
 
 /// Operations, kernels of the found program, and seconds.
@@ -18,7 +18,7 @@ fn searched(text: &str, mode: Mode, batch: usize) -> (usize, usize, f64) {
     };
     let graph = simplify::simplify(&graph.unwrap()).unwrap();
     let start = Instant::now();
-    let costs = &cost::shipped(Machine::Processor)[0];
+    let costs = &cost::shipped(DeviceKind::Cpu)[0];
     let (program, report) = search(&graph, mode, batch, costs, true, &Limits::default()).unwrap();
     assert_eq!(program.verify(), Ok(()));
     assert_eq!(report.fallback, None);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Tensor, Tensors, assert_close, evaluate, random};
-use ir::nest::{Affine, Binary, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Binary, Combine, Expr, Index, Loop, Nest, Output, Predicate, Read, Source};
 use ir::types::DType;
 use passes::compose::{epilogue, inline, merge};
 
@@ -52,8 +52,8 @@ fn read(tensor: usize, index: &[Affine]) -> Read {
     Read {
         source: Source::Operand(tensor),
         index,
-        guards: vec![],
-        outside: 0.0,
+        predicates: vec![],
+        padding_value: 0.0,
     }
 }
 
@@ -132,16 +132,16 @@ fn reshape() -> Nest {
     )
 }
 
-/// Reads with a guard of its own, and counts where it holds.
+/// Reads with a predicate of its own, and counts where it holds.
 fn guarded_map() -> Nest {
     let mut inner = read(0, &[at(0), at(1), at(2), affine(&[(3, 1)], 1)]);
-    inner.guards.push(Guard {
+    inner.predicates.push(Predicate {
         map: at(2),
         low: 1,
         high: 3,
     });
     let solid = read(0, &[at(0), at(1), at(2), at(3)]);
-    let value = Expr::Read(0) + Expr::Inside(0) + Expr::Read(1);
+    let value = Expr::Read(0) + Expr::InBounds(0) + Expr::Read(1);
     map(
         &SHAPE,
         vec![inner, solid],
@@ -173,7 +173,7 @@ fn producers() -> Vec<(&'static str, Nest)> {
         ("pool", pool(Expr::Reduced)),
         ("permuted map", permuted_map()),
         ("reshape", reshape()),
-        ("guarded map", guarded_map()),
+        ("predicated map", guarded_map()),
         ("mask", mask()),
     ]
 }
@@ -201,16 +201,16 @@ fn elementwise_consumers() -> Vec<(&'static str, Nest)> {
         let value = Expr::Read(0) + Expr::Index(affine(&[(1, 1), (3, -2)], 1));
         map(&SHAPE, vec![read(MIDDLE, &index)], output(&[2, 36], &flat, value))
     };
-    let guarded = {
+    let predicated = {
         let index = [at(0), at(1), at(2), at(3)];
         let mut other = read(0, &[at(0), at(1), affine(&[(2, 1)], -1), at(3)]);
-        other.guards.push(Guard {
+        other.predicates.push(Predicate {
             map: at(1),
             low: 1,
             high: 3,
         });
-        other.outside = 0.5;
-        let value = Expr::Read(0) * Expr::Read(1) + Expr::Inside(1) + Expr::Inside(0);
+        other.padding_value = 0.5;
+        let value = Expr::Read(0) * Expr::Read(1) + Expr::InBounds(1) + Expr::InBounds(0);
         map(
             &SHAPE,
             vec![read(MIDDLE, &index), other],
@@ -227,7 +227,7 @@ fn elementwise_consumers() -> Vec<(&'static str, Nest)> {
     vec![
         ("permuted", permuted),
         ("flat", flat),
-        ("guarded", guarded),
+        ("predicated", predicated),
         ("random", random),
     ]
 }
@@ -237,11 +237,11 @@ fn other_consumers() -> Vec<(&'static str, Nest)> {
     let window = |combine| {
         let mut nest = pool(Expr::Reduced);
         nest.reads[0].source = Source::Operand(MIDDLE);
-        nest.reads[0].outside = 0.25;
+        nest.reads[0].padding_value = 0.25;
         nest.combine = combine;
         nest.reads.push(read(3, &[at(1)]));
         if combine == Combine::Sum {
-            nest.body = Expr::Read(0) * Expr::Read(1) + Expr::Inside(0);
+            nest.body = Expr::Read(0) * Expr::Read(1) + Expr::InBounds(0);
         }
         nest
     };
@@ -252,7 +252,7 @@ fn other_consumers() -> Vec<(&'static str, Nest)> {
         };
         let mut of = read(MIDDLE, &[at(0), at(1)]);
         of.index.extend([half(2, 4), half(3, 5)]);
-        of.guards.push(Guard {
+        of.predicates.push(Predicate {
             map: at(4),
             low: 0,
             high: 2,
@@ -281,7 +281,7 @@ fn other_consumers() -> Vec<(&'static str, Nest)> {
     let shifted = {
         let index = [at(0), at(1), affine(&[(2, 1)], -2), affine(&[(3, 1)], 1)];
         let mut other = read(MIDDLE, &index);
-        other.outside = -1.5;
+        other.padding_value = -1.5;
         let same = [at(0), at(1), at(2), at(3)];
         map(
             &SHAPE,
@@ -410,8 +410,8 @@ fn a_map_is_computed_where_it_is_read() {
         "permuted map in strided",
         // The divisors of two dimensions would meet in one index.
         "reshape in strided",
-        // The maximum would leave out what the map's own guard does.
-        "guarded map in window maximum",
+        // The maximum would leave out what the map's own predicate does.
+        "predicated map in window maximum",
         // A mask reads nothing that shows whether the element is there.
         "mask in window maximum",
         "mask in strided",
@@ -462,14 +462,14 @@ fn reshapes_follow_through_digits() {
 
 #[test]
 fn equal_reductions_store_their_results_together() {
-    let (value, place) = (pool(Expr::Reduced), pool(Expr::Winner));
+    let (value, place) = (pool(Expr::Reduced), pool(Expr::ArgMax));
     let both = merge(&value, &place).expect("the bodies are equal");
     assert_eq!(both.reads.len(), 1);
     let results = evaluate(&both, &tensors());
     assert_close(&results[0], &evaluate(&value, &tensors())[0], "value");
     assert_close(&results[1], &evaluate(&place, &tensors())[0], "place");
     assert_eq!(merge(&value, &convolution()), None);
-    let mut shifted = pool(Expr::Winner);
+    let mut shifted = pool(Expr::ArgMax);
     shifted.reads[0].index[2].map.constant += 1;
     assert_eq!(
         merge(&value, &shifted),

@@ -2,11 +2,11 @@
 
 use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
-use ir::program::{DeviceIx, Program};
+use ir::program::{DeviceId, Program};
 use passes::cost::times::{Key, MeasuredTime};
 use passes::cost::{Bound, Candidate, Costs, KernelTimes, Kind, Makespan, Stored, Work, makespan};
 use passes::partition::{Placement, Strategy, partition};
-use passes::{Machine, Optimizer, Options, Stage};
+use passes::{DeviceKind, Optimizer, Options, Snapshot};
 
 /// 2 units, 8 lanes, 1 µs a launch; 100 GFLOP/s, 40 GB/s of memory, 200 GB/s of a cache of 1 MB; a link of 10 GB/s.
 const PROFILE: &str = "name = 'two'\nsource = 'by hand'\nunits = 2\nlanes = 8\nlaunch_us = 1\n\
@@ -40,14 +40,14 @@ fn compile(text: &str, mode: Mode, opt_level: u8) -> (Program, Program) {
         },
         opt_level: match opt_level {
             0 => passes::OptLevel::None,
-            _ => passes::OptLevel::greedy(Machine::Processor),
+            _ => passes::OptLevel::greedy(DeviceKind::Cpu),
         },
-        machine: Machine::Processor,
+        machine: DeviceKind::Cpu,
         ..Options::default()
     };
     let mut scheduled = None;
     let program = passes::compile(&graph, &options, &mut |pass, stage| {
-        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+        if let ("schedule", Snapshot::Program(program)) = (pass, stage) {
             scheduled = Some(program.clone());
         }
     });
@@ -185,12 +185,12 @@ fn halos_cost_a_launch_and_their_zeros() {
     let program = program(text, 2);
     let profile = profile();
     let relu = candidate(&program, "r");
-    let halos = costs(&profile).halos(&relu);
+    let paddings = costs(&profile).paddings(&relu);
     // 7·7 instead of 6·6 pixels of 32 channels of 64 images: 13 pixels of zeros.
     let bytes = 13.0 * 32.0 * 64.0 * 4.0;
-    assert_eq!(halos.len(), 1);
-    assert_eq!(halos[0].bytes, bytes);
-    assert_eq!(halos[0].predicted_us(), 1.0 + bytes / 200e3);
+    assert_eq!(paddings.len(), 1);
+    assert_eq!(paddings[0].bytes, bytes);
+    assert_eq!(paddings[0].predicted_us(), 1.0 + bytes / 200e3);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn without_layouts_a_kernel_costs_what_it_does_with_the_best() {
         let free = costs(&profile).kernel(&Candidate::free(&call.nest, operands.collect()));
         let placed = costs(&profile).kernel(&candidate(&laid_out, label));
         assert_eq!(free.operations, placed.operations, "{text}");
-        // Layouts add halos, or rows that fill vectors worse.
+        // Layouts add storage padding, or rows that fill vectors worse.
         assert!(free.bytes <= placed.bytes, "{text}: {free:?} {placed:?}");
         assert!(free.us() <= 1.001 * placed.us(), "{text}: {free:?} {placed:?}");
         assert!(placed.us() <= 1.5 * free.us(), "{text}: {free:?} {placed:?}");
@@ -299,7 +299,7 @@ fn two_devices() -> (Program, KernelTimes) {
     let program = programs(BRANCHES, 0).0;
     let on_second = |label: &str| usize::from(["t", "b"].contains(&label));
     let kernels = program.kernels.iter();
-    let kernels = kernels.map(|call| Placement::On(DeviceIx(on_second(&call.label))));
+    let kernels = kernels.map(|call| Placement::Single(DeviceId(on_second(&call.label))));
     let strategy = Strategy {
         shares: vec![1, 1],
         kernels: kernels.collect(),
@@ -353,7 +353,7 @@ fn a_gpu_receives_while_it_computes() {
                 a = fully_connected(x, v)\nr = relu(t)\noutput a = a\noutput r = r";
     let program = programs(text, 0).0;
     let kernels = program.kernels.iter();
-    let kernels = kernels.map(|call| Placement::On(DeviceIx(usize::from(call.label == "t"))));
+    let kernels = kernels.map(|call| Placement::Single(DeviceId(usize::from(call.label == "t"))));
     let strategy = Strategy {
         shares: vec![1, 1],
         kernels: kernels.collect(),

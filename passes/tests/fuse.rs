@@ -2,7 +2,7 @@
 
 use ir::plan::{Mode, Role};
 use ir::program::Program;
-use passes::{Options, Stage, memory, schedule::schedule};
+use passes::{Options, Snapshot, memory, schedule::schedule};
 
 /// The program of a graph at level 1, before layouts are chosen.
 fn fused(text: &str) -> Program {
@@ -12,8 +12,8 @@ fn fused(text: &str) -> Program {
         ..Options::default()
     };
     let mut found = None;
-    let mut observe = |pass: &str, stage: Stage| {
-        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+    let mut observe = |pass: &str, stage: Snapshot| {
+        if let ("schedule", Snapshot::Program(program)) = (pass, stage) {
             found = Some(program.clone());
         }
     };
@@ -30,9 +30,8 @@ fn kernels(text: &str) -> Vec<String> {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let line = |k: &ir::program::KernelCall| {
-        format!("{} -> {} <- {}", k.label, names(&k.results), names(&k.operands))
-    };
+    let line =
+        |k: &ir::program::Kernel| format!("{} -> {} <- {}", k.label, names(&k.results), names(&k.operands));
     program.kernels.iter().map(line).collect()
 }
 

@@ -7,7 +7,8 @@ mod nets;
 use ir::plan::Mode;
 use ir::program::Program;
 use passes::{
-    Machine, Optimizer, layout, lower, memory, micro_batches, rematerialize, schedule, training, turns,
+    DeviceKind, Optimizer, layout, lower, memory, micro_batch, micro_batches, rematerialize, schedule,
+    training,
 };
 use std::time::{Duration, Instant};
 
@@ -35,16 +36,16 @@ fn least(program: &Program, pass: &dyn Fn(&mut Program)) -> Duration {
 
 #[test]
 fn passes_of_programs_grow_with_the_program() {
-    let machines = [Machine::Processor];
+    let machines = [DeviceKind::Cpu];
     let passes: [(&str, &dyn Fn(&mut Program)); 6] = [
         ("schedule", &schedule::schedule),
         ("reschedule", &schedule::reschedule),
         ("layout", &|program| *program = layout::assign(program, &machines)),
         ("rematerialize", &|program| {
-            rematerialize::rematerialize(program, turns::TURN_BYTES);
+            rematerialize::rematerialize(program, micro_batch::MICRO_BATCH_BYTES);
         }),
         ("micro-batches", &|program| {
-            micro_batches::cut(program, turns::TURN_BYTES)
+            micro_batches::cut(program, micro_batch::MICRO_BATCH_BYTES)
         }),
         ("verify", &|program| {
             program.verify().expect("the program is valid")

@@ -6,7 +6,7 @@ use common::{OPTIMIZER, assert_all_close, given, run};
 use ir::nest::Source;
 use ir::plan::Mode;
 use ir::program::{Program, Vectors};
-use passes::{Machine, layout, lower, training, vectors};
+use passes::{DeviceKind, layout, lower, training, vectors};
 
 const MODEL: &str = "\
 x = input() shape=[N, 3, 9, 9]
@@ -40,11 +40,11 @@ fn whatever_is_in_vectors_a_program_means_the_same() {
         let inputs = given(&plain, 5, 3);
         let expected = run(&plain, &inputs);
         for k in 0..plain.kernels.len() {
-            for way in vectors::ways(&plain.kernels[k].nest) {
+            for way in vectors::vectorizations(&plain.kernels[k].nest) {
                 let mut chosen = plain.clone();
                 chosen.kernels[k].vectors = Some(way.vectors);
                 let what = format!("{} with {:?}", chosen.kernels[k].label, way.vectors);
-                let laid = layout::assign(&chosen, &[Machine::Processor]);
+                let laid = layout::assign(&chosen, &[DeviceKind::Cpu]);
                 assert_eq!(laid.verify(), Ok(()), "{what}");
                 assert!(is_kept(&laid, &plain.kernels[k].label, way.vectors), "{what}");
                 assert_all_close(&run(&laid, &inputs), &expected, &what);
@@ -59,7 +59,7 @@ fn whatever_is_in_vectors_a_program_means_the_same() {
 fn is_kept(program: &Program, label: &str, vectors: Vectors) -> bool {
     let call = program.kernels.iter().find(|call| call.label == label);
     let call = call.expect("the kernel is still there");
-    vectors::ways(&call.nest).into_iter().any(|way| {
+    vectors::vectorizations(&call.nest).into_iter().any(|way| {
         let Source::Operand(panel) = call.nest.reads[way.panel].source else {
             unreachable!("kernels of programs read operands")
         };

@@ -3,8 +3,8 @@
 use ir::layout::Layout;
 use ir::live::liveness;
 use ir::nest::Nest;
-use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{DeviceId, Kernel, Program, Value, ValueId};
 use ir::types::DType;
 use passes::memory::plan;
 use proptest::prelude::*;
@@ -17,19 +17,19 @@ fn value(elements: usize) -> Value {
         layout: Layout::row_major(1),
         role: Role::Temporary,
         alias: None,
-        window: false,
-        place: Place::Own,
-        device: DeviceIx::default(),
-        part: None,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
+        device: DeviceId::default(),
+        shard: None,
     }
 }
 
-fn call(operands: Vec<ValueId>, results: Vec<ValueId>, elements: usize) -> KernelCall {
+fn call(operands: Vec<ValueId>, results: Vec<ValueId>, elements: usize) -> Kernel {
     let nest = Nest::copy(DType::F32, &[elements]);
-    KernelCall::new("k", nest, operands, results)
+    Kernel::new("k", nest, operands, results)
 }
 
-fn program(values: Vec<Value>, kernels: Vec<KernelCall>) -> Program {
+fn program(values: Vec<Value>, kernels: Vec<Kernel>) -> Program {
     let model = "m".into();
     Program {
         model,
@@ -60,7 +60,7 @@ fn chain(sizes: &[usize], reads: &[Vec<usize>]) -> Program {
 
 fn range(program: &Program, id: ValueId) -> (u64, u64) {
     let value = program.value(id);
-    let Place::Arena(from) = value.place else {
+    let Allocation::Arena(from) = value.allocation else {
         panic!("a temporary lies in the arena")
     };
     (
@@ -84,7 +84,7 @@ proptest! {
         for (i, a) in live.iter().enumerate() {
             let (from, to) = range(&program, a.value);
             prop_assert!(from % 64 == 0 && to <= program.arena_bytes[0]);
-            for b in live[..i].iter().filter(|b| b.meets(a)) {
+            for b in live[..i].iter().filter(|b| b.overlaps(a)) {
                 let (other_from, other_to) = range(&program, b.value);
                 prop_assert!(to <= other_from || other_to <= from, "{a:?} and {b:?} overlap");
             }
@@ -117,7 +117,7 @@ fn a_result_that_nobody_reads_lives_during_its_kernel() {
 #[test]
 fn a_halo_counts() {
     let mut padded = value(10);
-    padded.layout.halo = vec![(3, 4)];
+    padded.layout.padding = vec![(3, 4)];
     let mut program = program(vec![padded], vec![call(vec![], vec![ValueId(0)], 10)]);
     assert_eq!(plan(&mut program).arena_bytes, 128);
 }
@@ -134,14 +134,19 @@ fn prepared_values_and_shared_buffers_stay_out_of_the_arena() {
     };
     let next = Value {
         alias: Some(ValueId(0)),
-        window: false,
+        batch_slice: false,
         ..value(8)
     };
-    let mut prepare = call(vec![ValueId(0)], vec![ValueId(1)], 8);
-    prepare.prepare = true;
+    let mut prepack = call(vec![ValueId(0)], vec![ValueId(1)], 8);
+    prepack.prepack = true;
     let update = call(vec![ValueId(1)], vec![ValueId(2)], 8);
-    let mut program = program(vec![parameter, value(8), next], vec![prepare, update]);
+    let mut program = program(vec![parameter, value(8), next], vec![prepack, update]);
     assert_eq!(plan(&mut program).arena_bytes, 0);
-    assert_eq!(program.values[1].role, Role::Prepared);
-    assert!(program.values.iter().all(|v| v.place == Place::Own));
+    assert_eq!(program.values[1].role, Role::Packed);
+    assert!(
+        program
+            .values
+            .iter()
+            .all(|v| v.allocation == Allocation::Dedicated)
+    );
 }

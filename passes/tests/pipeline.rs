@@ -6,7 +6,7 @@ use ir::Graph;
 use ir::graph::Builder;
 use ir::plan::{Mode, Role};
 use ir::program::Program;
-use passes::{OptLevel, Optimizer, Options, Pass, PassError, Stage, compile, memory, pipeline, run};
+use passes::{OptLevel, Optimizer, Options, Pass, PassError, Snapshot, compile, memory, pipeline, run};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -23,8 +23,8 @@ fn options(mode: Mode, batch: usize) -> Options<'static> {
         mode,
         batch,
         optimizer: Optimizer::default(),
-        opt_level: OptLevel::greedy(passes::Machine::Processor),
-        machine: passes::Machine::Processor,
+        opt_level: OptLevel::greedy(passes::DeviceKind::Cpu),
+        machine: passes::DeviceKind::Cpu,
         ..Options::default()
     }
 }
@@ -33,26 +33,26 @@ fn options(mode: Mode, batch: usize) -> Options<'static> {
 fn after(pass: &str, graph: &Graph, options: &Options) -> Program {
     let mut found = None;
     let result = compile(graph, options, &mut |name, stage| match stage {
-        Stage::Program(program) if name == pass => found = Some(program.clone()),
+        Snapshot::Program(program) if name == pass => found = Some(program.clone()),
         _ => {}
     });
     result.expect("the models compile");
     found.expect("the pipeline has this pass")
 }
 
-/// A kernel a line: its label, how often it runs if in turns, and the values it stores.
+/// A kernel a line: its label, how often it runs if in micro-batches, and the values it stores.
 fn listing(program: &Program) -> String {
-    let line = |kernel: &ir::program::KernelCall| {
+    let line = |kernel: &ir::program::Kernel| {
         let results: Vec<&str> = kernel
             .results
             .iter()
             .map(|&v| &program.value(v).name[..])
             .collect();
-        let turns = match kernel.turns() {
+        let micro_batches = match kernel.micro_batches() {
             1 => String::new(),
-            turns => format!(" in {turns} turns"),
+            micro_batches => format!(" in {micro_batches} micro-batches"),
         };
-        format!("{}{turns} -> {}\n", kernel.label, results.join(" "))
+        format!("{}{micro_batches} -> {}\n", kernel.label, results.join(" "))
     };
     program.kernels.iter().map(line).collect()
 }
@@ -121,7 +121,7 @@ fn the_interface_is_the_same_at_every_level() {
     let interface = |opt_level: OptLevel<'static>| {
         let options = Options {
             opt_level,
-            machine: passes::Machine::Processor,
+            machine: passes::DeviceKind::Cpu,
             ..options(Mode::Train, 2)
         };
         let program = after("memory", &model("alexnet-cifar.ir"), &options);
@@ -135,7 +135,7 @@ fn the_interface_is_the_same_at_every_level() {
             .collect::<BTreeSet<_>>()
     };
     let unfused = interface(OptLevel::None);
-    assert_eq!(unfused, interface(OptLevel::greedy(passes::Machine::Processor)));
+    assert_eq!(unfused, interface(OptLevel::greedy(passes::DeviceKind::Cpu)));
     let states = unfused
         .iter()
         .filter(|(_, role)| role.starts_with("State"))
@@ -258,7 +258,7 @@ fn a_broken_program_pass_is_named_with_its_kernel() {
     assert_eq!(
         faults("schedule", |program| {
             let position = |program: &Program, node: &str| {
-                let begins = |k: &ir::program::KernelCall| k.label.starts_with(node);
+                let begins = |k: &ir::program::Kernel| k.label.starts_with(node);
                 program.kernels.iter().position(begins).unwrap()
             };
             let update = program.kernels.remove(position(program, "fc5.grad_b"));

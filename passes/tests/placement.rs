@@ -4,10 +4,10 @@ use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
 use ir::program::Program;
 use passes::cost::{Costs, makespan};
-use passes::partition::search::{Found, Measures, search};
+use passes::partition::search::{Measures, PlacementResult, search};
 use passes::partition::{Strategy, partition};
 use passes::solver::Limits;
-use passes::{Machine, Options, Splits, Stage, layout, memory};
+use passes::{DeviceKind, Options, Snapshot, Splits, layout, memory};
 use std::collections::BTreeSet;
 
 const LIMITS: Limits = Limits {
@@ -26,8 +26,8 @@ fn training_step(model: &str) -> Program {
         ..Options::default()
     };
     let mut scheduled = None;
-    let mut observe = |pass: &str, stage: Stage| {
-        if let ("schedule", Stage::Program(program)) = (pass, stage) {
+    let mut observe = |pass: &str, stage: Snapshot| {
+        if let ("schedule", Snapshot::Program(program)) = (pass, stage) {
             scheduled = Some(program.clone());
         }
     };
@@ -35,7 +35,7 @@ fn training_step(model: &str) -> Program {
     scheduled.expect("programs are scheduled")
 }
 
-fn place(program: &Program, profile: &str, splits: Splits) -> Found {
+fn place(program: &Program, profile: &str, splits: Splits) -> PlacementResult {
     let profile = Profile::shipped(profile).expect("this profile ships");
     let costs = Costs {
         profile: &profile,
@@ -71,7 +71,7 @@ fn simulated(program: &Program, strategy: &Strategy, costs: &[Costs]) -> f64 {
 }
 
 /// Where the kernel that begins with a node runs.
-fn place_of(program: &Program, found: &Found, node: &str) -> String {
+fn place_of(program: &Program, found: &PlacementResult, node: &str) -> String {
     let k = program
         .kernels
         .iter()
@@ -81,7 +81,12 @@ fn place_of(program: &Program, found: &Found, node: &str) -> String {
 }
 
 /// That these convolutions are split along a dimension of what they make.
-fn assert_split(program: &Program, found: &Found, dimension: usize, layers: std::ops::RangeInclusive<usize>) {
+fn assert_split(
+    program: &Program,
+    found: &PlacementResult,
+    dimension: usize,
+    layers: std::ops::RangeInclusive<usize>,
+) {
     for layer in layers {
         let place = place_of(program, found, &format!("conv{layer}"));
         let expected = format!("split along dimension {dimension} of ");
@@ -143,7 +148,7 @@ fn with_the_batch_the_hybrid_of_2014_is_found() {
 }
 
 /// The nodes whose values cross between devices.
-fn exchanged(program: &Program, found: &Found) -> BTreeSet<String> {
+fn exchanged(program: &Program, found: &PlacementResult) -> BTreeSet<String> {
     let placed = partition(program, &found.strategy).expect("what is found can be placed");
     let transfers = placed.kernels.iter().filter(|call| placed.is_transfer(call));
     let names = transfers.map(|call| {
@@ -161,7 +166,7 @@ fn exchanged(program: &Program, found: &Found) -> BTreeSet<String> {
 /// What each device needs, if a placement is compiled.
 fn needs(program: &Program, strategy: &Strategy) -> Vec<u64> {
     let placed = partition(program, strategy).expect("strategies of the search can be placed");
-    let mut placed = layout::assign(&placed, &[Machine::Processor; 2]);
+    let mut placed = layout::assign(&placed, &[DeviceKind::Cpu; 2]);
     memory::plan(&mut placed);
     memory::bytes_of_devices(&placed)
 }

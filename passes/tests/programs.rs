@@ -8,10 +8,10 @@ use ir::Graph;
 use ir::nest::Loop;
 use ir::plan::Mode;
 use ir::profile::{Precision, Profile};
-use ir::program::DeviceIx;
+use ir::program::DeviceId;
 use passes::cost::Costs;
 use passes::partition::{Placement, choose, partition};
-use passes::{OptLevel, Optimizer, Options, Stage, compile, layout, memory, schedule, winograd};
+use passes::{OptLevel, Optimizer, Options, Snapshot, compile, layout, memory, schedule, winograd};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -261,7 +261,7 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
             (OptLevel::None, None),
             (OptLevel::Greedy(&costs), None),
             (OptLevel::Search(&costs), None),
-            (OptLevel::Search(&costs), Some(passes::Machine::Processor)),
+            (OptLevel::Search(&costs), Some(passes::DeviceKind::Cpu)),
         ] {
             let options = Options {
                 mode,
@@ -271,12 +271,12 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                 second,
                 ..Options::default()
             };
-            let mut observe = |pass: &str, stage: Stage| match stage {
-                Stage::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
-                Stage::Graph(_) => {}
-                Stage::Kernels(report) => assert_eq!(report.fallback, None, "{text}"),
-                Stage::Places(found, _) => assert_eq!(found.fallback, None, "{text}"),
-                Stage::Program(program) => {
+            let mut observe = |pass: &str, stage: Snapshot| match stage {
+                Snapshot::Graph(graph) if pass != "simplify" => whole = Some(graph.clone()),
+                Snapshot::Graph(_) => {}
+                Snapshot::Kernels(report) => assert_eq!(report.fallback, None, "{text}"),
+                Snapshot::Placement(found, _) => assert_eq!(found.fallback, None, "{text}"),
+                Snapshot::Program(program) => {
                     let (given, result) = expected.get_or_insert_with(|| {
                         let given = given(program, 3, seed);
                         let result = interpret(whole.as_ref().expect("graphs come first"), &given);
@@ -314,13 +314,13 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             mode,
             batch,
             optimizer: Optimizer::default(),
-            opt_level: OptLevel::greedy(passes::Machine::Processor),
-            machine: passes::Machine::Processor,
+            opt_level: OptLevel::greedy(passes::DeviceKind::Cpu),
+            machine: passes::DeviceKind::Cpu,
             ..Options::default()
         };
         let mut scheduled = None;
-        let mut observe = |pass: &str, stage: Stage| match stage {
-            Stage::Program(program) if pass == "schedule" => scheduled = Some(program.clone()),
+        let mut observe = |pass: &str, stage: Snapshot| match stage {
+            Snapshot::Program(program) if pass == "schedule" => scheduled = Some(program.clone()),
             _ => {}
         };
         compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{text}\n{error}"));
@@ -333,12 +333,12 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
         let mut strategy = choose::choose(&program, shares);
         for (k, call) in program.kernels.iter().enumerate() {
             let mut simple = |kind: usize| match kind {
-                0 => Placement::On(DeviceIx(draw(shares.len()))),
-                1 => Placement::Everywhere,
-                _ => Placement::Parallel(Loop(draw(call.nest.parallel.len() + 1))),
+                0 => Placement::Single(DeviceId(draw(shares.len()))),
+                1 => Placement::Replicated,
+                _ => Placement::Sharded(Loop(draw(call.nest.parallel.len() + 1))),
             };
             let (first, then) = (simple(k % 3), simple(k / 3 % 3));
-            let reduction = Placement::Reduction(Loop(draw(call.nest.extents().len() + 1)), Box::new(then));
+            let reduction = Placement::Partial(Loop(draw(call.nest.extents().len() + 1)), Box::new(then));
             for placement in [first, reduction] {
                 // What cannot be is refused, with the kernel's name, and stays as it was.
                 let before = std::mem::replace(&mut strategy.kernels[k], placement);
@@ -349,19 +349,16 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
             }
         }
         let what = |pass: &str| format!("{text}\n{mode:?} after {pass} by {strategy:?}");
-        let mut machines = vec![passes::Machine::Processor; shares.len()];
+        let mut machines = vec![passes::DeviceKind::Cpu; shares.len()];
         if seed % 2 == 1 {
-            machines[1] = passes::Machine::Gpu;
+            machines[1] = passes::DeviceKind::Gpu;
         }
         let placed = partition(&program, &strategy).expect("it was tried");
         let mut fast = placed.clone();
-        if machines
-            .iter()
-            .all(|machine| *machine == passes::Machine::Processor)
-        {
+        if machines.iter().all(|machine| *machine == passes::DeviceKind::Cpu) {
             winograd::rewrite_all(
                 &mut fast,
-                &|_| passes::turns::TURN_BYTES,
+                &|_| passes::micro_batch::MICRO_BATCH_BYTES,
                 &|_, _, forms: &[winograd::Form]| Some(forms[seed as usize / 2 % forms.len()].clone()),
             );
         }
@@ -444,10 +441,10 @@ fn every_operation_is_lowered_and_fused_as_its_example_means() {
                 ..Options::default()
             };
             let mut whole: Option<Graph> = None;
-            let mut observe = |pass: &str, stage: Stage| match stage {
-                Stage::Graph(graph) if pass == "inference" => whole = Some(graph.clone()),
-                Stage::Graph(_) | Stage::Kernels(_) | Stage::Places(..) => {}
-                Stage::Program(program) => {
+            let mut observe = |pass: &str, stage: Snapshot| match stage {
+                Snapshot::Graph(graph) if pass == "inference" => whole = Some(graph.clone()),
+                Snapshot::Graph(_) | Snapshot::Kernels(_) | Snapshot::Placement(..) => {}
+                Snapshot::Program(program) => {
                     let given = given(program, 3, 1);
                     let expected = interpret(whole.as_ref().expect("graphs come first"), &given);
                     assert_all_close(

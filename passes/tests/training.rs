@@ -49,8 +49,8 @@ fn program(mode: Mode, batch: usize, optimizer: Optimizer) -> Program {
         mode,
         batch,
         optimizer,
-        opt_level: OptLevel::greedy(passes::Machine::Processor),
-        machine: passes::Machine::Processor,
+        opt_level: OptLevel::greedy(passes::DeviceKind::Cpu),
+        machine: passes::DeviceKind::Cpu,
         ..Options::default()
     };
     compile(&parse(NET), &options, &mut |_, _| {}).expect("the net compiles")
@@ -175,8 +175,8 @@ fn dropped(mode: Mode, scale: &str, dropout: bool, state: [f64; 2]) -> Vec<f64> 
         mode,
         batch: 2,
         optimizer,
-        opt_level: OptLevel::greedy(passes::Machine::Processor),
-        machine: passes::Machine::Processor,
+        opt_level: OptLevel::greedy(passes::DeviceKind::Cpu),
+        machine: passes::DeviceKind::Cpu,
         ..Options::default()
     };
     let program = compile(&parse(&text), &options, &mut |_, _| {}).expect("the net compiles");
@@ -266,8 +266,8 @@ fn an_output_needs_a_name_of_its_own() {
         mode: Mode::Infer,
         batch: 2,
         optimizer: Optimizer::default(),
-        opt_level: OptLevel::greedy(passes::Machine::Processor),
-        machine: passes::Machine::Processor,
+        opt_level: OptLevel::greedy(passes::DeviceKind::Cpu),
+        machine: passes::DeviceKind::Cpu,
         ..Options::default()
     };
     let error = compile(&graph, &options, &mut |_, _| {}).expect_err("x names two tensors");

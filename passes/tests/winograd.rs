@@ -5,7 +5,7 @@ mod common;
 use common::{assert_all_close, given, run};
 use ir::plan::Mode;
 use passes::winograd::{Form, candidates, rewrite_all};
-use passes::{Machine, Options, Pass, Stage};
+use passes::{DeviceKind, Options, Pass, Snapshot};
 
 fn options(mode: Mode) -> Options<'static> {
     Options {
@@ -32,7 +32,7 @@ fn compile(text: &str, mode: Mode, products: usize, observe: &mut dyn FnMut(&ir:
             Box::new(|mut program: ir::program::Program| {
                 rewrite_all(
                     &mut program,
-                    &|_| passes::turns::TURN_BYTES,
+                    &|_| passes::micro_batch::MICRO_BATCH_BYTES,
                     &|_, _, forms: &[Form]| {
                         let form = forms.iter().find(|form| form.products() == products).cloned();
                         taken.set(taken.get() + usize::from(form.is_some()));
@@ -45,8 +45,8 @@ fn compile(text: &str, mode: Mode, products: usize, observe: &mut dyn FnMut(&ir:
         other => other,
     };
     let passes: Vec<Pass> = passes::pipeline(&options).into_iter().map(force).collect();
-    let mut show = |_: &str, stage: Stage| {
-        if let Stage::Program(program) = stage {
+    let mut show = |_: &str, stage: Snapshot| {
+        if let Snapshot::Program(program) = stage {
             observe(program);
         }
     };
@@ -105,7 +105,7 @@ fn taps_of_constant_weights_are_prepared() {
     let prepared: Vec<&str> = program
         .kernels
         .iter()
-        .filter(|k| k.prepare)
+        .filter(|k| k.prepack)
         .map(|k| &k.label[..])
         .collect();
     assert_eq!(prepared.len(), 2, "{prepared:?}");
@@ -122,7 +122,7 @@ fn a_form_is_proposed_for_each_number_of_products() {
     let graph = ir::text::parse(text, "m.ir").unwrap().bind(1).unwrap();
     let id = graph.outputs()[0].1;
     let node = graph.node(id);
-    let nests = node.op.meaning(&graph.operand_types(id), &node.ty);
+    let nests = node.op.semantics(&graph.operand_types(id), &node.ty);
     let forms = candidates(&nests[0]);
     let cut: Vec<(usize, usize)> = forms
         .iter()
@@ -132,7 +132,7 @@ fn a_form_is_proposed_for_each_number_of_products() {
 }
 
 /// The kernels of a large layer on these machines: their devices and labels.
-fn kernels_on(machine: Machine, second: Option<Machine>) -> Vec<(usize, String)> {
+fn kernels_on(machine: DeviceKind, second: Option<DeviceKind>) -> Vec<(usize, String)> {
     let text = "model m\nx = input() shape=[N, 256, 28, 28]\nw = parameter() shape=[256, 256, 3, 3]\n\
                 y = conv2d(x, w) pad=1\nz = tanh(y)\noutput z = z\n";
     let graph = ir::text::parse(text, "m.ir").unwrap();
@@ -143,7 +143,7 @@ fn kernels_on(machine: Machine, second: Option<Machine>) -> Vec<(usize, String)>
         ..options(Mode::Infer)
     };
     let program = passes::compile(&graph, &options, &mut |_, _| {}).unwrap();
-    let named = |k: &ir::program::KernelCall| (program.device_of(k).0, k.label.clone());
+    let named = |k: &ir::program::Kernel| (program.device_of(k).0, k.label.clone());
     program.kernels.iter().map(named).collect()
 }
 
@@ -154,8 +154,8 @@ fn only_programs_of_processors_have_forms() {
         let products = kernels.filter(|(_, label)| label.starts_with("products of "));
         products.map(|(device, _)| device).collect()
     };
-    assert_eq!(forms_on(Machine::Processor, None), [0]);
-    assert_eq!(forms_on(Machine::Gpu, None), []);
-    assert_eq!(forms_on(Machine::Processor, Some(Machine::Processor)), [0, 1]);
-    assert_eq!(forms_on(Machine::Gpu, Some(Machine::Processor)), []);
+    assert_eq!(forms_on(DeviceKind::Cpu, None), [0]);
+    assert_eq!(forms_on(DeviceKind::Gpu, None), []);
+    assert_eq!(forms_on(DeviceKind::Cpu, Some(DeviceKind::Cpu)), [0, 1]);
+    assert_eq!(forms_on(DeviceKind::Gpu, Some(DeviceKind::Cpu)), []);
 }

@@ -123,7 +123,7 @@ pub fn bench(
     times.sort_by(f64::total_cmp);
     let median_ms = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let launches = options.launches.then(|| executor.profile()).transpose()?;
-    let launches = launches.map(sum_turns);
+    let launches = launches.map(sum_micro_batches);
     let kernels = executor.counts().filter(|_| options.launches);
     let kernels = kernels.map(|counts| kernel_counts(&program.plan, counts));
     let plan = &program.plan;
@@ -148,7 +148,7 @@ pub fn bench(
 }
 
 /// A kernel that takes one micro-batch after the other is one line.
-fn sum_turns(launches: Vec<LaunchTime>) -> Vec<LaunchTime> {
+fn sum_micro_batches(launches: Vec<LaunchTime>) -> Vec<LaunchTime> {
     let mut sums: Vec<LaunchTime> = vec![];
     for launch in launches {
         let is_same = |sum: &&mut LaunchTime| {
@@ -172,7 +172,7 @@ fn kernel_counts(plan: &Plan, counts: &BTreeMap<String, Counts>) -> Vec<KernelCo
     let counted = kernels.filter_map(|(i, kernel)| {
         let counts = counts.get(&kernel.symbol)?;
         let launch = plan
-            .prepare
+            .prepack
             .iter()
             .chain(&plan.step)
             .find(|launch| launch.kernel_position() == Some(i))?;
@@ -245,7 +245,7 @@ impl std::fmt::Display for BenchReport {
                 "{:10.1} us a launch, bound by {:13} {:5.1} % of sectors needed, {:4.1} % bank conflicts  {}",
                 predicted.us,
                 predicted.bound,
-                share(counts.least_sectors, counts.sectors),
+                share(counts.min_sectors, counts.sectors),
                 share(counts.conflicts, counts.shared_cycles),
                 kernel.label
             )?;

@@ -32,7 +32,7 @@ pub struct KernelCases {
 pub struct KernelCase {
     /// The names of the nodes that it computes.
     pub label: String,
-    /// Positions of launches, where `prepare` comes first: launches that prepack inputs, the kernel, and the launch that adds
+    /// Positions of launches, where `prepack` comes first: launches that prepack inputs, the kernel, and the launch that adds
     /// partial results.
     pub launches: Vec<usize>,
     /// Its inputs.

@@ -1,6 +1,6 @@
 //! Splits tensors of the interface into the parts that several devices hold, and assembles them.
 
-use ir::plan::Part;
+use ir::plan::Region;
 
 /// A range of bytes that is contiguous both in a tensor and in a part of it.
 struct Run {
@@ -10,7 +10,7 @@ struct Run {
 }
 
 /// The contiguous ranges of a part of a tensor, in order; an element has `element` bytes.
-fn runs(shape: &[usize], part: &Part, element: usize) -> Vec<Run> {
+fn runs(shape: &[usize], part: &Region, element: usize) -> Vec<Run> {
     // Dimensions after the last one that is cut are contiguous.
     let cut = (0..shape.len())
         .rev()
@@ -38,7 +38,7 @@ fn runs(shape: &[usize], part: &Part, element: usize) -> Vec<Run> {
 }
 
 /// The bytes of a part of a row-major tensor.
-pub fn take(whole: &[u8], shape: &[usize], part: &Part, element: usize) -> Vec<u8> {
+pub fn take(whole: &[u8], shape: &[usize], part: &Region, element: usize) -> Vec<u8> {
     let mut taken = Vec::new();
     for run in runs(shape, part, element) {
         taken.extend_from_slice(&whole[run.whole..run.whole + run.bytes]);
@@ -47,7 +47,7 @@ pub fn take(whole: &[u8], shape: &[usize], part: &Part, element: usize) -> Vec<u
 }
 
 /// Puts the bytes of a part where they belong in a row-major tensor.
-pub fn put(whole: &mut [u8], shape: &[usize], part: &Part, element: usize, bytes: &[u8]) {
+pub fn put(whole: &mut [u8], shape: &[usize], part: &Region, element: usize, bytes: &[u8]) {
     for run in runs(shape, part, element) {
         whole[run.whole..run.whole + run.bytes].copy_from_slice(&bytes[run.part..run.part + run.bytes]);
     }
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn parts_are_taken_and_put_back() {
         let whole: Vec<u8> = (0..24).collect();
-        let part = |offset: [usize; 3], shape: [usize; 3]| Part {
+        let part = |offset: [usize; 3], shape: [usize; 3]| Region {
             offset: offset.into(),
             shape: shape.into(),
         };
@@ -74,7 +74,7 @@ mod tests {
             take(
                 &whole,
                 &[2, 3],
-                &Part {
+                &Region {
                     offset: vec![0, 1],
                     shape: vec![2, 1]
                 },
@@ -82,7 +82,7 @@ mod tests {
             ),
             [4, 5, 6, 7, 16, 17, 18, 19]
         );
-        assert_eq!(take(&whole[..8], &[], &Part::whole(&[]), 8), whole[..8]);
+        assert_eq!(take(&whole[..8], &[], &Region::whole(&[]), 8), whole[..8]);
         let mut put_together = vec![0; 24];
         for parted in [
             part([0, 0, 0], [2, 3, 3]),

@@ -11,7 +11,7 @@
 use crate::Error;
 use crate::device::{BufferId, Device, LaunchId, PeerBuffer};
 use ir::order;
-use ir::plan::{Plan, Work};
+use ir::plan::{CommandKind, Plan};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -49,7 +49,7 @@ impl Queues {
                 .after
                 .iter()
                 .for_each(|&other| queues.awaited[other] = true);
-            if let Work::Transfer { from, .. } = launch.work {
+            if let CommandKind::Transfer { from, .. } = launch.work {
                 let peer_buffer = devices[plan.buffers[from].device].peer_buffer(BufferId(from))?;
                 queues.peer_buffers.insert(from, peer_buffer);
             }
@@ -199,7 +199,7 @@ impl Walk<'_> {
             }
             if self.ready(transfer)
                 && let Some(&position) = transfer
-                && let Work::Transfer { from, to } = self.plan.step[position].work
+                && let CommandKind::Transfer { from, to } = self.plan.step[position].work
             {
                 self.queues.transfer(device, from, to)?;
                 received += 1;

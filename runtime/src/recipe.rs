@@ -154,9 +154,9 @@ impl Recipe {
 
 /// The start of a line that is too long for a message, without control characters.
 fn shorten(line: &str) -> String {
-    const MOST: usize = 200;
+    const MAX: usize = 200;
     let line = &line.replace(char::is_control, "\u{fffd}");
-    match line.char_indices().nth(MOST) {
+    match line.char_indices().nth(MAX) {
         None => line.to_string(),
         Some((end, _)) => format!("{}...", &line[..end]),
     }

@@ -4,10 +4,10 @@
 mod support;
 
 use ir::DType;
-use ir::plan::{self, Buffer, Kernel, Launch, Mode, Place, Plan, Role};
+use ir::plan::{self, Allocation, Buffer, Command, CompiledKernel, Mode, Plan, Role};
 use runtime::check::{CaseRules, case};
 use runtime::{Artifact, Compiled, Ptx, Tensor};
-use std::process::Command;
+use std::process;
 use support::driver::{Driver, text};
 
 const COUNT: usize = 64;
@@ -22,8 +22,8 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
         bytes: 4 * count as u64,
         device: 0,
         role,
-        place: Place::Own,
-        part: None,
+        allocation: Allocation::Dedicated,
+        shard: None,
     };
     let shape = vec![count];
     let plan = Plan {
@@ -37,7 +37,7 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
             buffer("x", Role::Input { shape: shape.clone() }),
             buffer("y", Role::Output { shape: shape.clone() }),
         ],
-        kernels: vec![Kernel {
+        kernels: vec![CompiledKernel {
             symbol: kernel.into(),
             tasks: count as u64 / 32,
             threads: 32,
@@ -47,8 +47,8 @@ fn artifact(kernel: &str, count: usize, targets: &[&str]) -> Artifact {
             flops: 0,
             bytes: 0,
         }],
-        prepare: vec![],
-        step: vec![Launch::kernel("layer1", 0, 0, vec![0, 1])],
+        prepack: vec![],
+        step: vec![Command::kernel("layer1", 0, 0, vec![0, 1])],
         flops: 1,
     };
     let x: Vec<f32> = (0..count).map(|i| (i % 1009) as f32 - 500.0).collect();
@@ -90,7 +90,7 @@ fn without_a_driver_it_is_said_and_what_to_do() {
     artifact("scale", COUNT, &["sm_80"])
         .write(&folder.path().join("m.alx"))
         .unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_alexrun"))
+    let output = process::Command::new(env!("CARGO_BIN_EXE_alexrun"))
         .args(["check", "m.alx", "--devices", "cuda:0"])
         .current_dir(folder.path())
         .output()

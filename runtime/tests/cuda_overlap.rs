@@ -4,7 +4,7 @@
 mod support;
 
 use ir::DType;
-use ir::plan::{Init, Mode, Place, Plan, Role};
+use ir::plan::{Allocation, Init, Mode, Plan, Role};
 use runtime::console::Console;
 use runtime::device::{self, BufferId, Device, LaunchId};
 use runtime::interrupt::Interrupt;
@@ -53,7 +53,10 @@ fn cuda() -> Vec<DeviceSpec> {
 
 /// Bytes that a plan takes on a GPU: its arena, and its buffers at multiples of 256.
 fn bytes(plan: &Plan) -> u64 {
-    let own = plan.buffers.iter().filter(|buffer| buffer.place == Place::Own);
+    let own = plan
+        .buffers
+        .iter()
+        .filter(|buffer| buffer.allocation == Allocation::Dedicated);
     let own: u64 = own.map(|buffer| buffer.bytes.next_multiple_of(256)).sum();
     own + plan.arena_bytes[0].max(1)
 }

@@ -118,11 +118,11 @@ fn unsound_plans_never_run() {
             "names kernel 99",
         ),
         (
-            |p| p.plan.buffers[3].place = ir::plan::Place::Arena(128),
+            |p| p.plan.buffers[3].allocation = ir::plan::Allocation::Arena(128),
             "in an arena",
         ),
         (
-            |p| p.plan.buffers[3].place = ir::plan::Place::Arena(u64::MAX - 63),
+            |p| p.plan.buffers[3].allocation = ir::plan::Allocation::Arena(u64::MAX - 63),
             "in an arena",
         ),
         (|p| p.plan.kernels[1].argument_bytes[0] = 1 << 40, "needs"),

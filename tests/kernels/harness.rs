@@ -9,7 +9,7 @@ use ir::plan::{LEARNING_RATE, Mode, RANDOM_STATE, Role};
 use ir::profile::Profile;
 use ir::{DType, Graph, Op, text};
 use passes::cost::Costs;
-use passes::{Machine, OptLevel, Optimizer, Options, Pass, Stage};
+use passes::{DeviceKind, OptLevel, Optimizer, Options, Pass, Snapshot};
 use runtime::Compiled;
 use runtime::device::DeviceSpec;
 use runtime::executor::Executor;
@@ -289,15 +289,15 @@ fn compile(
             _ => OptLevel::Search(costs(target)),
         },
         machine: match target {
-            Target::Host(_) => Machine::Processor,
-            Target::Gpu(..) => Machine::Gpu,
+            Target::Host(_) => DeviceKind::Cpu,
+            Target::Gpu(..) => DeviceKind::Gpu,
         },
-        turn_bytes: 1 << (case.seed % 3 * 10),
+        micro_batch_bytes: 1 << (case.seed % 3 * 10),
         ..Options::default()
     };
     let mut whole = None;
     let program = passes::run(&pipeline(&options), source, &mut |pass, stage| {
-        if let (Stage::Graph(graph), true) = (stage, pass != "simplify") {
+        if let (Snapshot::Graph(graph), true) = (stage, pass != "simplify") {
             whole = Some(graph.clone());
         }
     })

@@ -8,9 +8,9 @@ use codegen::gpu::Precision;
 use ir::DType;
 use ir::interpreter::{Tensor, evaluate_nest};
 use ir::layout::Layout;
-use ir::nest::{Affine, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source, Unary};
-use ir::plan::{Init, Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Predicate, Read, Source, Unary};
+use ir::plan::{Allocation, Init, Mode, Role};
+use ir::program::{DeviceId, Kernel, Program, Value, ValueId};
 use proptest::prelude::*;
 use runtime::device::DeviceSpec;
 use runtime::device::sim::counts::Counts;
@@ -66,10 +66,10 @@ pub fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> C
         layout: stored.layout(),
         role,
         alias: alias.map(ValueId),
-        window: false,
-        place: Place::Own,
-        device: DeviceIx(0),
-        part: None,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
+        device: DeviceId(0),
+        shard: None,
     };
     let mut values = vec![];
     for (i, operand) in operands.iter().enumerate() {
@@ -91,7 +91,7 @@ pub fn run(nest: &Nest, operands: &[Stored], results: &[Stored], seed: u64) -> C
         };
         values.push(value(format!("y{i}"), result, role, result.in_place));
     }
-    let call = KernelCall::new(
+    let call = Kernel::new(
         "nest",
         nest.clone(),
         (0..operands.len()).map(ValueId).collect(),
@@ -173,8 +173,8 @@ pub fn read(operand: usize, index: Vec<Index>) -> Read {
     Read {
         source: Source::Operand(operand),
         index,
-        guards: vec![],
-        outside: 0.0,
+        predicates: vec![],
+        padding_value: 0.0,
     }
 }
 
@@ -277,7 +277,7 @@ fn shape_and_orders(most: usize, count: usize) -> impl Strategy<Value = (Vec<usi
 fn is_coalesced(counts: &Counts) {
     let accesses = counts.shared_cycles - counts.conflicts;
     assert!(2 * counts.conflicts <= accesses, "{counts:?}");
-    assert!(counts.sectors <= 2 * counts.least_sectors, "{counts:?}");
+    assert!(counts.sectors <= 2 * counts.min_sectors, "{counts:?}");
 }
 
 proptest! {
@@ -289,14 +289,14 @@ proptest! {
         is_coalesced(&run(&update(&extents, parts), &operands, &results, seed));
     }
 
-    /// A maximum over a window that begins in padding, its place, what lies beside it within a guard, a value for all
+    /// A maximum over a window that begins in padding, its place, what lies beside it within a predicate, a value for all
     /// points of the first loop, and every one of them in an order of its own.
     #[test]
     fn windows_of_several_orders(
         (extents, orders) in shape_and_orders(6000, 5),
         (along, window, shift) in (0usize..4, 1usize..4, 0i64..3),
         combine in prop_oneof![Just(Combine::Max), Just(Combine::Sum), Just(Combine::None)],
-        outside in prop_oneof![Just(0.0), Just(1.5)],
+        padding_value in prop_oneof![Just(0.0), Just(1.5)],
         seed in 0u64..1000,
     ) {
         let rank = extents.len();
@@ -307,9 +307,9 @@ proptest! {
         }
         let mut beside = at_point(rank);
         beside[0].map = beside[0].map.clone().plus_constant(shift - 1);
-        let mut guarded = read(1, beside);
-        guarded.outside = outside;
-        guarded.guards.push(Guard { map: Affine::of(Loop(rank - 1)), low: 1, high: extents[rank - 1] as i64 });
+        let mut predicated = read(1, beside);
+        predicated.padding_value = padding_value;
+        predicated.predicates.push(Predicate { map: Affine::of(Loop(rank - 1)), low: 1, high: extents[rank - 1] as i64 });
         // Windows of a maximum have an element inside.
         let length = extents[along] + if combine == Combine::Max { window } else { 0 };
         let shift_fits = combine != Combine::Max || shift < window as i64;
@@ -320,14 +320,14 @@ proptest! {
         let third_order: Vec<usize> = orders[2].iter().filter(|&&d| d > 0).map(|d| d - 1).collect();
         let third = extents[1..].to_vec();
         let reduced = if combine == Combine::None { Expr::Read(0) } else { Expr::Reduced };
-        let value = reduced + Expr::Constant(0.5) * Expr::Read(1) + Expr::Inside(1) - Expr::Read(2);
-        let place = if combine == Combine::Max { Expr::Winner } else { Expr::Index(Affine::of(Loop(0))) };
+        let value = reduced + Expr::Constant(0.5) * Expr::Read(1) + Expr::InBounds(1) - Expr::Read(2);
+        let place = if combine == Combine::Max { Expr::ArgMax } else { Expr::Index(Affine::of(Loop(0))) };
         let mut windowed = read(0, windowed);
-        windowed.outside = if combine == Combine::Max { f64::NEG_INFINITY } else { outside };
+        windowed.padding_value = if combine == Combine::Max { f64::NEG_INFINITY } else { padding_value };
         let nest = Nest {
             parallel: extents.clone(),
             reduction: if combine == Combine::None { vec![] } else { vec![window] },
-            reads: vec![windowed, guarded, read(2, at_point(rank)[1..].to_vec())],
+            reads: vec![windowed, predicated, read(2, at_point(rank)[1..].to_vec())],
             combine,
             body: if combine == Combine::None { Expr::Constant(0.0) } else { Expr::Read(0) },
             outputs: vec![
@@ -368,7 +368,7 @@ fn weights_of_convolutions() {
             let counts = run(&update(&extents, parts), &operands, &results, 7);
             let what = format!("{extents:?} in {parts} parts: {counts:?}");
             assert!(counts.shared_cycles > 0, "{what}");
-            assert_eq!(counts.sectors, counts.least_sectors, "{what}");
+            assert_eq!(counts.sectors, counts.min_sectors, "{what}");
             assert!(!wide || counts.conflicts == 0, "{what}");
             is_coalesced(&counts);
             // Rows of weights are kernels of 9, 25 or 121 elements, never vectors.
@@ -421,7 +421,7 @@ fn images_and_matrices() {
         assert!(counts.shared_cycles > 0, "{what}");
         assert_eq!(
             (counts.conflicts, counts.sectors),
-            (0, counts.least_sectors),
+            (0, counts.min_sectors),
             "{what}"
         );
         let points: usize = extents.iter().product();

@@ -19,13 +19,13 @@ const FORMS: [(usize, f64); 4] = [
 
 /// The usual passes, but with this form wherever it is one of the candidates.
 pub fn forced(options: &Options<'static>, products: usize) -> Vec<Pass<'static>> {
-    let turn_bytes = options.turn_bytes;
+    let micro_batch_bytes = options.micro_batch_bytes;
     let force = move |pass| match pass {
         Pass::Program(name @ "algorithm", _) => Pass::Program(
             name,
             Box::new(move |mut program| {
                 let fits = |form: &&Form| form.products() == products;
-                rewrite_all(&mut program, &|_| turn_bytes, &|_, _, forms: &[Form]| {
+                rewrite_all(&mut program, &|_| micro_batch_bytes, &|_, _, forms: &[Form]| {
                     forms.iter().find(fits).cloned()
                 });
                 program
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// Layers in a row: layouts and halos between them, what is fused to them, taps that are prepared, and updates.
+/// Layers in a row: layouts and storage padding between them, what is fused to them, taps that are prepared, and updates.
 #[test]
 fn layers_between_others() {
     let text = "model m

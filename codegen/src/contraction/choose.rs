@@ -2,7 +2,7 @@
 
 use super::{Schedule, Tile};
 use crate::access::Access;
-use crate::kernel::Resolved;
+use crate::kernel::FlatNest;
 use ir::nest::Loop;
 
 /// Bytes of the vector operand that one sweep over the tile loop may use: they should stay in the L2 cache.
@@ -25,10 +25,10 @@ const TASKS: usize = 16;
 const FEW_TASKS: usize = 6;
 
 impl Schedule {
-    pub(super) fn new(mut nest: Resolved, a: usize, b: usize, width: usize) -> Option<Schedule> {
+    pub(super) fn new(mut nest: FlatNest, a: usize, b: usize, width: usize) -> Option<Schedule> {
         let (vector, scalar, panel) = choose_vector(&nest, a, b, width)?;
         let (row, tile) = choose_tile(&nest, vector, scalar, panel, width);
-        let far = |nest: &Resolved, l: Loop| nest.reads[panel].step(l).unwrap_or(0).abs() >= FAR;
+        let far = |nest: &FlatNest, l: Loop| nest.reads[panel].step(l).unwrap_or(0).abs() >= FAR;
 
         // The reduction, in the order in which the scalar operand lies in memory; as much of it inside the tile
         // as lets the panel stay in cache.
@@ -186,7 +186,7 @@ impl Schedule {
 
 /// Where in `inner` the loops of one chain of at most [`CHAIN`] additions begin; the loop at that border is split
 /// if its divisors allow it.
-fn split_chain(nest: &mut Resolved, inner: &mut Vec<Loop>) -> usize {
+fn split_chain(nest: &mut FlatNest, inner: &mut Vec<Loop>) -> usize {
     let mut points = 1;
     for at in (0..inner.len()).rev() {
         let l = inner[at];
@@ -208,13 +208,13 @@ fn split_chain(nest: &mut Resolved, inner: &mut Vec<Loop>) -> usize {
 }
 
 /// Whether the scalar operand is the same at every iteration of a loop.
-fn reuses(nest: &Resolved, scalar: usize, l: Loop) -> bool {
+fn reuses(nest: &FlatNest, scalar: usize, l: Loop) -> bool {
     nest.reads[scalar].step(l) == Some(0)
 }
 
 /// The loop to vectorise, with the operand broadcast and the operand read in vectors: the one that wastes the fewest
 /// lanes, unless the sums are so short that storing scattered results would cost more.
-fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(Loop, usize, usize)> {
+fn choose_vector(nest: &FlatNest, a: usize, b: usize, width: usize) -> Option<(Loop, usize, usize)> {
     let products: usize = nest.reduction_loops().iter().map(|&l| nest.extent(l)).product();
     // Sums longer than a panel of four vectors are stored and loaded again in between.
     let parts = products.div_ceil(PANEL_BYTES / (4 * 4 * width));
@@ -244,7 +244,7 @@ fn choose_vector(nest: &Resolved, a: usize, b: usize, width: usize) -> Option<(L
 
 /// The loop to tile, if any, and the tile that keeps the multipliers busiest.
 fn choose_tile(
-    nest: &Resolved,
+    nest: &FlatNest,
     vector: Loop,
     scalar: usize,
     panel: usize,

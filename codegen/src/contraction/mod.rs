@@ -6,16 +6,16 @@
 //! in scratch memory where that takes the place of an operand that the epilogue reads, or is not contiguous. Where
 //! sums are added to what the result holds, all of them are, and none is the first.
 //! Nothing is copied for that, apart from a small staged panel where rows of the vector operand lie far apart:
-//! layouts, halos and packed weights were arranged by `passes` so that plain strides find every element.
+//! layouts, storage padding and packed weights were arranged by `passes` so that plain strides find every element.
 //!
-//! `choose` makes the schedule, `sweep` writes the loops around a tile, `tile` the tile itself.
+//! `choose` makes the schedule, `emit_loops` writes the loops around a tile, `tile` the tile itself.
 
 mod choose;
-mod sweep;
+mod emit_loops;
 mod tile;
 
 use crate::access::{Access, Operand};
-use crate::kernel::{KernelText, Resolved, frame};
+use crate::kernel::{FlatNest, KernelText, emit_function};
 use crate::mlir::Value;
 use ir::layout::Layout;
 use ir::nest::{Expr, Loop, Nest, Output, Read, Source};
@@ -45,7 +45,7 @@ pub fn lower(
     width: usize,
 ) -> Option<KernelText> {
     let (a, b) = nest.contraction()?;
-    let resolved = Resolved::new(nest, operands, results);
+    let resolved = FlatNest::new(nest, operands, results);
     let outputs = resolved.outputs.iter().map(|output| &output.0);
     if !outputs
         .chain([&resolved.reads[a], &resolved.reads[b]])
@@ -67,7 +67,7 @@ pub fn lower(
         schedule.partial = Access::of_output(nest, &nest.outputs[0], arguments.len(), scratch);
         arguments.push(scratch.clone());
     }
-    let text = frame(&arguments, schedule.task_count(), |body, task| {
+    let text = emit_function(&arguments, schedule.task_count(), |body, task| {
         schedule.write(body, task)
     });
     Some(KernelText { scratch, ..text })
@@ -79,7 +79,9 @@ fn adds(nest: &Nest, overwritten: &[usize]) -> bool {
     let own = |read: &Read| {
         let there = matches!(read.source, Source::Operand(i) if overwritten.contains(&i));
         let mut maps = read.index.iter().zip(&output.index);
-        there && read.guards.is_empty() && maps.all(|(index, map)| index.divisor == 1 && index.map == *map)
+        there
+            && read.predicates.is_empty()
+            && maps.all(|(index, map)| index.divisor == 1 && index.map == *map)
     };
     let mut sums = nest.reads.iter().enumerate().filter(|(_, read)| own(read));
     sums.any(|(i, _)| output.value == Expr::Reduced + Expr::Read(i))
@@ -93,7 +95,7 @@ fn vector_last(output: &Output, vector: Loop) -> Vec<usize> {
 }
 
 struct Schedule {
-    nest: Resolved,
+    nest: FlatNest,
     /// Where partial sums are kept between iterations of the outer reduction.
     partial: Access,
     /// Whether these are the results, and the sums of every iteration are added to what is there.

@@ -21,14 +21,14 @@ pub mod thread;
 pub mod transpose;
 
 use crate::access::{Access, Operand};
-use crate::kernel::{KernelText, Resolved};
+use crate::kernel::{FlatNest, KernelText};
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Combine, Expr, Loop, Nest};
 pub use ir::profile::Precision;
 
 /// Multiprocessors to keep busy: those of an H200. Fewer only see more blocks each.
-pub const PROCESSORS: usize = 132;
+pub const SM_COUNT: usize = 132;
 
 /// The kernels of a nest, in the order they run; all take operands, results and, where one has it, scratch memory.
 /// `warpgroups` says that the architecture has `wgmma`.
@@ -40,11 +40,11 @@ pub fn lower(
     precision: Precision,
     warpgroups: bool,
 ) -> Vec<KernelText> {
-    let call = Call {
+    let call = KernelArguments {
         arguments: [operands, results].concat(),
         in_place,
     };
-    let mut resolved = Resolved::new(nest, operands, results);
+    let mut resolved = FlatNest::new(nest, operands, results);
     if let Some((a, b)) = nest.contraction()
         && let Some(texts) = contraction::lower(&resolved, a, b, &call, precision, warpgroups)
     {
@@ -56,13 +56,13 @@ pub fn lower(
 
 /// The kernel of a nest that gives every point to one thread. `partial` names what an earlier kernel left to be added:
 /// its scratch memory is passed on.
-fn lower_points(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelText {
+fn lower_points(nest: &FlatNest, call: &KernelArguments, partial: Option<&Partial>) -> KernelText {
     transpose::lower(nest, call, partial).unwrap_or_else(|| points::lower(nest, call, partial))
 }
 
 /// What kernels of one nest are passed.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct KernelArguments {
     /// Operands, then results.
     pub arguments: Vec<Operand>,
     /// Whether a result shares the memory of an operand.
@@ -77,21 +77,21 @@ pub struct Partial {
     /// Where a part of a point lies; the loop after all others counts parts.
     pub access: Access,
     /// The nest that adds the parts and finishes.
-    pub finish: Resolved,
+    pub finish: FlatNest,
 }
 
 impl Partial {
     /// `parts` partial sums for every point of the given parallel loops, which lie in this order, the last fastest.
-    pub fn new(nest: &Resolved, call: &Call, parts: usize, loops: &[Loop]) -> Partial {
+    pub fn new(nest: &FlatNest, call: &KernelArguments, k_slices: usize, loops: &[Loop]) -> Partial {
         let points: usize = loops.iter().map(|&l| nest.extent(l)).product();
         let scratch = Operand {
             dtype: DType::F32,
-            extents: vec![parts, points],
+            extents: vec![k_slices, points],
             layout: Layout::row_major(2),
         };
         let mut finish = nest.clone();
         finish.extents.truncate(nest.parallel);
-        finish.extents.push(parts);
+        finish.extents.push(k_slices);
         let mut offset = Affine::constant(0).plus_loop(Loop(nest.parallel), points as i64);
         let mut stride = 1;
         for &l in loops.iter().rev() {
@@ -101,11 +101,11 @@ impl Partial {
         let access = Access {
             argument: call.arguments.len(),
             dtype: DType::F32,
-            elements: parts * points,
+            elements: k_slices * points,
             offset,
             divided: vec![],
             checks: vec![],
-            outside: 0.0,
+            padding_value: 0.0,
         };
         finish.combine = Combine::Sum;
         finish.body = Expr::Read(finish.reads.len());
@@ -119,6 +119,6 @@ impl Partial {
 }
 
 /// How many parts to make of a reduction of `length` steps: as many as wanted, none with fewer steps than `least`.
-pub fn parts(length: usize, least: usize, wanted: usize) -> usize {
+pub fn k_slices(length: usize, least: usize, wanted: usize) -> usize {
     (length / least.max(1)).min(wanted).max(1)
 }

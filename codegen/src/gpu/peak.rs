@@ -3,7 +3,7 @@
 
 use super::Precision;
 use super::contraction::warpgroup::{self, ALIGNMENT, STEP};
-use super::thread::{Grid, barrier, frame, store_shared};
+use super::thread::{Grid, barrier, emit_function, store_shared};
 use crate::access::Operand;
 use crate::kernel::KernelText;
 use crate::mlir::{Body, Value};
@@ -43,7 +43,7 @@ pub fn kernel(result: &Operand, precision: Precision, warpgroups: bool, rounds: 
         shared_align: ALIGNMENT,
         registers: 0,
     };
-    let text = frame(
+    let text = emit_function(
         std::slice::from_ref(result),
         false,
         grid,

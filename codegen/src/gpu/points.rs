@@ -5,11 +5,11 @@
 //! along these see [`super::slide`].
 
 use super::slide::Slide;
-use super::thread::{Grid, below, frame};
-use super::{Call, Partial};
+use super::thread::{Grid, below, emit_function};
+use super::{KernelArguments, Partial};
 use crate::access::Access;
 use crate::emit::Point;
-use crate::kernel::{KernelText, Resolved, decode};
+use crate::kernel::{FlatNest, KernelText, delinearize};
 use crate::loops::{finish_point, write_point};
 use crate::mlir::Body;
 use crate::scalar::{Lanes, Math};
@@ -20,7 +20,7 @@ const THREADS: usize = 256;
 pub const VECTOR: usize = 4;
 
 /// Lowers a nest. `partial` names what an earlier kernel left to be added: its scratch memory is passed on.
-pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelText {
+pub fn lower(nest: &FlatNest, call: &KernelArguments, partial: Option<&Partial>) -> KernelText {
     let output = &nest.outputs[0].0;
     let mut loops = nest.parallel_loops();
     loops.sort_by_key(|&l| std::cmp::Reverse(output.step(l)));
@@ -44,12 +44,12 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
     };
     let mut arguments = call.arguments.clone();
     arguments.extend(partial.map(|partial| partial.scratch.clone()));
-    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+    let text = emit_function(&arguments, call.in_place, grid, |body, block, thread| {
         let number = body.sum(0, &[(block, THREADS as i64), (thread, 1)]);
         let write = |body: &mut Body| {
             let zero = body.index(0);
             let mut values = vec![zero; nest.extents.len()];
-            for (&l, value) in loops.iter().zip(decode(body, number, &extents)) {
+            for (&l, value) in loops.iter().zip(delinearize(body, number, &extents)) {
                 let step = if Some(l) == vector { width as i64 } else { 1 };
                 values[l.0] = body.sum(0, &[(value, step)]);
             }
@@ -83,7 +83,7 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> KernelT
 }
 
 /// Whether all that a nest reads and writes is, along a loop, the same or whole vectors.
-pub fn is_vector(nest: &Resolved, l: Loop) -> bool {
+pub fn is_vector(nest: &FlatNest, l: Loop) -> bool {
     let outputs = nest.outputs.iter().all(|o| o.0.is_aligned(l, VECTOR));
     let mut reads = nest.reads.iter().zip(nest.used_reads());
     let fits = |(access, used): (&Access, bool)| !used || is_same_or_vector(access, l);

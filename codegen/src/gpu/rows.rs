@@ -5,11 +5,11 @@
 //! `across` is 1 and neighbouring threads take neighbouring terms. Where blocks would be few, several share a point.
 
 use super::points::{VECTOR, is_vector};
-use super::thread::{Grid, barrier, below, both, frame, lanes_type, load_shared, store_shared};
-use super::{Call, PROCESSORS, Partial, lower_points, parts};
+use super::thread::{Grid, barrier, below, both, emit_function, lanes_type, load_shared, store_shared};
+use super::{KernelArguments, Partial, SM_COUNT, k_slices, lower_points};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
-use crate::kernel::{KernelText, Resolved, decode};
+use crate::kernel::{FlatNest, KernelText, delinearize};
 use crate::loops::asks_winner;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
@@ -17,14 +17,14 @@ use ir::nest::{Combine, Expr, Loop};
 
 const THREADS: usize = 256;
 /// Nests of more points than this have a thread for each and need no sharing.
-const MOST_POINTS: usize = PROCESSORS * 512;
+const MAX_POINTS: usize = SM_COUNT * 512;
 /// Shorter reductions are done by one thread.
-const LEAST_TERMS: usize = 32;
+const MIN_TERMS: usize = 32;
 /// Terms that a thread sums at least before a reduction is shared by more blocks.
 const TERMS: usize = 16;
 
 struct Schedule<'a> {
-    nest: &'a Resolved,
+    nest: &'a FlatNest,
     /// Parallel loops counted by blocks, the last fastest.
     outer: Vec<Loop>,
     /// The loop whose points are side by side.
@@ -33,11 +33,11 @@ struct Schedule<'a> {
     across: usize,
     along: usize,
     reduction: Vec<Loop>,
-    parts: usize,
+    k_slices: usize,
 }
 
 /// Lowers a nest, or returns `None` where threads had better not share points.
-pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
+pub fn lower(nest: &FlatNest, call: &KernelArguments) -> Option<Vec<KernelText>> {
     let loops = nest.parallel_loops();
     let count: usize = loops.iter().map(|&l| nest.extent(l)).product();
     let mut reduction: Vec<Loop> = nest.reduction_loops();
@@ -49,26 +49,26 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
         Combine::Max => !asks_winner(nest) && nest.reads.iter().all(Access::is_affine),
         Combine::None => false,
     };
-    if !shares || terms < LEAST_TERMS || count > MOST_POINTS {
+    if !shares || terms < MIN_TERMS || count > MAX_POINTS {
         return None;
     }
     let schedule = Schedule::new(nest, loops, reduction, terms);
     let blocks = schedule.blocks();
     let shared_bytes = (schedule.across * schedule.along * schedule.width * 4) as u32;
     let grid = Grid {
-        blocks: (blocks * schedule.parts) as u64,
+        blocks: (blocks * schedule.k_slices) as u64,
         threads: (schedule.across * schedule.along) as u32,
         shared_bytes,
         shared_align: 16,
         registers: 0,
     };
-    let partial = (schedule.parts > 1).then(|| {
+    let partial = (schedule.k_slices > 1).then(|| {
         let order: Vec<Loop> = schedule.outer.iter().copied().chain(schedule.side).collect();
-        Partial::new(nest, call, schedule.parts, &order)
+        Partial::new(nest, call, schedule.k_slices, &order)
     });
     let mut arguments = call.arguments.clone();
     arguments.extend(partial.as_ref().map(|partial| partial.scratch.clone()));
-    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+    let text = emit_function(&arguments, call.in_place, grid, |body, block, thread| {
         schedule.write(body, block, thread, partial.as_ref());
     });
     let Some(partial) = partial else {
@@ -82,7 +82,7 @@ pub fn lower(nest: &Resolved, call: &Call) -> Option<Vec<KernelText>> {
 }
 
 impl<'a> Schedule<'a> {
-    fn new(nest: &'a Resolved, loops: Vec<Loop>, mut reduction: Vec<Loop>, terms: usize) -> Schedule<'a> {
+    fn new(nest: &'a FlatNest, loops: Vec<Loop>, mut reduction: Vec<Loop>, terms: usize) -> Schedule<'a> {
         // The largest operand of the body decides what is adjacent.
         let mut read = None;
         nest.body.walk(&mut |e| {
@@ -122,11 +122,11 @@ impl<'a> Schedule<'a> {
             across,
             along,
             reduction,
-            parts: 1,
+            k_slices: 1,
         };
         if nest.combine == Combine::Sum {
-            let wanted = (2 * PROCESSORS).div_ceil(schedule.blocks());
-            schedule.parts = parts(terms, along * TERMS, wanted);
+            let wanted = (2 * SM_COUNT).div_ceil(schedule.blocks());
+            schedule.k_slices = k_slices(terms, along * TERMS, wanted);
         }
         schedule
     }
@@ -151,10 +151,10 @@ impl<'a> Schedule<'a> {
 
     fn write(&self, body: &mut Body, block: Value, thread: Value, partial: Option<&Partial>) {
         let nest = self.nest;
-        let mut extents = vec![self.parts];
+        let mut extents = vec![self.k_slices];
         extents.extend(self.outer.iter().map(|&l| nest.extent(l)));
         extents.push(self.columns());
-        let numbers = decode(body, block, &extents);
+        let numbers = delinearize(body, block, &extents);
         let zero = body.index(0);
         let mut loops = vec![zero; nest.extents.len() + 1];
         for (&l, &number) in self.outer.iter().zip(&numbers[1..]) {
@@ -175,7 +175,7 @@ impl<'a> Schedule<'a> {
             loops,
             vector: self.side.filter(|_| self.width > 1),
         };
-        let place = Place {
+        let place = ThreadPosition {
             part: numbers[0],
             thread,
             along,
@@ -209,11 +209,11 @@ impl<'a> Schedule<'a> {
     }
 
     /// Combines the terms of the block's part of the reduction; every thread gets the result.
-    fn reduce(&self, body: &mut Body, place: &Place, initial: f64, combine: &str) -> Value {
+    fn reduce(&self, body: &mut Body, place: &ThreadPosition, initial: f64, combine: &str) -> Value {
         let nest = self.nest;
         let extents: Vec<usize> = self.reduction.iter().map(|&l| nest.extent(l)).collect();
         let terms: usize = extents.iter().product();
-        let share = terms.div_ceil(self.parts);
+        let share = terms.div_ceil(self.k_slices);
         let low = body.sum(0, &[(place.part, share as i64), (place.along, 1)]);
         let end = body.sum(share as i64, &[(place.part, share as i64)]);
         let all = body.index(terms as i64);
@@ -233,7 +233,7 @@ impl<'a> Schedule<'a> {
             &types,
             |body, r, carried| {
                 let mut point = place.point.clone();
-                for (&l, number) in self.reduction.iter().zip(decode(body, r, &extents)) {
+                for (&l, number) in self.reduction.iter().zip(delinearize(body, r, &extents)) {
                     point.loops[l.0] = number;
                 }
                 let mut math = Math { body, lanes };
@@ -266,7 +266,7 @@ impl<'a> Schedule<'a> {
 }
 
 /// Where a thread is.
-struct Place {
+struct ThreadPosition {
     /// Which part of the reduction its block has.
     part: Value,
     thread: Value,

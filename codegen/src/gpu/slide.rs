@@ -11,9 +11,9 @@
 
 use super::points::{VECTOR, is_same_or_vector};
 use super::thread::lanes_type;
-use crate::access::{Access, Check};
+use crate::access::{Access, FlatPredicate};
 use crate::emit::{Point, Scope};
-use crate::kernel::Resolved;
+use crate::kernel::FlatNest;
 use crate::mlir::Value;
 use crate::scalar::Math;
 use ir::nest::{Affine, Combine, Expr, Loop};
@@ -28,7 +28,7 @@ pub struct Slide {
 
 impl Slide {
     /// How the windows of a nest slide along a loop in whole vectors; `None` if they do not.
-    pub fn of(nest: &Resolved, along: Loop) -> Option<Slide> {
+    pub fn of(nest: &FlatNest, along: Loop) -> Option<Slide> {
         let mut windows = nest.reduction_loops().into_iter().filter(|&l| nest.extent(l) > 1);
         let window = windows.next().filter(|_| nest.combine == Combine::Sum)?;
         if windows.next().is_some() || !nest.extent(along).is_multiple_of(VECTOR) {
@@ -38,7 +38,7 @@ impl Slide {
         let mut fits = true;
         nest.body.walk(&mut |e| match e {
             Expr::Read(read) => reads.push(*read),
-            Expr::Inside(_) | Expr::Index(_) | Expr::Uniform { .. } | Expr::Table { .. } => fits = false,
+            Expr::InBounds(_) | Expr::Index(_) | Expr::Uniform { .. } | Expr::Table { .. } => fits = false,
             _ => {}
         });
         let begin = nest.reads[*reads.first()?].offset.constant;
@@ -52,7 +52,9 @@ impl Slide {
         for (access, value) in &nest.outputs {
             fits &= access.is_aligned(along, VECTOR);
             value.walk(&mut |e| match e {
-                Expr::Read(read) | Expr::Inside(read) => fits &= is_same_or_vector(&nest.reads[*read], along),
+                Expr::Read(read) | Expr::InBounds(read) => {
+                    fits &= is_same_or_vector(&nest.reads[*read], along)
+                }
                 _ => {}
             });
         }
@@ -60,14 +62,14 @@ impl Slide {
     }
 
     /// Whether a read moves on along the loop as it does along the window, and whole vectors of it are inside or outside.
-    fn slides(&self, nest: &Resolved, access: &Access, along: Loop) -> bool {
+    fn slides(&self, nest: &FlatNest, access: &Access, along: Loop) -> bool {
         // Vectors reach beyond the windows; but what is inside some window reaches is there.
         let is_kept_inside = access.checks.iter().any(|check| match check {
-            Check::Range(map, low, high) => {
+            FlatPredicate::Range(map, low, high) => {
                 let (first, last) = map.range(&nest.extents);
                 map.coefficient(along) == 1 && first <= *low && *high <= last + 1
             }
-            Check::Divides(..) => false,
+            FlatPredicate::Divides(..) => false,
         });
         // The first vector stands for all: they are whole vectors apart.
         let first = self.at(access, 0);
@@ -88,14 +90,14 @@ impl Slide {
         access.offset = set(&access.offset);
         access.divided.iter_mut().for_each(|d| d.0 = set(&d.0));
         for check in &mut access.checks {
-            let (Check::Range(map, ..) | Check::Divides(map, _)) = check;
+            let (FlatPredicate::Range(map, ..) | FlatPredicate::Divides(map, _)) = check;
             *map = set(map);
         }
         access
     }
 
     /// Adds up the windows of a vector of points.
-    pub fn sum(&self, nest: &Resolved, math: &mut Math, point: &Point) -> Value {
+    pub fn sum(&self, nest: &FlatNest, math: &mut Math, point: &Point) -> Value {
         let terms = nest.extent(self.window);
         let ty = lanes_type(VECTOR);
         let mut all = vec![];

@@ -21,7 +21,7 @@ pub struct Grid {
 }
 
 /// Writes a kernel; `write` is given the numbers of the block and of the thread in it, as indices.
-pub fn frame(
+pub fn emit_function(
     arguments: &[Operand],
     in_place: bool,
     grid: Grid,

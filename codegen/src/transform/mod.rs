@@ -8,9 +8,9 @@
 
 mod tables;
 
-use crate::access::{Access, Check, Operand};
+use crate::access::{Access, FlatPredicate, Operand};
 use crate::emit::{Point, Scope};
-use crate::kernel::{KernelText, Resolved, decode, frame};
+use crate::kernel::{FlatNest, KernelText, delinearize, emit_function};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::{Affine, Loop, Nest};
@@ -25,17 +25,17 @@ const COPIES: usize = 9;
 
 /// Lowers a transform, or returns `None` for any other nest.
 pub fn lower(nest: &Nest, operands: &[Operand], results: &[Operand], width: usize) -> Option<KernelText> {
-    let mut resolved = Resolved::new(nest, operands, results);
+    let mut resolved = FlatNest::new(nest, operands, results);
     resolved.collapse();
     let schedule = Schedule::new(resolved, width)?;
     let arguments = [operands, results].concat();
-    Some(frame(&arguments, schedule.task_count(), |body, task| {
+    Some(emit_function(&arguments, schedule.task_count(), |body, task| {
         schedule.write(body, task)
     }))
 }
 
 struct Schedule {
-    nest: Resolved,
+    nest: FlatNest,
     matrices: Vec<Matrix>,
     read: usize,
     vector: Option<Loop>,
@@ -48,7 +48,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(nest: Resolved, width: usize) -> Option<Schedule> {
+    fn new(nest: FlatNest, width: usize) -> Option<Schedule> {
         let (matrices, read) = matrices(&nest)?;
         let points = |side: fn(&Matrix) -> usize| matrices.iter().map(side).product::<usize>();
         let (rows, columns) = (points(|m| m.entries.len()), points(|m| m.entries[0].len()));
@@ -136,14 +136,14 @@ impl Schedule {
         self.nest.extents.iter().map(|&n| (0, n as i64 - 1)).collect()
     }
 
-    fn checks(&self) -> impl Iterator<Item = &Check> {
+    fn checks(&self) -> impl Iterator<Item = &FlatPredicate> {
         let outputs = self.nest.outputs.iter().flat_map(|o| &o.0.checks);
         self.nest.reads[self.read].checks.iter().chain(outputs)
     }
 
     /// Cuts a loop where the answer of a check changes at some point of the unrolled loops.
     fn stretches(&self, l: Loop) -> Vec<(i64, i64)> {
-        let checks: Vec<&Check> = self.checks().filter(|c| c.map().coefficient(l) != 0).collect();
+        let checks: Vec<&FlatPredicate> = self.checks().filter(|c| c.map().coefficient(l) != 0).collect();
         let unrolled: Vec<Loop> = self.matrices.iter().flat_map(|m| [m.row, m.column]).collect();
         let mut stretches: Vec<(i64, i64)> = vec![];
         let mut before = None;
@@ -174,7 +174,7 @@ impl Schedule {
     }
 
     fn write(&self, body: &mut Body, task: Value) {
-        let iterations = decode(body, task, &self.task_extents());
+        let iterations = delinearize(body, task, &self.task_extents());
         let zero = body.index(0);
         let mut loops = vec![zero; self.nest.extents.len()];
         for (l, &value) in self.tasks.iter().zip(&iterations) {
@@ -378,8 +378,8 @@ impl Schedule {
                 let point = self.at(math, point, fixed);
                 Some(point.read(math, &access))
             }
-            None if read.outside == 0.0 => None,
-            None => Some(math.constant(read.outside)),
+            None if read.padding_value == 0.0 => None,
+            None => Some(math.constant(read.padding_value)),
         }
     }
 

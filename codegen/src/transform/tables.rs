@@ -1,7 +1,7 @@
 //! Tables as matrices: how they are found, what is known of checks, and products with columns in straight-line code.
 
-use crate::access::Check;
-use crate::kernel::Resolved;
+use crate::access::FlatPredicate;
+use crate::kernel::FlatNest;
 use crate::mlir::Value;
 use crate::scalar::Math;
 use ir::nest::{Binary, Combine, Expr, Loop};
@@ -18,7 +18,7 @@ pub(super) struct Matrix {
 pub(super) type Ranges = Vec<(i64, i64)>;
 
 /// The tables of a sum of products of one read and tables, and the read.
-pub(super) fn matrices(nest: &Resolved) -> Option<(Vec<Matrix>, usize)> {
+pub(super) fn matrices(nest: &FlatNest) -> Option<(Vec<Matrix>, usize)> {
     fn factors<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
         match expr {
             Expr::Binary(Binary::Multiply, a, b) => [a, b].into_iter().for_each(|e| factors(e, found)),
@@ -78,8 +78,8 @@ pub(super) fn each_point(extents: &[usize], loops: &[Loop], visit: &mut dyn FnMu
 }
 
 /// Whether a check holds at all points in these ranges, or at none.
-pub(super) fn decide(check: &Check, ranges: &Ranges) -> Option<bool> {
-    let Check::Range(map, low, high) = check else {
+pub(super) fn decide(check: &FlatPredicate, ranges: &Ranges) -> Option<bool> {
+    let FlatPredicate::Range(map, low, high) = check else {
         return None;
     };
     let (mut least, mut most) = (map.constant, map.constant);

@@ -37,7 +37,7 @@ pub(super) fn check_nest(nest: &Nest, operands: &[&Tensor], stages: &[Tensor]) -
     for read in &nest.reads {
         let tensor = match read.source {
             Source::Operand(i) => operands.get(i).copied(),
-            Source::Stage(i) => stages.get(i),
+            Source::Intermediate(i) => stages.get(i),
         };
         let Some(tensor) = tensor else {
             let found = format!("a read of {:?} with {} operands", read.source, operands.len());
@@ -57,8 +57,8 @@ pub(super) fn check_nest(nest: &Nest, operands: &[&Tensor], stages: &[Tensor]) -
                 ));
             }
         }
-        for guard in &read.guards {
-            depends_on(&guard.map, extents.len())?;
+        for predicate in &read.predicates {
+            depends_on(&predicate.map, extents.len())?;
         }
     }
     check_expression(nest, &nest.body, extents.len(), false)?;
@@ -76,19 +76,19 @@ fn check_expression(nest: &Nest, expr: &Expr, loops: usize, finish: bool) -> Res
     let reads = |i: &usize| {
         nest.reads.get(*i).is_some_and(|read| {
             read.index.iter().all(|index| within(&index.map))
-                && read.guards.iter().all(|guard| within(&guard.map))
+                && read.predicates.iter().all(|predicate| within(&predicate.map))
         })
     };
     expr.walk(&mut |part| {
         let sound = match part {
-            Expr::Read(i) | Expr::Inside(i) => reads(i),
+            Expr::Read(i) | Expr::InBounds(i) => reads(i),
             Expr::Index(map) => within(map),
             Expr::Table { values, index } => {
                 let (low, high) = index.range(&nest.extents());
                 within(index) && low >= 0 && high < values.len() as i64
             }
             Expr::Reduced => finish && nest.combine != Combine::None,
-            Expr::Winner => finish && nest.combine == Combine::Max,
+            Expr::ArgMax => finish && nest.combine == Combine::Max,
             Expr::Uniform {
                 seed, step, element, ..
             } => reads(seed) && reads(step) && within(element),

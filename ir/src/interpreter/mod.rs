@@ -189,7 +189,7 @@ pub fn evaluate<'a>(graph: &Graph, inputs: &'a HashMap<String, Tensor>) -> Resul
         }
         let operands = graph.operands(id);
         let tensors: Vec<&Tensor> = operands.iter().map(|o| &*values[o.index()]).collect();
-        let chain = node.op.meaning(&graph.operand_types(id), &node.ty);
+        let chain = node.op.semantics(&graph.operand_types(id), &node.ty);
         let result = evaluate_chain(&chain, &tensors).map_err(|error| EvalError {
             name: name.clone(),
             ..error

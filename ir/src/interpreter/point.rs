@@ -81,9 +81,9 @@ impl Point<'_> {
     fn index(&self, read: &Read) -> Option<Vec<i64>> {
         let allowed = |map: &Affine, low: i64, high: i64| (low..high).contains(&map.at(&self.point));
         if !read
-            .guards
+            .predicates
             .iter()
-            .all(|guard| allowed(&guard.map, guard.low, guard.high))
+            .all(|predicate| allowed(&predicate.map, predicate.low, predicate.high))
         {
             return None;
         }
@@ -107,15 +107,15 @@ impl Point<'_> {
         let truth = |holds: bool| f64::from(u8::from(holds));
         match expr {
             Expr::Constant(value) => *value,
-            Expr::Read(read) => self.read(*read).unwrap_or(self.nest.reads[*read].outside),
-            Expr::Inside(read) => truth(self.read(*read).is_some()),
+            Expr::Read(read) => self.read(*read).unwrap_or(self.nest.reads[*read].padding_value),
+            Expr::InBounds(read) => truth(self.read(*read).is_some()),
             Expr::Index(map) => map.at(&self.point) as f64,
             Expr::Table { values, index } => {
                 let place = usize::try_from(index.at(&self.point)).ok();
                 place.and_then(|i| values.get(i)).copied().unwrap_or(f64::NAN)
             }
             Expr::Reduced => self.reduced,
-            Expr::Winner => self.winner,
+            Expr::ArgMax => self.winner,
             Expr::Unary(op, a) => {
                 let a = self.value(a);
                 match op {
@@ -164,10 +164,10 @@ impl Point<'_> {
 mod tests {
     use super::*;
     use crate::interpreter::{Tensor, evaluate_nest};
-    use crate::nest::{Affine, Guard, Index, Loop, Output};
+    use crate::nest::{Affine, Index, Loop, Output, Predicate};
     use crate::types::DType;
 
-    /// A window of 3 along one axis that hangs over both ends, with a guard and a fused output.
+    /// A window of 3 along one axis that hangs over both ends, with a predicate and a fused output.
     fn nest(combine: Combine) -> Nest {
         let (x, k) = (Loop(0), Loop(1));
         let read = Read {
@@ -176,16 +176,16 @@ mod tests {
                 map: Affine::of(x).plus_loop(k, 1).plus_constant(-1),
                 divisor: 1,
             }],
-            guards: vec![Guard {
+            predicates: vec![Predicate {
                 map: Affine::of(x).plus_loop(k, 1),
                 low: 0,
                 high: 5,
             }],
-            outside: -0.5,
+            padding_value: -0.5,
         };
         let own = Read {
             index: vec![Index::of(x)],
-            guards: vec![],
+            predicates: vec![],
             ..read.clone()
         };
         Nest {
@@ -198,7 +198,7 @@ mod tests {
                 dtype: DType::F32,
                 extents: vec![6],
                 index: vec![Affine::of(x)],
-                value: Expr::Reduced * Expr::Read(1) + Expr::Inside(1),
+                value: Expr::Reduced * Expr::Read(1) + Expr::InBounds(1),
             }],
         }
     }

@@ -4,7 +4,7 @@
 //! settled once a row, and the cost of interpreting an expression is shared by all its points.
 
 use super::Tensor;
-use crate::nest::{Affine, Binary, Expr, Guard, Loop, Read, Unary, uniform};
+use crate::nest::{Affine, Binary, Expr, Loop, Predicate, Read, Unary, uniform};
 
 /// Points of a row at most: many enough to share the cost, few enough to stay in cache.
 pub(super) const ROW: usize = 128;
@@ -35,8 +35,8 @@ struct Dimension {
 pub(super) struct RowRead<'a> {
     data: &'a [f64],
     dimensions: Vec<Dimension>,
-    guards: Vec<(Guard, i64)>,
-    outside: f64,
+    predicates: Vec<(Predicate, i64)>,
+    padding_value: f64,
 }
 
 /// The points `i` of a row for which `low <= first + i·each < high`, as a half-open range.
@@ -76,12 +76,12 @@ impl<'a> RowRead<'a> {
         RowRead {
             data: &tensor.data,
             dimensions,
-            guards: read
-                .guards
+            predicates: read
+                .predicates
                 .iter()
-                .map(|guard| (guard.clone(), each(&guard.map)))
+                .map(|predicate| (predicate.clone(), each(&predicate.map)))
                 .collect(),
-            outside: read.outside,
+            padding_value: read.padding_value,
         }
     }
 
@@ -89,8 +89,13 @@ impl<'a> RowRead<'a> {
     fn load(&self, point: &[i64], values: &mut [f64], inside: &mut [bool]) {
         let (mut low, mut high) = (0, values.len() as i64);
         let mut narrow = |(from, to): (i64, i64)| (low, high) = (low.max(from), high.min(to));
-        for (guard, each) in &self.guards {
-            narrow(span(guard.map.at(point), *each, guard.low, guard.high));
+        for (predicate, each) in &self.predicates {
+            narrow(span(
+                predicate.map.at(point),
+                *each,
+                predicate.low,
+                predicate.high,
+            ));
         }
         let (mut base, mut step, mut regular) = (0, 0, true);
         for d in &self.dimensions {
@@ -103,8 +108,8 @@ impl<'a> RowRead<'a> {
         }
         let low = low.min(values.len() as i64).max(0) as usize;
         let high = high.max(low as i64) as usize;
-        values[..low].fill(self.outside);
-        values[high..].fill(self.outside);
+        values[..low].fill(self.padding_value);
+        values[high..].fill(self.padding_value);
         inside[..low].fill(false);
         inside[high..].fill(false);
         if !regular {
@@ -139,7 +144,7 @@ impl<'a> RowRead<'a> {
                     .map(|p| p + numerator / d.divisor * d.stride);
             }
             *inside = place.is_some();
-            *value = place.map_or(self.outside, |p| self.data[p as usize]);
+            *value = place.map_or(self.padding_value, |p| self.data[p as usize]);
         }
     }
 }
@@ -266,12 +271,12 @@ fn push(expr: &Expr, along: Option<Loop>, steps: &mut Vec<Step>) -> usize {
     };
     let step = match expr {
         Expr::Read(i) => return read(*i, steps),
-        Expr::Inside(i) => Step::Inside(read(*i, steps)),
+        Expr::InBounds(i) => Step::Inside(read(*i, steps)),
         Expr::Constant(value) => Step::Constant(*value),
         Expr::Index(map) => Step::Index(map.clone(), each(map)),
         Expr::Table { values, index } => Step::Table(values.clone(), index.clone(), each(index)),
         Expr::Reduced => Step::Reduced,
-        Expr::Winner => Step::Winner,
+        Expr::ArgMax => Step::Winner,
         Expr::Unary(op, a) => Step::Unary(*op, push(a, along, steps)),
         Expr::Binary(op, a, b) => Step::Binary(*op, push(a, along, steps), push(b, along, steps)),
         Expr::Select(a, b, c) => {

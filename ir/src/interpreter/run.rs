@@ -25,7 +25,7 @@ pub(super) fn run(nest: &Nest, operands: &[&Tensor], stages: &[Tensor]) -> Resul
         .map(|read| {
             let tensor = match read.source {
                 Source::Operand(i) => operands[i],
-                Source::Stage(i) => &stages[i],
+                Source::Intermediate(i) => &stages[i],
             };
             RowRead::new(read, tensor, rows.along)
         })

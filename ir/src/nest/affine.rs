@@ -2,7 +2,7 @@
 //!
 //! What renumbers, splits or shifts the loops of a whole nest does so by [`Nest::map_affine`]: no map is passed over.
 
-use super::{Expr, Guard, Index, Loop, Nest, Output, Read};
+use super::{Expr, Index, Loop, Nest, Output, Predicate, Read};
 
 /// `Σ coefficient · loop + constant`. Terms are sorted by loop, without zero coefficients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -103,7 +103,7 @@ impl Nest {
         (nest, new)
     }
 
-    /// The same nest with every affine map replaced: of reads, guards, expressions and outputs. The loops stay, so
+    /// The same nest with every affine map replaced: of reads, predicates, expressions and outputs. The loops stay, so
     /// extents are the caller's to change.
     pub fn map_affine(&self, map: &mut impl FnMut(&Affine) -> Affine) -> Nest {
         let Nest {
@@ -140,16 +140,16 @@ impl Read {
             divisor: index.divisor,
         });
         let index = index.collect();
-        let guards = self.guards.iter().map(|guard| Guard {
-            map: map(&guard.map),
-            low: guard.low,
-            high: guard.high,
+        let predicates = self.predicates.iter().map(|predicate| Predicate {
+            map: map(&predicate.map),
+            low: predicate.low,
+            high: predicate.high,
         });
         Read {
             source: self.source,
             index,
-            guards: guards.collect(),
-            outside: self.outside,
+            predicates: predicates.collect(),
+            padding_value: self.padding_value,
         }
     }
 }
@@ -165,7 +165,7 @@ impl Expr {
     /// listed, so that a new one says whether it has maps.
     pub fn try_map_affine(&self, map: &mut impl FnMut(&Affine) -> Option<Affine>) -> Option<Expr> {
         Some(match self {
-            Expr::Constant(_) | Expr::Read(_) | Expr::Inside(_) | Expr::Reduced | Expr::Winner => {
+            Expr::Constant(_) | Expr::Read(_) | Expr::InBounds(_) | Expr::Reduced | Expr::ArgMax => {
                 self.clone()
             }
             Expr::Index(index) => Expr::Index(map(index)?),

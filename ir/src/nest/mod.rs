@@ -2,7 +2,7 @@
 //!
 //! A [`Nest`] says: for every point of the *parallel* loops, combine a scalar *body* over the *reduction*
 //! loops, then *finish* the result and store it. Operands are read through affine index maps; a read that
-//! falls outside its tensor, or that a guard forbids, yields a stated value instead. That is enough for
+//! falls outside its tensor, or that a predicate forbids, yields a stated value instead. That is enough for
 //! convolution and its gradients, pooling, normalisation, softmax and the update, so the interpreter, the
 //! code generator and the fuser are each written once, for nests, and never name an operation.
 //!
@@ -41,7 +41,7 @@ impl Index {
 
 /// A condition on a read: it is inside only where `low <= map < high`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Guard {
+pub struct Predicate {
     /// The tested map.
     pub map: Affine,
     /// Smallest value allowed.
@@ -55,8 +55,8 @@ pub struct Guard {
 pub enum Source {
     /// Operand `i` of the operation or kernel.
     Operand(usize),
-    /// Output 0 of an earlier nest of the same operation ([`crate::Operation::meaning`] returns a chain).
-    Stage(usize),
+    /// Output 0 of an earlier nest of the same operation ([`crate::Operation::semantics`] returns a chain).
+    Intermediate(usize),
 }
 
 /// A read of one element of an operand.
@@ -64,12 +64,12 @@ pub enum Source {
 pub struct Read {
     /// The tensor read.
     pub source: Source,
-    /// One index a dimension of that tensor. A read outside the tensor yields `outside`.
+    /// One index a dimension of that tensor. A read outside the tensor yields `padding_value`.
     pub index: Vec<Index>,
     /// Further conditions; where one fails the read is outside.
-    pub guards: Vec<Guard>,
+    pub predicates: Vec<Predicate>,
     /// The value of a read outside.
-    pub outside: f64,
+    pub padding_value: f64,
 }
 
 /// A scalar expression.
@@ -79,8 +79,8 @@ pub enum Expr {
     Constant(f64),
     /// The value of `reads[i]`.
     Read(usize),
-    /// 1 where `reads[i]` is inside its tensor and guards, else 0.
-    Inside(usize),
+    /// 1 where `reads[i]` is inside its tensor and predicates, else 0.
+    InBounds(usize),
     /// The value of an affine map of the loops.
     Index(Affine),
     /// A constant by place: `values[index]`. The index is inside at every point.
@@ -93,7 +93,7 @@ pub enum Expr {
     /// The combined value of the body; only in outputs.
     Reduced,
     /// For [`Combine::Max`]: the place of the winner in the reduction, counted row-major; only in outputs.
-    Winner,
+    ArgMax,
     /// One operand.
     Unary(Unary, Box<Expr>),
     /// Two operands.
@@ -164,7 +164,7 @@ pub struct Output {
     /// Where the point's value goes, over parallel loops; injective, and covers the tensor. A point whose index lies
     /// beyond the tensor's end stores nothing: so tiles need not divide a tensor.
     pub index: Vec<Affine>,
-    /// The value, over reads that depend on parallel loops only, [`Expr::Reduced`] and [`Expr::Winner`].
+    /// The value, over reads that depend on parallel loops only, [`Expr::Reduced`] and [`Expr::ArgMax`].
     pub value: Expr,
 }
 
@@ -229,8 +229,8 @@ impl Nest {
             reads: vec![Read {
                 source: Source::Operand(0),
                 index,
-                guards: vec![],
-                outside: 0.0,
+                predicates: vec![],
+                padding_value: 0.0,
             }],
             combine: Combine::None,
             body: Expr::Constant(0.0),

@@ -29,7 +29,7 @@ impl AvgPool {
         })
     }
 
-    /// The attributes, without those that have their usual value.
+    /// The attributes, without those that have their default value.
     pub(super) fn print_window(&self) -> Vec<(&'static str, Attribute)> {
         let mut attributes = self.pool.attributes();
         if !self.count_pad {
@@ -78,11 +78,11 @@ output y = y";
         self.print_window()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
-        self.pool.infer(operands, DType::F32)
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
+        self.pool.infer_type(operands, DType::F32)
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (x, y) = (operands[0].extents(), result.extents());
         let start = [0, 1].map(|axis| {
             Affine::constant(-(self.pool.pad[axis] as i64))

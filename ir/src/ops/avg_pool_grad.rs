@@ -36,14 +36,14 @@ output dx = dx";
         [vec![("size", ints(&self.size))], self.window.print_window()].concat()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         self.window.pool.infer_gradient(operands[0], self.size)
     }
 
     /// The window in which element y has place ky begins at y − ky.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (pool, dy) = (&self.window.pool, operands[0].extents());
         let start = [0, 1].map(|axis| Affine::of(Loop(2 + axis)).plus_loop(Loop(4 + axis), -1));
         let count = self.window.count(self.size, [dy[2], dy[3]], start);

@@ -72,12 +72,12 @@ output y = y";
         }
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         check(operands, &["x", "scale", "shift", "mean", "variance"])?;
         Ok(operands[0].clone())
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let mut reads = vec![read(0, loops(0, result.rank()))];
         reads.extend((1..5).map(|i| read(i, [Affine::of(Loop(1))])));
         let deviation = (Expr::Read(4) + Expr::Constant(self.eps.0)).unary(Unary::Sqrt);

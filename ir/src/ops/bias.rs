@@ -29,7 +29,7 @@ output y = y";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x", "bias"])?;
         let x = operands[0];
         expect_operand(operands, 0, DType::F32, x.rank().max(2))?;
@@ -42,7 +42,7 @@ output y = y";
         Ok(x.clone())
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let reads = vec![read(0, loops(0, result.rank())), read(1, [Affine::of(Loop(1))])];
         vec![map(result, reads, Expr::Read(0) + Expr::Read(1))]
     }

@@ -44,7 +44,7 @@ impl Operation for Broadcast {
         ]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         let kept: Vec<Dim> = self.kept().map(|d| self.shape[d]).collect();
         if operands[0].dtype != DType::F32 || operands[0].shape != kept {
@@ -55,7 +55,7 @@ impl Operation for Broadcast {
         Ok(Type::new(DType::F32, self.shape.clone()))
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         vec![map(
             result,
             vec![read(0, self.kept().map(|d| Affine::of(Loop(d))))],

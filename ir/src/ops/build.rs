@@ -10,8 +10,8 @@ pub fn read(operand: usize, index: impl IntoIterator<Item = Affine>) -> Read {
     Read {
         source: Source::Operand(operand),
         index,
-        guards: vec![],
-        outside: 0.0,
+        predicates: vec![],
+        padding_value: 0.0,
     }
 }
 

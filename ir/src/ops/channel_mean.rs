@@ -45,12 +45,12 @@ impl Operation for ChannelMean {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         check(operands, &["x"])?;
         Ok(Type::new(DType::F32, [operands[0].shape[1]]))
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         vec![mean(operands[0], result, vec![], Expr::Read(0))]
     }
 

@@ -31,10 +31,10 @@ impl Operation for ChannelMeanGrad {
         vec![("shape", Attribute::Dims(self.shape.clone()))]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dm"])?;
         let result = Type::new(DType::F32, self.shape.clone());
-        let forward = ChannelMean.infer(&[&result])?;
+        let forward = ChannelMean.infer_type(&[&result])?;
         if *operands[0] != forward {
             let found = format!("an upstream gradient of type {}", operands[0]);
             let expected = format!("{forward}, one number a channel of {result}");
@@ -43,7 +43,7 @@ impl Operation for ChannelMeanGrad {
         Ok(result)
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let extents = result.extents();
         let count = (result.elements() / extents[1]) as f64;
         let share = Expr::Read(0) * Expr::Constant(1.0 / count);

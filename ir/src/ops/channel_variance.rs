@@ -28,12 +28,12 @@ output v = v";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         check(operands, &["x", "mean"])?;
         Ok(Type::new(DType::F32, [operands[0].shape[1]]))
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let difference = || Expr::Read(0) - Expr::Read(1);
         let reads = vec![read(1, [Affine::of(Loop(0))])];
         vec![channel_mean::mean(

@@ -32,7 +32,7 @@ output y = y";
         vec![("axis", Attribute::Int(self.axis as i64))]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         let Some(first) = operands.first() else {
             return Err(OpError::new(
                 "no operands",
@@ -77,7 +77,7 @@ output y = y";
     }
 
     /// Every operand is read where it lies in the result; elsewhere it is outside.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let mut start = 0;
         let mut reads = vec![];
         for (i, operand) in operands.iter().enumerate() {
@@ -90,7 +90,7 @@ output y = y";
         }
         let last = reads.len() - 1;
         let value = (0..last).rev().fold(Expr::Read(last), |rest, i| {
-            Expr::Inside(i).select(Expr::Read(i), rest)
+            Expr::InBounds(i).select(Expr::Read(i), rest)
         });
         vec![map(result, reads, value)]
     }

@@ -33,12 +33,12 @@ impl Operation for Constant {
         ]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &[])?;
         Ok(Type::new(DType::F32, self.shape.clone()))
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         vec![map(result, vec![], Expr::Constant(self.value.0))]
     }
 

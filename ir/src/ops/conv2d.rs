@@ -33,7 +33,7 @@ impl Conv2d {
         })
     }
 
-    /// The attributes, without those that have their usual value.
+    /// The attributes, without those that have their default value.
     pub(super) fn print_window(&self) -> Vec<(&'static str, Attribute)> {
         let mut attributes = vec![];
         if self.stride != [1; 2] {
@@ -89,7 +89,7 @@ output y = y";
         self.print_window()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x", "weight"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         expect_operand(operands, 1, DType::F32, 4)?;
@@ -121,7 +121,7 @@ output y = y";
     }
 
     /// Parallel loops n, g, o (within the group), y, x; reduction loops c (within the group), ky, kx.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (w, out) = (operands[1].extents(), result.extents());
         let (per_group_in, per_group_out) = (w[1], out[1] / self.groups);
         let [n, g, o, y, x, c, ky, kx] = std::array::from_fn(Loop);
@@ -129,8 +129,8 @@ output y = y";
         let read = |operand, index: Vec<Affine>| Read {
             source: Source::Operand(operand),
             index: index.into_iter().map(Index::new).collect(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         vec![Nest {
             parallel: vec![out[0], self.groups, per_group_out, out[2], out[3]],

@@ -38,7 +38,7 @@ output dx = dx";
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy", "weight"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         expect_operand(operands, 1, DType::F32, 4)?;
@@ -54,7 +54,7 @@ output dx = dx";
                 Dim::Fixed(self.size[1]),
             ],
         );
-        let forward = self.window.infer(&[&dx, w])?;
+        let forward = self.window.infer_type(&[&dx, w])?;
         if forward != *dy {
             let error = OpError::new(
                 format!("an upstream gradient of type {dy}"),
@@ -68,7 +68,7 @@ output dx = dx";
 
     /// Parallel loops n, g, c (within the group), y, x of the input; reduction loops o, ky, kx. The output
     /// position is `(y + pad − ky·dilation) / stride` where that divides.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (w, out) = (operands[1].extents(), result.extents());
         let groups = self.window.groups;
         let (per_group_in, per_group_out) = (w[1], w[0] / groups);
@@ -88,8 +88,8 @@ output dx = dx";
                 position(0, y, ky),
                 position(1, x, kx),
             ],
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         let weight = Read {
             source: Source::Operand(1),
@@ -99,8 +99,8 @@ output dx = dx";
                 Index::of(ky),
                 Index::of(kx),
             ],
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         vec![Nest {
             parallel: vec![out[0], groups, per_group_in, out[2], out[3]],

@@ -38,7 +38,7 @@ output dw = dw";
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy", "x"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         expect_operand(operands, 1, DType::F32, 4)?;
@@ -53,7 +53,7 @@ output dw = dw";
                 Dim::Fixed(self.kernel[1]),
             ],
         );
-        let forward = self.window.infer(&[x, &w])?;
+        let forward = self.window.infer_type(&[x, &w])?;
         if forward != *dy {
             let error = OpError::new(
                 format!("an upstream gradient of type {dy}"),
@@ -66,7 +66,7 @@ output dw = dw";
     }
 
     /// Parallel loops g, o (within the group), c (within the group), ky, kx; reduction loops n, y, x of the output.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (dy, w) = (operands[0].extents(), result.extents());
         let (per_group_in, per_group_out) = (w[1], w[0] / self.window.groups);
         let [g, o, c, ky, kx, n, y, x] = std::array::from_fn(Loop);
@@ -74,8 +74,8 @@ output dw = dw";
         let read = |operand, index: Vec<Affine>| Read {
             source: Source::Operand(operand),
             index: index.into_iter().map(Index::new).collect(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         vec![Nest {
             parallel: vec![self.window.groups, per_group_out, per_group_in, w[2], w[3]],

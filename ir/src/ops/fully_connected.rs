@@ -33,7 +33,7 @@ output y = y";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x", "weight"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         expect_operand(operands, 1, DType::F32, 2)?;
@@ -43,11 +43,11 @@ output y = y";
             let expected = format!("f32[out, {}]", x.shape[1]);
             return Err(OpError::new(found, expected, "Change the weight's second dimension.").operand(1));
         }
-        PRODUCT.infer(operands)
+        PRODUCT.infer_type(operands)
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-        PRODUCT.meaning(operands, result)
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+        PRODUCT.semantics(operands, result)
     }
 
     fn gradient(&self, context: &mut GradientContext) -> Vec<Option<NodeId>> {

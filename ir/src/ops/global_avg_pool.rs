@@ -25,7 +25,7 @@ impl Operation for GlobalAvgPool {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         let x = &operands[0].shape;
@@ -38,7 +38,7 @@ impl Operation for GlobalAvgPool {
     }
 
     /// Parallel loops n, c; reduction loops y, x.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let x = operands[0].extents();
         let mean = Expr::Reduced * Expr::Constant(1.0 / (x[2] * x[3]) as f64);
         let index = loops(0, 2).chain([Affine::constant(0), Affine::constant(0)]);

@@ -34,7 +34,7 @@ impl Operation for Input {
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &[])?;
         if self.shape.iter().skip(1).any(|d| *d == Dim::Batch) {
             let error = OpError::new(
@@ -47,7 +47,7 @@ impl Operation for Input {
         Ok(Type::new(self.dtype, self.shape.clone()))
     }
 
-    fn meaning(&self, _: &[&Type], _: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], _: &Type) -> Vec<Nest> {
         vec![]
     }
 

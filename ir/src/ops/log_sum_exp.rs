@@ -52,14 +52,14 @@ impl Operation for LogSumExp {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         Ok(Type::new(DType::F32, [operands[0].shape[0]]))
     }
 
     /// Intermediates: the maximum of each row, and the sum of exponentials relative to it.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         // Of an infinite maximum the difference to itself is not a number, but zero is meant.
         let is_maximum = Expr::Read(0).binary(Binary::Equal, Expr::Read(1));
         let shifted = is_maximum.select(Expr::Constant(0.0), Expr::Read(0) - Expr::Read(1));

@@ -3,7 +3,7 @@
 use super::build::output;
 use super::{LrnGrad, LrnScale};
 use crate::graph::NodeId;
-use crate::nest::{Affine, Binary, Combine, Expr, Guard, Index, Loop, Nest, Read, Source};
+use crate::nest::{Affine, Binary, Combine, Expr, Predicate, Index, Loop, Nest, Read, Source};
 use crate::op::{
     Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
 };
@@ -56,7 +56,7 @@ impl Lrn {
         Ok(lrn)
     }
 
-    /// The attributes, without those that have their usual value.
+    /// The attributes, without those that have their default value.
     pub(super) fn print_window(&self) -> Vec<(&'static str, Attribute)> {
         let mut attributes = vec![
             ("size", Attribute::Int(self.size as i64)),
@@ -126,12 +126,12 @@ impl Lrn {
         Read {
             source: Source::Operand(operand),
             index: index.into_iter().map(Index::new).collect(),
-            guards: vec![Guard {
+            predicates: vec![Predicate {
                 map: shift(Affine::of(Loop(2))),
                 low: 0,
                 high,
             }],
-            outside: 0.0,
+            padding_value: 0.0,
         }
     }
 
@@ -182,11 +182,11 @@ output y = y";
         self.print_window()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         self.check(operands, &["x"])
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let channels = operands[0].extents()[1];
         let reads = vec![self.neighbour(0, channels, self.size / 2), self.here(0, channels)];
         let power = self.scale().binary(Binary::Power, Expr::Constant(-self.beta.0));

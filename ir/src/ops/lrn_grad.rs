@@ -33,16 +33,16 @@ output dx = dx";
         self.window.print_window()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         self.window.check(operands, &["dy", "x", "scale"])
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (lrn, channels) = (&self.window, operands[0].extents()[1]);
         // A channel is `size/2` after the first channel of the last window that contains it.
         let before = (lrn.size - 1) / 2;
         let mut reads: Vec<_> = (0..3).map(|i| lrn.neighbour(i, channels, before)).collect();
-        reads[2].outside = 1.0;
+        reads[2].padding_value = 1.0;
         reads.extend((0..3).map(|i| lrn.here(i, channels)));
         let power =
             |scale: usize, exponent: f64| Expr::Read(scale).binary(Binary::Power, Expr::Constant(exponent));

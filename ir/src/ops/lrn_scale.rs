@@ -30,11 +30,11 @@ output s = s";
         self.window.print_window()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         self.window.check(operands, &["x"])
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let channels = operands[0].extents()[1];
         let reads = vec![self.window.neighbour(0, channels, self.window.size / 2)];
         self.window

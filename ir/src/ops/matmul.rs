@@ -44,7 +44,7 @@ output y = y";
             .collect()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["a", "b"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         expect_operand(operands, 1, DType::F32, 2)?;
@@ -70,7 +70,7 @@ output y = y";
     }
 
     /// Parallel loops row, column; reduction loop k.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let inner = operands[0].extents()[if self.transpose_a { 0 } else { 1 }];
         let [row, column, k] = std::array::from_fn(|l| Affine::of(Loop(l)));
         let a = if self.transpose_a {

@@ -30,11 +30,11 @@ impl Operation for MaxPool {
         self.pool.attributes()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
-        self.pool.infer(operands, DType::F32)
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
+        self.pool.infer_type(operands, DType::F32)
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         vec![Nest {
             parallel: result.extents(),
             reduction: self.pool.kernel.to_vec(),

@@ -41,7 +41,7 @@ output dx = dx";
         .concat()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy", "index"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         expect_operand(operands, 1, DType::U8, 4)?;
@@ -59,7 +59,7 @@ output dx = dx";
         Ok(result)
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let [ky, kx] = [4, 5].map(crate::nest::Loop);
         let place = Affine::default()
             .plus_loop(ky, self.pool.kernel[1] as i64)

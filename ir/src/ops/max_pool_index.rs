@@ -29,19 +29,19 @@ impl Operation for MaxPoolIndex {
         self.pool.attributes()
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         self.pool.expect_small()?;
-        self.pool.infer(operands, DType::U8)
+        self.pool.infer_type(operands, DType::U8)
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         vec![Nest {
             parallel: result.extents(),
             reduction: self.pool.kernel.to_vec(),
             reads: vec![self.pool.read(0, f64::NEG_INFINITY)],
             combine: Combine::Max,
             body: Expr::Read(0),
-            outputs: vec![output(result, loops(0, 4), Expr::Winner)],
+            outputs: vec![output(result, loops(0, 4), Expr::ArgMax)],
         }]
     }
 

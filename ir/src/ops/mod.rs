@@ -51,14 +51,14 @@ macro_rules! ops {
                 match self { $(Op::$variant(op) => op.attributes()),* }
             }
 
-            /// [`Operation::infer`].
-            pub fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
-                match self { $(Op::$variant(op) => op.infer(operands)),* }
+            /// [`Operation::infer_type`].
+            pub fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
+                match self { $(Op::$variant(op) => op.infer_type(operands)),* }
             }
 
-            /// [`Operation::meaning`]; empty for inputs and parameters.
-            pub fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
-                match self { $(Op::$variant(op) => op.meaning(operands, result)),* }
+            /// [`Operation::semantics`]; empty for inputs and parameters.
+            pub fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+                match self { $(Op::$variant(op) => op.semantics(operands, result)),* }
             }
 
             /// [`Operation::differentiable`].

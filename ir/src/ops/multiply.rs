@@ -24,12 +24,12 @@ impl Operation for Multiply {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["a", "b"])?;
         same_types(operands)
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         elementwise(operands.len(), result, Expr::Read(0) * Expr::Read(1))
     }
 

@@ -39,7 +39,7 @@ impl Operation for Pad {
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         let x = operands[0];
         let error = |at: &str, found: String, expected: &str| {
@@ -82,10 +82,10 @@ impl Operation for Pad {
         Ok(Type::new(DType::F32, shape))
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let index = (0..result.rank()).map(|d| Affine::of(Loop(d)).plus_constant(-(self.before[d] as i64)));
         let x = Read {
-            outside: self.value.0,
+            padding_value: self.value.0,
             ..read(0, index)
         };
         vec![map(result, vec![x], Expr::Read(0))]

@@ -53,7 +53,7 @@ impl Operation for Parameter {
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &[])?;
         if self.shape.contains(&Dim::Batch) {
             let error = OpError::new(
@@ -66,7 +66,7 @@ impl Operation for Parameter {
         Ok(Type::new(DType::F32, self.shape.clone()))
     }
 
-    fn meaning(&self, _: &[&Type], _: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], _: &Type) -> Vec<Nest> {
         vec![]
     }
 

@@ -48,7 +48,7 @@ output mask = mask";
         ]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["state"])?;
         expect_operand(operands, 0, DType::I64, 1)?;
         if operands[0].shape[0] != Dim::Fixed(2) {
@@ -58,7 +58,7 @@ output mask = mask";
         Ok(Type::new(DType::F32, self.shape.clone()))
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let mut element = Affine::default();
         let mut stride = 1;
         for (d, &extent) in result.extents().iter().enumerate().rev() {

@@ -30,7 +30,7 @@ impl Operation for ReduceSum {
         vec![("axes", ints(&self.axes))]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         let x = operands[0];
         if x.dtype != DType::F32 || self.axes.iter().any(|&axis| axis >= x.rank()) {
@@ -45,7 +45,7 @@ impl Operation for ReduceSum {
         Ok(Type::new(DType::F32, kept))
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let x = operands[0].extents();
         let (mut kept, mut summed) = (0, result.rank());
         let index: Vec<Affine> = (0..x.len())

@@ -78,7 +78,7 @@ impl Operation for Reshape {
         vec![("shape", Attribute::Dims(self.shape.clone()))]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         let x = operands[0];
         let result = Type::new(DType::F32, self.shape.clone());
@@ -111,7 +111,7 @@ impl Operation for Reshape {
     }
 
     /// Loops over a common refinement of both shapes.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (from, to) = (operands[0].extents(), result.extents());
         let parts = refinement(&from, &to).expect("the shape rule found a refinement");
         let mut nest = map(result, vec![read(0, indices(&from, &parts))], Expr::Read(0));

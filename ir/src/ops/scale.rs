@@ -27,12 +27,12 @@ impl Operation for Scale {
         vec![("factor", Attribute::Real(self.factor.0))]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         same_types(operands)
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         elementwise(1, result, Expr::Read(0) * Expr::Constant(self.factor.0))
     }
 

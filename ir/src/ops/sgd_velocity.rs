@@ -52,13 +52,13 @@ update w = w.next";
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["velocity", "weight", "gradient", "learning_rate"])?;
         expect_operand(operands, 3, DType::F32, 0)?;
         same_types(&operands[..3])
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let mut reads: Vec<_> = (0..3).map(|i| read(i, loops(0, result.rank()))).collect();
         reads.push(read(3, []));
         let rate = Expr::Constant(self.factor.0) * Expr::Read(3);

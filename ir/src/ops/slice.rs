@@ -47,7 +47,7 @@ impl Operation for Slice {
         attributes
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         let x = operands[0];
         let fits = x
@@ -70,7 +70,7 @@ impl Operation for Slice {
         Ok(Type::new(DType::F32, shape))
     }
 
-    fn meaning(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, _: &[&Type], result: &Type) -> Vec<Nest> {
         let shift = |d: usize| if d == self.axis { self.start as i64 } else { 0 };
         let index = (0..result.rank()).map(|d| Affine::of(Loop(d)).plus_constant(shift(d)));
         vec![map(result, vec![read(0, index)], Expr::Read(0))]

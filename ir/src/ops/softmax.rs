@@ -18,7 +18,7 @@ pub struct Softmax;
 /// A read of a row's number from an earlier stage.
 pub(super) fn row(stage: usize) -> Read {
     Read {
-        source: Source::Stage(stage),
+        source: Source::Intermediate(stage),
         ..read(0, [Affine::of(Loop(0))])
     }
 }
@@ -35,14 +35,14 @@ impl Operation for Softmax {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         Ok(operands[0].clone())
     }
 
     /// Intermediates: the maximum of each row, and the sum of exponentials relative to it.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let shifted = Expr::Read(0) - Expr::Read(1);
         let [maximum, sum] = log_sum_exp::shifted_rows(operands[0], 0, shifted.clone());
         let reads = vec![read(0, loops(0, 2)), row(0), row(1)];

@@ -50,7 +50,7 @@ output loss = loss";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["x", "labels"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         expect_operand(operands, 1, DType::I64, 1)?;
@@ -60,7 +60,7 @@ output loss = loss";
 
     /// Intermediates: of each row the maximum, the sum of exponentials relative to it, and the logit of its label relative
     /// to it.
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let (rows, columns) = (operands[0].extents()[0], operands[0].extents()[1]);
         let shifted = Expr::Read(0) - Expr::Read(1);
         let [maximum, sum] = log_sum_exp::shifted_rows(operands[0], 0, shifted.clone());

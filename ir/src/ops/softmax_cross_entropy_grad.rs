@@ -33,7 +33,7 @@ output dx = dx";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dloss", "x", "labels"])?;
         expect_operand(operands, 0, DType::F32, 0)?;
         expect_operand(operands, 1, DType::F32, 2)?;
@@ -42,7 +42,7 @@ output dx = dx";
         Ok(operands[1].clone())
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let shifted = Expr::Read(0) - Expr::Read(1);
         let [maximum, sum] = log_sum_exp::shifted_rows(operands[1], 1, shifted.clone());
         let probability = shifted.unary(Unary::Exp) / Expr::Read(2);

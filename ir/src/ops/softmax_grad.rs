@@ -29,13 +29,13 @@ output dx = dx";
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy", "y"])?;
         expect_operand(operands, 0, DType::F32, 2)?;
         same_types(operands)
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         let both = || vec![read(0, loops(0, 2)), read(1, loops(0, 2))];
         let rows = Type::new(DType::F32, [operands[0].shape[0]]);
         let columns = vec![operands[0].extents()[1]];

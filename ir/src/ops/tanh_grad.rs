@@ -24,12 +24,12 @@ impl Operation for TanhGrad {
         vec![]
     }
 
-    fn infer(&self, operands: &[&Type]) -> Result<Type, OpError> {
+    fn infer_type(&self, operands: &[&Type]) -> Result<Type, OpError> {
         expect_operands(operands, &["dy", "y"])?;
         same_types(operands)
     }
 
-    fn meaning(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
+    fn semantics(&self, operands: &[&Type], result: &Type) -> Vec<Nest> {
         elementwise(
             operands.len(),
             result,

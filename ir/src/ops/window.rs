@@ -72,7 +72,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The attributes, without those that have their usual value.
+    /// The attributes, without those that have their default value.
     pub fn attributes(&self) -> Vec<(&'static str, Attribute)> {
         let mut attributes = vec![("kernel", Attribute::ints(&self.kernel))];
         if self.stride != [1; 2] {
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// The type of the pooled value.
-    pub fn infer(&self, operands: &[&Type], dtype: DType) -> Result<Type, OpError> {
+    pub fn infer_type(&self, operands: &[&Type], dtype: DType) -> Result<Type, OpError> {
         expect_operands(operands, &["x"])?;
         expect_operand(operands, 0, DType::F32, 4)?;
         let x = &operands[0].shape;
@@ -115,7 +115,7 @@ impl Pool {
             DType::F32,
             [dy.shape[0], dy.shape[1], Dim::Fixed(size[0]), Dim::Fixed(size[1])],
         );
-        let forward = self.infer(&[&x], DType::F32)?;
+        let forward = self.infer_type(&[&x], DType::F32)?;
         if forward != *dy {
             let found = format!("an upstream gradient of type {dy}");
             let expected = format!("{forward}, the pooling's result");
@@ -139,7 +139,7 @@ impl Pool {
     }
 
     /// A read of the pooled value at element (ky, kx) of output (n, c, y, x)'s window.
-    pub fn read(&self, operand: usize, outside: f64) -> Read {
+    pub fn read(&self, operand: usize, padding_value: f64) -> Read {
         let position = |axis: usize| {
             Affine::constant(-(self.pad[axis] as i64))
                 .plus_loop(Loop(2 + axis), self.stride[axis] as i64)
@@ -147,13 +147,13 @@ impl Pool {
         };
         let index = [Affine::of(Loop(0)), Affine::of(Loop(1)), position(0), position(1)];
         Read {
-            outside,
+            padding_value,
             ..read(operand, index)
         }
     }
 
     /// A read at the window in which element (n, c, y, x) of the pooled value has place (ky, kx).
-    pub fn read_windows(&self, operand: usize, outside: f64) -> Read {
+    pub fn read_windows(&self, operand: usize, padding_value: f64) -> Read {
         let position = |axis: usize| Index {
             map: Affine::constant(self.pad[axis] as i64)
                 .plus_loop(Loop(2 + axis), 1)
@@ -162,6 +162,9 @@ impl Pool {
         };
         let mut result = read(operand, [Affine::of(Loop(0)), Affine::of(Loop(1))]);
         result.index.extend([position(0), position(1)]);
-        Read { outside, ..result }
+        Read {
+            padding_value,
+            ..result
+        }
     }
 }

@@ -58,8 +58,8 @@ impl fmt::Display for Token<'_> {
 
 /// The beginning of a text that is too long for a message.
 pub(super) fn shorten(text: &str) -> String {
-    const MOST: usize = 60;
-    match text.char_indices().nth(MOST) {
+    const MAX: usize = 60;
+    match text.char_indices().nth(MAX) {
         None => text.to_string(),
         Some((end, _)) => format!("{}...", &text[..end]),
     }

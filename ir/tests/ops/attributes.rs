@@ -46,7 +46,7 @@ fn every_element_of_every_result_is_written_once() {
             let graph = sample.graph(batch);
             let y = graph.find("y").expect("a sample defines y");
             let node = graph.node(y);
-            let meaning = node.op.meaning(&graph.operand_types(y), &node.ty);
+            let meaning = node.op.semantics(&graph.operand_types(y), &node.ty);
             assert_eq!(meaning.is_empty(), node.op.is_leaf(), "{sample:?}");
             for nest in &meaning {
                 check_coverage(nest).unwrap_or_else(|error| panic!("{sample:?}: {error}"));
@@ -72,7 +72,7 @@ fn shape_rules_agree_before_and_after_binding() {
             let operands: Vec<&ir::Type> = sample.operands.iter().collect();
             let symbolic = sample
                 .op
-                .infer(&operands)
+                .infer_type(&operands)
                 .unwrap_or_else(|error| panic!("{sample:?}: {error}"));
             for batch in [1, 2, 5] {
                 let graph = sample.graph(batch);

@@ -13,8 +13,8 @@ const CHECK: f64 = 2.0;
 pub(super) struct Loops {
     pub extents: Vec<usize>,
     parallel: usize,
-    pub reads: Vec<Place>,
-    pub outputs: Vec<Place>,
+    pub reads: Vec<AccessModel>,
+    pub outputs: Vec<AccessModel>,
     /// Maps in expressions.
     indices: Vec<Affine>,
 }
@@ -26,15 +26,15 @@ impl Loops {
         let mut indices = vec![];
         for expr in std::iter::once(&nest.body).chain(nest.outputs.iter().map(|o| &o.value)) {
             expr.walk(&mut |part| match part {
-                Expr::Inside(_) => asks_inside = true,
+                Expr::InBounds(_) => asks_inside = true,
                 Expr::Index(map) | Expr::Uniform { element: map, .. } => indices.push(map.clone()),
                 _ => {}
             });
         }
-        let use_halo = nest.combine != Combine::Max && !asks_inside;
+        let use_padding = nest.combine != Combine::Max && !asks_inside;
         let stored = |read: &Read| match read.source {
             Source::Operand(i) => &candidate.operands[i],
-            Source::Stage(_) => unreachable!("Program::verify rejects kernels that read stages"),
+            Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
         };
         let reads = nest.reads.iter();
         let outputs = nest.outputs.iter().zip(&candidate.results);
@@ -42,16 +42,16 @@ impl Loops {
             extents: nest.extents(),
             parallel: nest.parallel.len(),
             reads: reads
-                .map(|read| Place::of_read(nest, read, stored(read), use_halo))
+                .map(|read| AccessModel::of_read(nest, read, stored(read), use_padding))
                 .collect(),
             outputs: outputs
-                .map(|(output, stored)| Place::of_output(output, stored))
+                .map(|(output, stored)| AccessModel::of_output(output, stored))
                 .collect(),
             indices,
         }
     }
 
-    /// Merges parallel loops that walk memory as one, as `codegen` does: of an image batch without halo a single one is
+    /// Merges parallel loops that walk memory as one, as `codegen` does: of an image batch without storage padding a single one is
     /// left, and it fills vectors however few the channels.
     pub fn merge(&mut self) {
         let loops: Vec<usize> = (0..self.parallel).collect();
@@ -77,7 +77,7 @@ impl Loops {
 
     fn maps(&self) -> impl Iterator<Item = &Affine> {
         let places = self.reads.iter().chain(&self.outputs);
-        places.flat_map(Place::maps).chain(&self.indices)
+        places.flat_map(AccessModel::maps).chain(&self.indices)
     }
 
     /// Forgets a loop of one iteration.
@@ -136,7 +136,7 @@ impl Loops {
 
 /// Where a read or an output finds its elements, and under which conditions.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct AccessModel {
     /// The offset in memory; of a tensor whose layout is not decided, as if it were row-major.
     offset: Affine,
     /// Where the layout is not decided: the index of each dimension.
@@ -145,17 +145,17 @@ pub(super) struct Place {
     checks: Vec<Affine>,
 }
 
-impl Place {
-    fn of_read(nest: &Nest, read: &Read, stored: &Stored, use_halo: bool) -> Place {
+impl AccessModel {
+    fn of_read(nest: &Nest, read: &Read, stored: &Stored, use_padding: bool) -> AccessModel {
         let extents = nest.extents();
-        let mut place = Place::at(read.index.iter().map(|i| (&i.map, i.divisor == 1)), stored);
+        let mut place = AccessModel::at(read.index.iter().map(|i| (&i.map, i.divisor == 1)), stored);
         for (d, index) in read.index.iter().enumerate() {
             let (low, high) = index.map.range(&extents);
             let (before, after) = match (
-                use_halo && read.outside == 0.0 && index.divisor == 1,
+                use_padding && read.padding_value == 0.0 && index.divisor == 1,
                 stored.layout,
             ) {
-                (true, Some(layout)) => layout.halo[d],
+                (true, Some(layout)) => layout.padding[d],
                 // As much as the read wants.
                 (true, None) => continue,
                 (false, _) => (0, 0),
@@ -167,17 +167,17 @@ impl Place {
         }
         place
             .checks
-            .extend(read.guards.iter().map(|guard| guard.map.clone()));
+            .extend(read.predicates.iter().map(|predicate| predicate.map.clone()));
         place
     }
 
-    fn of_output(output: &Output, stored: &Stored) -> Place {
-        Place::at(output.index.iter().map(|map| (map, true)), stored)
+    fn of_output(output: &Output, stored: &Stored) -> AccessModel {
+        AccessModel::at(output.index.iter().map(|map| (map, true)), stored)
     }
 
     /// `maps` are the index of each dimension, and whether it is the map itself rather than a quotient of it.
-    fn at<'m>(maps: impl Iterator<Item = (&'m Affine, bool)>, stored: &Stored) -> Place {
-        let mut place = Place::default();
+    fn at<'m>(maps: impl Iterator<Item = (&'m Affine, bool)>, stored: &Stored) -> AccessModel {
+        let mut place = AccessModel::default();
         let mut strides = match stored.layout {
             Some(layout) => layout.strides(stored.extents).dims,
             None => vec![1; stored.extents.len()],

@@ -6,7 +6,7 @@
 //! operands, and for whatever still reads what it overwrites; that values share memory is not looked at.
 
 use super::{Candidate, Costs, Stored};
-use ir::program::{DeviceIx, KernelCall, Program, ValueId};
+use ir::program::{DeviceId, Kernel, Program, ValueId};
 
 /// When everything happens, in microseconds from the start of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     fn new(program: &'a Program, devices: &'a [Costs<'a>]) -> Simulation<'a> {
-        let step = |call: &KernelCall| !call.prepare;
+        let step = |call: &Kernel| !call.prepack;
         let mut queues = vec![vec![]; 2 * program.arena_bytes.len()];
         for (k, call) in program.kernels.iter().enumerate().filter(|(_, call)| step(call)) {
             let transfer = usize::from(program.is_transfer(call));
@@ -58,7 +58,7 @@ impl<'a> Simulation<'a> {
             done: vec![0; queues.len()],
             free: vec![0.0; queues.len()],
             waits: waits(program),
-            is_done: program.kernels.iter().map(|call| call.prepare).collect(),
+            is_done: program.kernels.iter().map(|call| call.prepack).collect(),
             made: Makespan {
                 us: 0.0,
                 busy_us: vec![0.0; program.arena_bytes.len()],
@@ -94,7 +94,7 @@ impl<'a> Simulation<'a> {
     fn run(&mut self, begin: f64, queue: usize) {
         let position = self.queues[queue][self.done[queue]];
         let (program, call) = (self.program, &self.program.kernels[position]);
-        let device = DeviceIx(queue / 2);
+        let device = DeviceId(queue / 2);
         let costs = &self.devices[device.0];
         let us = match program.is_transfer(call) {
             true => {
@@ -102,7 +102,7 @@ impl<'a> Simulation<'a> {
                 let bytes = Stored::of(from).bytes();
                 costs.transfer(bytes, &self.devices[from.device.0]).us()
             }
-            false => costs.with_halos_us(&Candidate::of(program, call)) * call.turns() as f64,
+            false => costs.with_padding_us(&Candidate::of(program, call)) * call.micro_batches() as f64,
         };
         let end = begin + us;
         self.done[queue] += 1;

@@ -41,7 +41,7 @@ use ir::DType;
 use ir::layout::Layout;
 use ir::nest::Nest;
 use ir::profile::{Precision, Profile, Reached};
-use ir::program::{KernelCall, Program, Value};
+use ir::program::{Kernel, Program, Value};
 use std::sync::OnceLock;
 
 /// A stored tensor, as a kernel sees it.
@@ -65,7 +65,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// Its bytes, halo included.
+    /// Its bytes, storage padding included.
     pub fn bytes(&self) -> f64 {
         let elements = match self.layout {
             Some(layout) => layout.strides(self.extents).elements,
@@ -88,7 +88,7 @@ pub struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     /// A kernel of a program.
-    pub fn of(program: &'a Program, call: &'a KernelCall) -> Candidate<'a> {
+    pub fn of(program: &'a Program, call: &'a Kernel) -> Candidate<'a> {
         let stored = |&id| Stored::of(program.value(id));
         Candidate {
             nest: &call.nest,
@@ -150,7 +150,7 @@ impl Bound {
 pub struct KernelCost {
     /// Operations: a multiply-add of a contraction is two, any other operation on scalars one.
     pub operations: f64,
-    /// Bytes of operands and results, each once, halos included.
+    /// Bytes of operands and results, each once, storage padding included.
     pub bytes: f64,
     /// Microseconds of arithmetic.
     pub compute_us: f64,
@@ -187,7 +187,7 @@ impl KernelCost {
 }
 
 /// What two devices of a kind cost by the profile that ships for it: for callers that have no profile.
-pub fn shipped(machine: crate::Machine) -> &'static [Costs<'static>] {
+pub fn shipped(machine: crate::DeviceKind) -> &'static [Costs<'static>] {
     static PROFILES: OnceLock<[Profile; 2]> = OnceLock::new();
     static COSTS: OnceLock<[[Costs<'static>; 2]; 2]> = OnceLock::new();
     let profiles = PROFILES.get_or_init(|| {
@@ -202,8 +202,8 @@ pub fn shipped(machine: crate::Machine) -> &'static [Costs<'static>] {
         [[of(&profiles[0]); 2], [of(&profiles[1]); 2]]
     });
     match machine {
-        crate::Machine::Processor => &costs[0],
-        crate::Machine::Gpu => &costs[1],
+        crate::DeviceKind::Cpu => &costs[0],
+        crate::DeviceKind::Gpu => &costs[1],
     }
 }
 
@@ -217,18 +217,18 @@ impl Costs<'_> {
     }
 
     /// The cost of each launch that writes zeros around a result of a kernel.
-    pub fn halos(&self, candidate: &Candidate) -> Vec<KernelCost> {
-        let has_halo = |stored: &&Stored| stored.layout.is_some_and(Layout::has_halo);
-        let results = candidate.results.iter().filter(has_halo);
+    pub fn paddings(&self, candidate: &Candidate) -> Vec<KernelCost> {
+        let has_padding = |stored: &&Stored| stored.layout.is_some_and(Layout::has_padding);
+        let results = candidate.results.iter().filter(has_padding);
         results
-            .map(|stored| self.computed(&Work::of_halo(stored)))
+            .map(|stored| self.computed(&Work::of_padding(stored)))
             .collect()
     }
 
     /// The time of a kernel with the zeros around its results.
-    pub fn with_halos_us(&self, candidate: &Candidate) -> f64 {
-        let halos: f64 = self.halos(candidate).iter().map(KernelCost::us).sum();
-        self.kernel(candidate).us() + halos
+    pub fn with_padding_us(&self, candidate: &Candidate) -> f64 {
+        let paddings: f64 = self.paddings(candidate).iter().map(KernelCost::us).sum();
+        self.kernel(candidate).us() + paddings
     }
 
     /// Microseconds of a nest's arithmetic alone: what it takes where operands and results need no memory.

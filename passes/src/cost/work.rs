@@ -36,7 +36,7 @@ pub struct Work {
     pub operations: f64,
     /// Floating-point operations that the multipliers could do in the time of its instructions, idle lanes included.
     pub slots: f64,
-    /// Bytes of operands and results, each once, halos included.
+    /// Bytes of operands and results, each once, storage padding included.
     pub bytes: f64,
     /// Parts that can run at once.
     pub tasks: f64,
@@ -130,7 +130,7 @@ impl Work {
     }
 
     /// The zeros around a value.
-    pub fn of_halo(stored: &Stored) -> Work {
+    pub fn of_padding(stored: &Stored) -> Work {
         let inside: usize = stored.extents.iter().product();
         let bytes = stored.bytes() - (inside * stored.dtype.bytes()) as f64;
         Work {
@@ -177,7 +177,7 @@ fn kind(nest: &Nest) -> Kind {
 fn combine(nest: &Nest) -> f64 {
     let mut asks = false;
     for output in &nest.outputs {
-        output.value.walk(&mut |e| asks |= matches!(e, Expr::Winner));
+        output.value.walk(&mut |e| asks |= matches!(e, Expr::ArgMax));
     }
     match nest.combine {
         Combine::None => 0.0,
@@ -199,10 +199,10 @@ impl Instructions {
     fn expression(&mut self, loops: &Loops, expr: &Expr, vector: Option<Loop>, lanes: usize) {
         expr.walk(&mut |part| {
             let (count, operations) = match part {
-                Expr::Constant(_) | Expr::Reduced | Expr::Winner => (0.0, 0.0),
+                Expr::Constant(_) | Expr::Reduced | Expr::ArgMax => (0.0, 0.0),
                 Expr::Index(_) => (1.0, 0.0),
                 Expr::Table { .. } => (0.0, 0.0),
-                &Expr::Read(read) | &Expr::Inside(read) => match self.loaded.insert(read) {
+                &Expr::Read(read) | &Expr::InBounds(read) => match self.loaded.insert(read) {
                     true => (loops.reads[read].instructions(vector, lanes), 0.0),
                     false => (0.0, 0.0),
                 },

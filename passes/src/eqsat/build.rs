@@ -1,6 +1,6 @@
 //! Graph to e-graph and back.
 
-use super::language::{Fact, Facts, Node, Tensors, add_op, attributes, value_name};
+use super::language::{ClassData, Node, TensorAnalysis, TensorEGraph, add_op, attributes, value_name};
 use egg::Id;
 use ir::graph::GraphError;
 use ir::{Builder, Graph, NodeId};
@@ -9,14 +9,14 @@ use std::collections::HashMap;
 /// An e-graph with the class of every node that it was made from.
 pub struct Built {
     /// The e-graph.
-    pub egraph: Tensors,
+    pub egraph: TensorEGraph,
     /// The class of each node, by the node's position; find them again after unions.
     pub classes: Vec<Id>,
 }
 
 /// The e-graph of a bound graph: a class a value, equal nodes in one.
 pub fn from_graph(graph: &Graph) -> Built {
-    let mut egraph = Tensors::new(Facts::default());
+    let mut egraph = TensorEGraph::new(TensorAnalysis::default());
     let mut classes: Vec<Id> = vec![];
     for id in graph.ids() {
         let node = graph.node(id);
@@ -29,8 +29,8 @@ pub fn from_graph(graph: &Graph) -> Built {
             add_op(&mut egraph, &node.op, &operands)
         };
         if value_name(&egraph, class).is_none() {
-            let fact = Fact::Value(node.ty.clone(), Some(node.name.clone()));
-            egraph.set_analysis_data(class, fact);
+            let data = ClassData::Value(node.ty.clone(), Some(node.name.clone()));
+            egraph.set_analysis_data(class, data);
         }
         classes.push(class);
     }

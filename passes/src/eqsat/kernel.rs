@@ -1,15 +1,15 @@
-//! Kernels with guests: what may be computed inside of which kernel, and the nest that comes of it.
+//! Kernels with fused ops: what may be computed inside of which kernel, and the nest that comes of it.
 //!
-//! A *host* is a kernel as an operation means it. Its guests are of three kinds, each a composition of [`crate::compose`]:
+//! A *anchor* is a kernel as an operation means it. Its fused ops are of three kinds, each a composition of [`crate::compose`]:
 //!
-//! | guest | is | taken from registers |
+//! | fused op | is | taken from registers |
 //! |---|---|---|
 //! | [`FusionRule::Sibling`] | a nest over the same loops | — |
-//! | [`FusionRule::Recompute`] | a map that the host, or another guest, would read | by whoever reads it, wherever it is read |
-//! | [`FusionRule::Epilogue`] | a map of what the host, a sibling or an epilogue makes, element by element | what those make |
+//! | [`FusionRule::Recompute`] | a map that the anchor, or another fused op, would read | by whoever reads it, wherever it is read |
+//! | [`FusionRule::Epilogue`] | a map of what the anchor, a sibling or an epilogue makes, element by element | what those make |
 
 use super::interner::NestId;
-use super::language::{Fact, Node, Tensors, value_type};
+use super::language::{ClassData, Node, TensorEGraph, value_type};
 use crate::compose;
 use crate::substitute::normalize;
 use egg::Id;
@@ -51,18 +51,18 @@ impl FusionRule {
 
 /// What may be computed inside of which kernel.
 #[derive(Clone, Debug, Default)]
-pub struct Hosts {
-    /// The rule that lets a guest into a host, by `(host, guest)`.
-    pub guests: BTreeMap<(Id, Id), FusionRule>,
+pub struct Anchors {
+    /// The rule that lets a fused op into an anchor, by `(anchor, fused)`.
+    pub fused_ops: BTreeMap<(Id, Id), FusionRule>,
     /// Whether a kernel can compute a map again, by `(kernel, map)`, as far as that was asked.
     pub recomputes: HashMap<(Id, Id), bool>,
-    /// Hosts with more candidates than they were offered: see [`super::rules::fusion::MAX_FUSED_OPS`].
+    /// Anchors with more candidates than they were offered: see [`super::rules::fusion::MAX_FUSED_OPS`].
     pub crowded: BTreeSet<Id>,
 }
 
 /// A kernel over classes: `Source::Operand(n)` is the class with the number n.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub struct ClassKernel {
     /// Its class.
     pub class: Id,
     /// What it computes.
@@ -71,16 +71,16 @@ pub struct Kernel {
     pub results: Vec<Id>,
 }
 
-impl Kernel {
+impl ClassKernel {
     /// The kernel of a class of kernels, alone.
-    pub fn of(egraph: &Tensors, class: Id) -> Kernel {
+    pub fn of(egraph: &TensorEGraph, class: Id) -> ClassKernel {
         let class = egraph.find(class);
         let (nest, operands) = nest_of(egraph, class);
         let mut nest = nest.clone();
         for read in &mut nest.reads {
             read.source = source(egraph.find(operands[operand_of(read)]));
         }
-        Kernel {
+        ClassKernel {
             class,
             nest,
             results: results_of(egraph, class),
@@ -94,13 +94,13 @@ impl Kernel {
 }
 
 /// The nest of a class of kernels, and its operands.
-pub fn nest_of(egraph: &Tensors, kernel: Id) -> (&Nest, &[Id]) {
+pub fn nest_of(egraph: &TensorEGraph, kernel: Id) -> (&Nest, &[Id]) {
     let (nest, operands) = number_of(egraph, kernel);
     (&egraph.analysis.nests[nest], operands)
 }
 
 /// The same, the nest by its number.
-pub fn number_of(egraph: &Tensors, kernel: Id) -> (NestId, &[Id]) {
+pub fn number_of(egraph: &TensorEGraph, kernel: Id) -> (NestId, &[Id]) {
     let node = egraph[kernel].nodes.iter().find_map(|node| match node {
         Node::Kernel(nest, _, operands) => Some((*nest, &operands[..])),
         _ => None,
@@ -116,12 +116,12 @@ pub fn operand(nest: &Nest, read: usize) -> usize {
 fn operand_of(read: &Read) -> usize {
     match read.source {
         Source::Operand(i) => i,
-        Source::Stage(_) => unreachable!("kernels read operands"),
+        Source::Intermediate(_) => unreachable!("kernels read operands"),
     }
 }
 
 /// Whether a class is one of kernels.
-pub fn is_kernel(egraph: &Tensors, class: Id) -> bool {
+pub fn is_kernel(egraph: &TensorEGraph, class: Id) -> bool {
     egraph[class]
         .nodes
         .iter()
@@ -129,18 +129,18 @@ pub fn is_kernel(egraph: &Tensors, class: Id) -> bool {
 }
 
 /// How a class of kernels can be computed: by which algorithm, with what in vectors, of which operands.
-pub fn ways(egraph: &Tensors, kernel: Id) -> BTreeSet<(Algorithm, Option<Vectors>, &[Id])> {
+pub fn variants(egraph: &TensorEGraph, kernel: Id) -> BTreeSet<(Algorithm, Option<Vectors>, &[Id])> {
     let nodes = egraph[kernel].nodes.iter();
-    let ways = nodes.filter_map(|node| match node {
+    let variants = nodes.filter_map(|node| match node {
         Node::Kernel(_, algorithm, operands) => Some((*algorithm, None, &operands[..])),
         Node::Vectors(_, vectors, operands) => Some((Algorithm::Direct, Some(*vectors), &operands[..])),
         _ => None,
     });
-    ways.collect()
+    variants.collect()
 }
 
 /// The classes of a kernel's outputs.
-pub fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
+pub fn results_of(egraph: &TensorEGraph, kernel: Id) -> Vec<Id> {
     let outputs = nest_of(egraph, kernel).0.outputs.len() as u32;
     let result = |i| egraph.lookup(Node::Result(i, [kernel]));
     (0..outputs)
@@ -149,8 +149,8 @@ pub fn results_of(egraph: &Tensors, kernel: Id) -> Vec<Id> {
 }
 
 /// All classes of kernels, in order.
-pub fn kernels(egraph: &Tensors) -> Vec<Id> {
-    let is_kernel = |class: &&egg::EClass<Node, Fact>| matches!(class.data, Fact::Kernel(..));
+pub fn kernels(egraph: &TensorEGraph) -> Vec<Id> {
+    let is_kernel = |class: &&egg::EClass<Node, ClassData>| matches!(class.data, ClassData::Kernel(..));
     let mut found: Vec<Id> = egraph.classes().filter(is_kernel).map(|class| class.id).collect();
     found.sort_unstable();
     found
@@ -164,7 +164,7 @@ pub fn source(value: Id) -> Source {
 /// The class of values behind a read of a nest over classes.
 pub fn class_of(source: Source) -> Id {
     match source {
-        Source::Operand(n) | Source::Stage(n) => Id::from(n),
+        Source::Operand(n) | Source::Intermediate(n) => Id::from(n),
     }
 }
 
@@ -173,24 +173,24 @@ pub(super) fn reads(nest: &Nest, value: Id) -> bool {
     nest.reads.iter().any(|r| r.source == source(value))
 }
 
-impl Kernel {
+impl ClassKernel {
     /// With a map at its end, which takes its results from registers.
-    pub(super) fn with_epilogue(&self, guest: &Kernel) -> Option<Kernel> {
+    pub(super) fn with_epilogue(&self, fused: &ClassKernel) -> Option<ClassKernel> {
         let stored: Vec<Source> = self.results.iter().map(|&r| source(r)).collect();
         let keep = vec![true; stored.len()];
-        self.joined(compose::epilogue(&self.nest, &stored, &keep, &guest.nest)?, guest)
+        self.joined(compose::epilogue(&self.nest, &stored, &keep, &fused.nest)?, fused)
     }
 
     /// With a kernel over the same loops.
-    pub(super) fn with_sibling(&self, guest: &Kernel) -> Option<Kernel> {
-        self.joined(compose::merge(&self.nest, &guest.nest)?, guest)
+    pub(super) fn with_sibling(&self, fused: &ClassKernel) -> Option<ClassKernel> {
+        self.joined(compose::merge(&self.nest, &fused.nest)?, fused)
     }
 
     /// The kernel of both, if its expressions stay small.
-    fn joined(&self, nest: Nest, guest: &Kernel) -> Option<Kernel> {
-        is_small(&nest).then(|| Kernel {
+    fn joined(&self, nest: Nest, fused: &ClassKernel) -> Option<ClassKernel> {
+        is_small(&nest).then(|| ClassKernel {
             class: self.class,
-            results: [&self.results[..], &guest.results].concat(),
+            results: [&self.results[..], &fused.results].concat(),
             nest,
         })
     }
@@ -228,67 +228,67 @@ fn is_small(nest: &Nest) -> bool {
     expressions.all(|e| parts(e) <= EXPRESSION_PARTS)
 }
 
-/// Whether `reader` can compute the map `guest` again instead of reading its value, and might gain by it.
-pub fn can_recompute(egraph: &Tensors, reader: &Kernel, guest: &Kernel) -> bool {
-    if guest.nest.combine != Combine::None || guest.class == reader.class {
+/// Whether `reader` can compute the map `fused` again instead of reading its value, and might gain by it.
+pub fn can_recompute(egraph: &TensorEGraph, reader: &ClassKernel, fused: &ClassKernel) -> bool {
+    if fused.nest.combine != Combine::None || fused.class == reader.class {
         return false;
     }
-    let Some(&value) = guest.results.iter().find(|&&r| reads(&reader.nest, r)) else {
+    let Some(&value) = fused.results.iter().find(|&&r| reads(&reader.nest, r)) else {
         return false;
     };
-    let read: usize = guest
+    let read: usize = fused
         .operands()
         .iter()
         .map(|&v| value_type(egraph, v).elements())
         .sum();
     let pays = match reader.nest.combine {
-        Combine::None => reader.nest.points() <= guest.nest.points(),
-        _ => is_cheap(&guest.nest),
+        Combine::None => reader.nest.points() <= fused.nest.points(),
+        _ => is_cheap(&fused.nest),
     };
-    let circular = reader.results.iter().any(|&r| reads(&guest.nest, r));
+    let circular = reader.results.iter().any(|&r| reads(&fused.nest, r));
     (pays || read <= GENERATOR_ELEMENTS)
         && !circular
         && !is_contracted(&reader.nest, source(value))
-        && recomputed(egraph, &reader.nest, guest).is_some()
+        && recomputed(egraph, &reader.nest, fused).is_some()
 }
 
-/// The reader with every value of the guest computed in place.
-fn recomputed(egraph: &Tensors, reader: &Nest, guest: &Kernel) -> Option<Nest> {
+/// The reader with every value of the fused op computed in place.
+fn recomputed(egraph: &TensorEGraph, reader: &Nest, fused: &ClassKernel) -> Option<Nest> {
     let extents = |source: Source| value_type(egraph, class_of(source)).extents();
     let mut nest = reader.clone();
-    for (i, &value) in guest
+    for (i, &value) in fused
         .results
         .iter()
         .enumerate()
         .filter(|(_, v)| reads(reader, **v))
     {
-        let mut one = guest.nest.clone();
+        let mut one = fused.nest.clone();
         one.outputs = vec![one.outputs.swap_remove(i)];
         nest = compose::inline(&nest, source(value), &normalize(one), &extents)?;
     }
     Some(nest)
 }
 
-/// A host with some of its guests as one nest that stores some of what they make, by class. `None` where the compositions do
+/// An anchor with some of its fused ops as one nest that stores some of what they make, by class. `None` where the compositions do
 /// not fit together, though each fits alone.
 ///
-/// `guests` come in an order in which they can be computed.
-pub fn assemble(egraph: &Tensors, host: Id, guests: &[Id], stores: &[Id]) -> Option<Kernel> {
-    let rule = |guest: &Id| egraph.analysis.hosts.guests[&(host, *guest)];
-    let again: Vec<Kernel> = guests
+/// `fused_ops` come in an order in which they can be computed.
+pub fn assemble(egraph: &TensorEGraph, anchor: Id, fused_ops: &[Id], stores: &[Id]) -> Option<ClassKernel> {
+    let rule = |fused: &Id| egraph.analysis.anchors.fused_ops[&(anchor, *fused)];
+    let again: Vec<ClassKernel> = fused_ops
         .iter()
         .filter(|g| rule(g) == FusionRule::Recompute)
-        .map(|&g| Kernel::of(egraph, g))
+        .map(|&g| ClassKernel::of(egraph, g))
         .collect();
-    let mut kernel = Kernel::of(egraph, host);
+    let mut kernel = ClassKernel::of(egraph, anchor);
     kernel.nest = with_recomputed(egraph, &kernel, &again)?;
     for kind in [FusionRule::Sibling, FusionRule::Epilogue] {
-        for &guest in guests.iter().filter(|g| rule(g) == kind) {
-            let mut guest = Kernel::of(egraph, guest);
-            guest.nest = with_recomputed(egraph, &guest, &again)?;
+        for &fused in fused_ops.iter().filter(|g| rule(g) == kind) {
+            let mut fused = ClassKernel::of(egraph, fused);
+            fused.nest = with_recomputed(egraph, &fused, &again)?;
             kernel = match kind {
-                FusionRule::Sibling => kernel.with_sibling(&guest)?,
-                _ => kernel.with_epilogue(&guest)?,
+                FusionRule::Sibling => kernel.with_sibling(&fused)?,
+                _ => kernel.with_epilogue(&fused)?,
             };
         }
     }
@@ -304,12 +304,12 @@ pub fn assemble(egraph: &Tensors, host: Id, guests: &[Id], stores: &[Id]) -> Opt
 }
 
 /// A kernel's nest with those of the maps that it reads computed in place, and in those the maps that they read.
-fn with_recomputed(egraph: &Tensors, reader: &Kernel, again: &[Kernel]) -> Option<Nest> {
+fn with_recomputed(egraph: &TensorEGraph, reader: &ClassKernel, again: &[ClassKernel]) -> Option<Nest> {
     let mut nest = reader.nest.clone();
-    for guest in again.iter().filter(|guest| can_recompute(egraph, reader, guest)) {
-        let mut guest = guest.clone();
-        guest.nest = with_recomputed(egraph, &guest, again)?;
-        nest = recomputed(egraph, &nest, &guest)?;
+    for fused in again.iter().filter(|fused| can_recompute(egraph, reader, fused)) {
+        let mut fused = fused.clone();
+        fused.nest = with_recomputed(egraph, &fused, again)?;
+        nest = recomputed(egraph, &nest, &fused)?;
     }
     is_small(&nest).then_some(nest)
 }

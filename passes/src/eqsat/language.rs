@@ -4,7 +4,7 @@
 //! (conv2d ?attributes ?x ?w)    an operation: its attributes are a leaf, so that patterns bind and rules read them
 //! (kernel#12 ?x ?w ?b)          a nest over stored values; what it makes is a tuple
 //! (kernel#12:winograd6 …)       the same by another algorithm: equal to it
-//! (fastest#0 ?w)                a tensor rearranged, so that dimension 0 runs fastest in memory: a class of its own
+//! (innermost#0 ?w)                a tensor rearranged, so that dimension 0 runs fastest in memory: a class of its own
 //! (kernel#12:vectors1.0 …)      the same, reading its second factor in vectors along dimension 0: equal to it
 //! (result#0 ?kernel)            one value of a tuple: equal to the operation that means the same
 //! conv1.weight                  an input or a parameter
@@ -13,11 +13,11 @@
 //! A class of values is one tensor in one order, however it is computed: that of the interface for leaves, channels last for
 //! images, row-major for all else. Whether a value is *stored* is not in the e-graph: a kernel
 //! offers every value it comes by, and the extraction pays for those that it writes to memory (see `extract`). So is a fused
-//! kernel never a node of its own: it is a host with those of its possible guests that the extraction lets in. Their number
+//! kernel never a node of its own: it is an anchor with those of its possible fused ops that the extraction lets in. Their number
 //! grows with the pairs, where that of fused kernels would grow with the subsets.
 
 use super::interner::{Interner, NestId, OpId};
-use super::kernel::Hosts;
+use super::kernel::Anchors;
 use egg::{DidMerge, EGraph, FromOp, Id, Language};
 use ir::layout::Layout;
 use ir::nest::Nest;
@@ -41,7 +41,7 @@ pub enum Node {
     /// A contraction over values, one factor of which is read in vectors. That child runs fastest along these.
     Vectors(NestId, Vectors, Box<[Id]>),
     /// A value with another dimension fastest.
-    Fastest(u32, [Id; 1]),
+    Innermost(u32, [Id; 1]),
     /// One output of a kernel.
     Result(u32, [Id; 1]),
 }
@@ -60,7 +60,7 @@ pub enum Kind {
     /// A kernel with a factor in vectors.
     Vectors(NestId, Vectors),
     /// A value in another order.
-    Fastest(u32),
+    Innermost(u32),
     /// An output.
     Result(u32),
 }
@@ -75,7 +75,7 @@ impl Language for Node {
             Node::Apply(mnemonic, _) => Kind::Apply(mnemonic),
             Node::Kernel(nest, algorithm, _) => Kind::Kernel(*nest, *algorithm),
             Node::Vectors(nest, vectors, _) => Kind::Vectors(*nest, *vectors),
-            Node::Fastest(dimension, _) => Kind::Fastest(*dimension),
+            Node::Innermost(dimension, _) => Kind::Innermost(*dimension),
             Node::Result(i, _) => Kind::Result(*i),
         }
     }
@@ -90,7 +90,7 @@ impl Language for Node {
             Node::Apply(_, children) | Node::Kernel(_, _, children) | Node::Vectors(_, _, children) => {
                 children
             }
-            Node::Result(_, one) | Node::Fastest(_, one) => one,
+            Node::Result(_, one) | Node::Innermost(_, one) => one,
         }
     }
 
@@ -100,7 +100,7 @@ impl Language for Node {
             Node::Apply(_, children) | Node::Kernel(_, _, children) | Node::Vectors(_, _, children) => {
                 children
             }
-            Node::Result(_, one) | Node::Fastest(_, one) => one,
+            Node::Result(_, one) | Node::Innermost(_, one) => one,
         }
     }
 }
@@ -118,7 +118,7 @@ impl fmt::Display for Node {
             Node::Vectors(nest, Vectors { factor, dimension }, _) => {
                 write!(f, "kernel#{}:vectors{factor}.{dimension}", nest.0)
             }
-            Node::Fastest(dimension, _) => write!(f, "fastest#{dimension}"),
+            Node::Innermost(dimension, _) => write!(f, "innermost#{dimension}"),
             Node::Result(i, _) => write!(f, "result#{i}"),
         }
     }
@@ -137,15 +137,15 @@ impl FromOp for Node {
 }
 
 /// An e-graph of tensors.
-pub type Tensors = EGraph<Node, Facts>;
+pub type TensorEGraph = EGraph<Node, TensorAnalysis>;
 
 /// What is known of a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
+pub enum ClassData {
     /// A tensor of this type in its natural order; the name is that of a node of the graph, if one stands for it.
     Value(Type, Option<String>),
     /// A tensor of this type of which another dimension runs fastest.
-    Rearranged(Type, u32),
+    Relayout(Type, u32),
     /// The outputs of a kernel, and the node of the graph that it computes.
     Kernel(Vec<Type>, String),
     /// Attributes.
@@ -154,7 +154,7 @@ pub enum Fact {
 
 /// The analysis: types by the operations' own rules, and the tables that nodes refer to.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct TensorAnalysis {
     /// Operations, for [`Node::Attributes`].
     pub ops: Interner<OpId, Op>,
     /// Nests, for [`Node::Kernel`].
@@ -162,48 +162,48 @@ pub struct Facts {
     /// Types of leaves.
     pub leaves: HashMap<egg::Symbol, Type>,
     /// What may be computed inside of which kernel.
-    pub hosts: Hosts,
+    pub anchors: Anchors,
     /// Which rule of algebra made an operation; those of the graph itself have none.
     pub made_by: HashMap<Node, &'static str>,
     /// The same of a kernel, by its class.
     pub kernels_by: BTreeMap<Id, &'static str>,
 }
 
-impl egg::Analysis<Node> for Facts {
-    type Data = Fact;
+impl egg::Analysis<Node> for TensorAnalysis {
+    type Data = ClassData;
 
-    fn make(egraph: &mut Tensors, node: &Node, _: Id) -> Fact {
+    fn make(egraph: &mut TensorEGraph, node: &Node, _: Id) -> ClassData {
         let value = |id: Id| match &egraph[id].data {
-            Fact::Value(ty, _) => ty,
+            ClassData::Value(ty, _) => ty,
             other => panic!("an operand is a value: {other:?}"),
         };
         match node {
-            Node::Leaf(name) => Fact::Value(egraph.analysis.leaves[name].clone(), None),
-            Node::Attributes(op) => Fact::Attributes(*op),
+            Node::Leaf(name) => ClassData::Value(egraph.analysis.leaves[name].clone(), None),
+            Node::Attributes(op) => ClassData::Attributes(*op),
             Node::Apply(mnemonic, children) => {
                 let op = attributes(egraph, children[0]);
                 assert_eq!(op.mnemonic(), *mnemonic, "attributes belong to their operation");
                 let operands: Vec<&Type> = children[1..].iter().map(|&id| value(id)).collect();
                 let ty = op
-                    .infer(&operands)
+                    .infer_type(&operands)
                     .unwrap_or_else(|error| panic!("a rule made an ill-typed {mnemonic}: {error}"));
-                Fact::Value(ty, None)
+                ClassData::Value(ty, None)
             }
-            Node::Fastest(dimension, [id]) => Fact::Rearranged(value(*id).clone(), *dimension),
+            Node::Innermost(dimension, [id]) => ClassData::Relayout(value(*id).clone(), *dimension),
             Node::Kernel(nest, ..) | Node::Vectors(nest, ..) => {
                 let outputs = &egraph.analysis.nests[*nest].outputs;
-                Fact::Kernel(outputs.iter().map(output_type).collect(), String::new())
+                ClassData::Kernel(outputs.iter().map(output_type).collect(), String::new())
             }
             Node::Result(i, [kernel]) => match &egraph[*kernel].data {
-                Fact::Kernel(types, _) => Fact::Value(types[*i as usize].clone(), None),
+                ClassData::Kernel(types, _) => ClassData::Value(types[*i as usize].clone(), None),
                 other => panic!("results are of kernels: {other:?}"),
             },
         }
     }
 
-    fn merge(&mut self, into: &mut Fact, from: Fact) -> DidMerge {
+    fn merge(&mut self, into: &mut ClassData, from: ClassData) -> DidMerge {
         match (into, from) {
-            (Fact::Value(ty, name), Fact::Value(other, second)) => {
+            (ClassData::Value(ty, name), ClassData::Value(other, second)) => {
                 assert_eq!(*ty, other, "equal values have one type: {name:?}, {second:?}");
                 // The earlier name stays: names of nodes are given in the graph's order.
                 let took = name.is_none() && second.is_some();
@@ -213,7 +213,7 @@ impl egg::Analysis<Node> for Facts {
                 }
                 DidMerge(took, differs && !took)
             }
-            (Fact::Kernel(types, label), Fact::Kernel(others, second)) => {
+            (ClassData::Kernel(types, label), ClassData::Kernel(others, second)) => {
                 assert_eq!(*types, others, "equal kernels have the same outputs");
                 let took = label.is_empty() && !second.is_empty();
                 let differs = *label != second;
@@ -222,11 +222,11 @@ impl egg::Analysis<Node> for Facts {
                 }
                 DidMerge(took, differs && !took)
             }
-            (Fact::Rearranged(ty, d), Fact::Rearranged(other, second)) => {
+            (ClassData::Relayout(ty, d), ClassData::Relayout(other, second)) => {
                 assert_eq!((&*ty, *d), (&other, second), "equal values lie in the same order");
                 DidMerge(false, false)
             }
-            (Fact::Attributes(a), Fact::Attributes(b)) => {
+            (ClassData::Attributes(a), ClassData::Attributes(b)) => {
                 assert_eq!(*a, b, "attributes are equal to none but themselves");
                 DidMerge(false, false)
             }
@@ -241,26 +241,26 @@ fn output_type(output: &ir::nest::Output) -> Type {
 }
 
 /// The operation whose attributes a class is.
-pub fn attributes(egraph: &Tensors, id: Id) -> &Op {
+pub fn attributes(egraph: &TensorEGraph, id: Id) -> &Op {
     match &egraph[id].data {
-        Fact::Attributes(op) => &egraph.analysis.ops[*op],
+        ClassData::Attributes(op) => &egraph.analysis.ops[*op],
         other => panic!("the first child of an operation is its attributes: {other:?}"),
     }
 }
 
 /// The type of a class of values.
-pub fn value_type(egraph: &Tensors, id: Id) -> &Type {
+pub fn value_type(egraph: &TensorEGraph, id: Id) -> &Type {
     match &egraph[id].data {
-        Fact::Value(ty, _) | Fact::Rearranged(ty, _) => ty,
+        ClassData::Value(ty, _) | ClassData::Relayout(ty, _) => ty,
         other => panic!("this class is a value: {other:?}"),
     }
 }
 
 /// The dimension of a class of values that runs fastest in memory; none of a scalar.
-pub fn fastest(egraph: &Tensors, id: Id) -> Option<usize> {
+pub fn innermost(egraph: &TensorEGraph, id: Id) -> Option<usize> {
     let rank = match &egraph[id].data {
-        Fact::Rearranged(_, dimension) => return Some(*dimension as usize),
-        Fact::Value(ty, _) => ty.rank(),
+        ClassData::Relayout(_, dimension) => return Some(*dimension as usize),
+        ClassData::Value(ty, _) => ty.rank(),
         other => panic!("this class is a value: {other:?}"),
     };
     let is_leaf = |node: &Node| matches!(node, Node::Leaf(_));
@@ -272,23 +272,23 @@ pub fn fastest(egraph: &Tensors, id: Id) -> Option<usize> {
 }
 
 /// The name of a class of values, if a node of the graph stands for it.
-pub fn value_name(egraph: &Tensors, id: Id) -> Option<&str> {
+pub fn value_name(egraph: &TensorEGraph, id: Id) -> Option<&str> {
     match &egraph[id].data {
-        Fact::Value(_, name) => name.as_deref(),
+        ClassData::Value(_, name) => name.as_deref(),
         _ => None,
     }
 }
 
 /// The node of the graph that a kernel computes.
-pub fn label(egraph: &Tensors, id: Id) -> &str {
+pub fn label(egraph: &TensorEGraph, id: Id) -> &str {
     match &egraph[id].data {
-        Fact::Kernel(_, label) => label,
+        ClassData::Kernel(_, label) => label,
         other => panic!("this class is a kernel: {other:?}"),
     }
 }
 
 /// Notes that a rule made the e-nodes from number `first` on.
-pub fn note_rule(egraph: &mut Tensors, first: usize, rule: &'static str) {
+pub fn note_rule(egraph: &mut TensorEGraph, first: usize, rule: &'static str) {
     let made: Vec<Node> = egraph.nodes()[first..].to_vec();
     for node in made.into_iter().filter(|node| matches!(node, Node::Apply(..))) {
         egraph.analysis.made_by.entry(node).or_insert(rule);
@@ -296,7 +296,7 @@ pub fn note_rule(egraph: &mut Tensors, first: usize, rule: &'static str) {
 }
 
 /// Brings the keys of notes up to date with the unions since.
-pub fn settle_rules(egraph: &mut Tensors) {
+pub fn canonicalize_rules(egraph: &mut TensorEGraph) {
     let notes = std::mem::take(&mut egraph.analysis.made_by);
     let settled = notes
         .into_iter()
@@ -305,7 +305,7 @@ pub fn settle_rules(egraph: &mut Tensors) {
 }
 
 /// Adds an operation.
-pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
+pub fn add_op(egraph: &mut TensorEGraph, op: &Op, operands: &[Id]) -> Id {
     let id = egraph.analysis.ops.intern(op.clone());
     let attributes = egraph.add(Node::Attributes(id));
     let children: Vec<Id> = [attributes].into_iter().chain(operands.iter().copied()).collect();
@@ -313,15 +313,15 @@ pub fn add_op(egraph: &mut Tensors, op: &Op, operands: &[Id]) -> Id {
 }
 
 /// Adds a kernel and gives its class and outputs; the label is kept if the kernel is new.
-pub fn add_kernel(egraph: &mut Tensors, nest: Nest, operands: &[Id], label: &str) -> (Id, Vec<Id>) {
+pub fn add_kernel(egraph: &mut TensorEGraph, nest: Nest, operands: &[Id], label: &str) -> (Id, Vec<Id>) {
     let outputs = nest.outputs.len() as u32;
     let nest = egraph.analysis.nests.intern(nest);
     let kernel = egraph.add(Node::Kernel(nest, Algorithm::Direct, operands.into()));
-    if let Fact::Kernel(types, known) = &egraph[kernel].data
+    if let ClassData::Kernel(types, known) = &egraph[kernel].data
         && known.is_empty()
     {
-        let fact = Fact::Kernel(types.clone(), label.to_string());
-        egraph.set_analysis_data(kernel, fact);
+        let data = ClassData::Kernel(types.clone(), label.to_string());
+        egraph.set_analysis_data(kernel, data);
     }
     let results = (0..outputs).map(|i| egraph.add(Node::Result(i, [kernel])));
     let results = results.collect();

@@ -11,8 +11,8 @@
 //! | [`language`] | operations, kernels and values as e-nodes; types as the analysis |
 //! | [`build`] | graph to e-graph and back |
 //! | [`rules`] | the rules, as tables |
-//! | [`kernel`] | kernels with guests, and the nest that comes of them |
-//! | [`ways`] | how each could be computed, and in which layout |
+//! | [`kernel`] | kernels with fused ops, and the nest that comes of them |
+//! | [`variants`] | how each could be computed, and in which layout |
 //! | [`extract`] | which kernels run |
 //! | [`report`] | what was found, and why |
 //!
@@ -29,7 +29,7 @@ mod problem;
 mod program;
 pub mod report;
 pub mod rules;
-mod ways;
+mod variants;
 
 use crate::cost::Costs;
 use crate::error::PassError;
@@ -38,7 +38,7 @@ use egg::{Rewrite, Runner, SimpleScheduler};
 use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
-use language::{Facts, Node, Tensors};
+use language::{Node, TensorAnalysis, TensorEGraph};
 use problem::Extraction;
 use program::Making;
 use report::{Phase, Report};
@@ -56,7 +56,7 @@ pub struct Limits {
     pub seconds: u64,
     /// Of a part of the extraction; without them kernels are chosen greedily, and nothing is proved.
     pub extraction: Option<crate::solver::Limits>,
-    /// Whether the report says what the whole would cost with a guest computed elsewhere: a run for each.
+    /// Whether the report says what the whole would cost with a fused op computed elsewhere: a run for each.
     pub alternatives: bool,
 }
 
@@ -114,13 +114,13 @@ pub fn search(
     for (name, rules, rounds) in phases {
         let phase;
         (egraph, phase) = saturate(egraph, name, &rules, rounds, limits);
-        language::settle_rules(&mut egraph);
+        language::canonicalize_rules(&mut egraph);
         report.phases.push(phase);
     }
     report
         .phases
         .push(rules::fusion::saturate(&mut egraph, limits.rounds));
-    report.crowded = egraph.analysis.hosts.crowded.len();
+    report.crowded = egraph.analysis.anchors.crowded.len();
     let start = Instant::now();
     let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
     let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
@@ -138,14 +138,14 @@ pub fn search(
 
 /// Runs rules until nothing is new, or a limit is met.
 pub fn saturate(
-    egraph: Tensors,
+    egraph: TensorEGraph,
     name: &'static str,
-    rules: &[Rewrite<Node, Facts>],
+    rules: &[Rewrite<Node, TensorAnalysis>],
     rounds: usize,
     limits: &Limits,
-) -> (Tensors, Phase) {
+) -> (TensorEGraph, Phase) {
     let start = Instant::now();
-    let runner = Runner::<Node, Facts, ()>::new(Facts::default())
+    let runner = Runner::<Node, TensorAnalysis, ()>::new(TensorAnalysis::default())
         .with_egraph(egraph)
         .with_scheduler(SimpleScheduler)
         .with_iter_limit(rounds)

@@ -1,11 +1,13 @@
 //! The kernels of an e-graph as a problem of selection.
 
 use super::Limits;
-use super::extract::{Kernel as Host, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer};
-use super::kernel::{self, FusionRule, Kernel, can_recompute, class_of};
-use super::language::Tensors;
+use super::extract::{
+    ClassValueId, ExtractionProblem, FusedOp, FusionGroup, Need, Selection, Taken, greedy, integer,
+};
+use super::kernel::{self, ClassKernel, FusionRule, can_recompute, class_of};
+use super::language::TensorEGraph;
 use super::report::Report;
-use super::ways::{Way, original, traffic, ways};
+use super::variants::{KernelVariant, original, traffic, variants};
 use crate::cost::Costs;
 use crate::error::PassError;
 use egg::Id;
@@ -17,42 +19,48 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// The most outputs of a kernel, so that its pointers stay in registers.
 const OUTPUTS: usize = 6;
 
-/// A problem, and what its numbers stand for. Its kernels are hosts, each in one way to compute it; and, after all hosts, the
+/// A problem, and what its numbers stand for. Its kernels are anchors, each in one way to compute it; and, after all anchors, the
 /// kernels that rearrange a value.
 pub(super) struct Extraction {
-    pub problem: Problem,
-    /// Of each kernel the class of each member.
-    pub members: Vec<Vec<Id>>,
-    /// Of each host the way.
-    pub hosts: Vec<Way>,
+    pub problem: ExtractionProblem,
+    /// Of each kernel the class of each op.
+    pub ops: Vec<Vec<Id>>,
+    /// Of each anchor the way.
+    pub anchors: Vec<KernelVariant>,
     /// The class of each value.
     pub values: Vec<Id>,
-    /// Of each class of kernels the ways to compute it, the fastest first.
-    pub ways: BTreeMap<Id, Vec<Way>>,
+    /// Of each class of kernels the variants to compute it, the fastest first.
+    pub variants: BTreeMap<Id, Vec<KernelVariant>>,
 }
 
 #[derive(Default)]
 struct Values {
     classes: Vec<Id>,
-    positions: BTreeMap<Id, ValueIx>,
+    positions: BTreeMap<Id, ClassValueId>,
 }
 
 impl Values {
-    fn position(&mut self, class: Id) -> ValueIx {
+    fn position(&mut self, class: Id) -> ClassValueId {
         *self.positions.entry(class).or_insert_with(|| {
             self.classes.push(class);
-            ValueIx(self.classes.len() - 1)
+            ClassValueId(self.classes.len() - 1)
         })
     }
 }
 
 impl Extraction {
     /// `classes` are those of the graph's nodes.
-    pub fn new(egraph: &Tensors, graph: &Graph, mode: Mode, classes: &[Id], costs: &Costs) -> Extraction {
+    pub fn new(
+        egraph: &TensorEGraph,
+        graph: &Graph,
+        mode: Mode,
+        classes: &[Id],
+        costs: &Costs,
+    ) -> Extraction {
         let mut values = Values::default();
-        let mut problem = Problem {
+        let mut problem = ExtractionProblem {
             outputs: OUTPUTS,
-            ..Problem::default()
+            ..ExtractionProblem::default()
         };
         for id in graph.ids().filter(|&id| graph.node(id).op.is_leaf()) {
             problem
@@ -74,21 +82,21 @@ impl Extraction {
             _ => BTreeSet::new(),
         };
         let launch = costs.profile.launch_us * 1e-6;
-        let mut kernels = Kernels::new(egraph, |class| ways(egraph, class, mode, costs, &constant));
-        let kept: BTreeMap<Id, Vec<Way>> = kernels.worthwhile();
-        let (mut members, mut hosts) = (vec![], vec![]);
-        for host in kernel::kernels(egraph) {
-            let guests = Guest::all(egraph, host);
-            for &way in &kept[&host] {
+        let mut kernels = Kernels::new(egraph, |class| variants(egraph, class, mode, costs, &constant));
+        let kept: BTreeMap<Id, Vec<KernelVariant>> = kernels.worthwhile();
+        let (mut ops, mut anchors) = (vec![], vec![]);
+        for anchor in kernel::kernels(egraph) {
+            let fused_ops = FusableOp::all(egraph, anchor);
+            for &variant in &kept[&anchor] {
                 problem
                     .kernels
-                    .push(kernels.host(&guests, way, launch, &mut values));
-                members.push(guests.iter().map(|guest| guest.class).collect());
-                hosts.push(way);
+                    .push(kernels.anchor(&fused_ops, variant, launch, &mut values));
+                ops.push(fused_ops.iter().map(|fused| fused.class).collect());
+                anchors.push(variant);
             }
         }
-        let rearranged: BTreeSet<Id> = hosts.iter().filter_map(|way| way.rearranged).collect();
-        for class in rearranged {
+        let relayouts: BTreeSet<Id> = anchors.iter().filter_map(|variant| variant.relayout).collect();
+        for class in relayouts {
             let (made, from) = (values.position(class), original(egraph, class));
             // What never changes is rearranged once, not in every step.
             if constant.contains(&from) {
@@ -99,17 +107,17 @@ impl Extraction {
                 value: values.position(from),
                 inside: vec![],
             };
-            let copy = Member {
+            let copy = FusedOp {
                 makes: vec![made],
                 is_stored: true,
                 needs: vec![need],
                 compute: 0.0,
             };
-            problem.kernels.push(Host {
-                members: vec![copy],
+            problem.kernels.push(FusionGroup {
+                ops: vec![copy],
                 launch,
             });
-            members.push(vec![class]);
+            ops.push(vec![class]);
         }
         problem.traffic = values
             .classes
@@ -117,33 +125,33 @@ impl Extraction {
             .map(|&class| traffic(egraph, class, costs))
             .collect();
         let kept = problem.prune();
-        for (members, kept) in members.iter_mut().zip(kept) {
-            *members = kept.into_iter().map(|m| members[m]).collect();
+        for (ops, kept) in ops.iter_mut().zip(kept) {
+            *ops = kept.into_iter().map(|m| ops[m]).collect();
         }
         Extraction {
             problem,
-            members,
-            hosts,
+            ops,
+            anchors,
             values: values.classes,
-            ways: kernels.ways,
+            variants: kernels.variants,
         }
     }
 
     /// The kernels of a selection that compute: what others rearrange is the business of those that read it.
     pub fn computing<'s>(&self, selection: &'s Selection) -> impl Iterator<Item = &'s Taken> {
-        let hosts = self.hosts.len();
-        selection.taken.iter().filter(move |taken| taken.kernel < hosts)
+        let anchors = self.anchors.len();
+        selection.taken.iter().filter(move |taken| taken.kernel < anchors)
     }
 
-    /// The cheapest kernels in the order they run, each with the way to compute it. Members that turn out not to fit together
+    /// The cheapest kernels in the order they run, each with the variant to compute it. Ops that turn out not to fit together
     /// are forbidden, and the search goes on; where the solver finds nothing, the greedy selection is used and the report says
     /// so.
     pub fn kernels(
         &mut self,
-        egraph: &Tensors,
+        egraph: &TensorEGraph,
         limits: &Limits,
         report: &mut Report,
-    ) -> Result<(Selection, Vec<(Kernel, Way)>), PassError> {
+    ) -> Result<(Selection, Vec<(ClassKernel, KernelVariant)>), PassError> {
         report.kernels = self.problem.kernels.len();
         let mut search = integer::Search::default();
         loop {
@@ -165,10 +173,10 @@ impl Extraction {
             let (mut kernels, mut impossible) = (vec![], vec![]);
             for taken in self.computing(&selection) {
                 match self.assemble(egraph, taken) {
-                    Some(kernel) => kernels.push((kernel, self.hosts[taken.kernel])),
+                    Some(kernel) => kernels.push((kernel, self.anchors[taken.kernel])),
                     None => {
-                        let members = taken.members.iter().copied().collect();
-                        impossible.push((taken.kernel, members));
+                        let ops = taken.ops.iter().copied().collect();
+                        impossible.push((taken.kernel, ops));
                     }
                 }
             }
@@ -179,16 +187,11 @@ impl Extraction {
         }
     }
 
-    fn assemble(&self, egraph: &Tensors, taken: &Taken) -> Option<Kernel> {
-        let members = &self.members[taken.kernel];
-        let guests: Vec<Id> = taken
-            .members
-            .iter()
-            .filter(|m| **m != 0)
-            .map(|&m| members[m])
-            .collect();
+    fn assemble(&self, egraph: &TensorEGraph, taken: &Taken) -> Option<ClassKernel> {
+        let ops = &self.ops[taken.kernel];
+        let fused_ops: Vec<Id> = taken.ops.iter().filter(|m| **m != 0).map(|&m| ops[m]).collect();
         let stores: Vec<Id> = taken.stores.iter().map(|v| self.values[v.0]).collect();
-        kernel::assemble(egraph, members[0], &guests, &stores)
+        kernel::assemble(egraph, ops[0], &fused_ops, &stores)
     }
 }
 
@@ -199,128 +202,140 @@ fn broken(fault: String) -> PassError {
     }
 }
 
-/// A member of a kernel: the host itself, without a rule, or a guest.
-struct Guest {
+/// An op of a kernel: the anchor itself, without a rule, or a fused op.
+struct FusableOp {
     class: Id,
     rule: Option<FusionRule>,
 }
 
-impl Guest {
-    fn all(egraph: &Tensors, host: Id) -> Vec<Guest> {
-        let itself = Guest {
-            class: host,
+impl FusableOp {
+    fn all(egraph: &TensorEGraph, anchor: Id) -> Vec<FusableOp> {
+        let itself = FusableOp {
+            class: anchor,
             rule: None,
         };
-        let guests = egraph.analysis.hosts.guests.range((host, Id::from(0))..);
-        let guests = guests.take_while(|((h, _), _)| *h == host);
-        let guests = guests.map(|(&(_, class), &rule)| Guest {
+        let fused_ops = egraph.analysis.anchors.fused_ops.range((anchor, Id::from(0))..);
+        let fused_ops = fused_ops.take_while(|((h, _), _)| *h == anchor);
+        let fused_ops = fused_ops.map(|(&(_, class), &rule)| FusableOp {
             class,
             rule: Some(rule),
         });
-        [itself].into_iter().chain(guests).collect()
+        [itself].into_iter().chain(fused_ops).collect()
     }
 }
 
 /// Kernels alone, and which map can be recomputed in which.
 struct Kernels<'a> {
-    egraph: &'a Tensors,
-    alone: HashMap<Id, Kernel>,
+    egraph: &'a TensorEGraph,
+    alone: HashMap<Id, ClassKernel>,
     recomputed: HashMap<(Id, Id), bool>,
-    ways: BTreeMap<Id, Vec<Way>>,
+    variants: BTreeMap<Id, Vec<KernelVariant>>,
 }
 
 impl Kernels<'_> {
-    fn new(egraph: &Tensors, ways: impl Fn(Id) -> Vec<Way>) -> Kernels<'_> {
+    fn new(egraph: &TensorEGraph, variants: impl Fn(Id) -> Vec<KernelVariant>) -> Kernels<'_> {
         let classes = kernel::kernels(egraph).into_iter();
         Kernels {
             egraph,
             recomputed: HashMap::new(),
-            ways: classes.clone().map(|class| (class, ways(class))).collect(),
-            alone: classes.map(|class| (class, Kernel::of(egraph, class))).collect(),
+            variants: classes.clone().map(|class| (class, variants(class))).collect(),
+            alone: classes
+                .map(|class| (class, ClassKernel::of(egraph, class)))
+                .collect(),
         }
     }
 
     /// The ways that can be part of the cheapest selection. What a kernel is computed with is nobody else's matter, so that
     /// is its fastest; but for those that would be faster if others pay for what they want rearranged.
-    fn worthwhile(&self) -> BTreeMap<Id, Vec<Way>> {
+    fn worthwhile(&self) -> BTreeMap<Id, Vec<KernelVariant>> {
         let mut wanted: BTreeMap<Id, usize> = BTreeMap::new();
-        for ways in self.ways.values() {
-            let classes: BTreeSet<Id> = ways.iter().filter_map(|way| way.rearranged).collect();
+        for variants in self.variants.values() {
+            let classes: BTreeSet<Id> = variants.iter().filter_map(|variant| variant.relayout).collect();
             classes
                 .into_iter()
                 .for_each(|class| *wanted.entry(class).or_default() += 1);
         }
-        let is_shared = |way: &Way| way.rearranged.is_some_and(|class| wanted[&class] > 1);
-        let keep = |ways: &Vec<Way>| {
-            let best = ways[0].seconds();
-            let others = ways[1..]
+        let is_shared = |variant: &KernelVariant| variant.relayout.is_some_and(|class| wanted[&class] > 1);
+        let keep = |variants: &Vec<KernelVariant>| {
+            let best = variants[0].seconds();
+            let others = variants[1..]
                 .iter()
-                .filter(|way| is_shared(way) && way.compute < best);
-            ways[..1].iter().chain(others).copied().collect()
+                .filter(|variant| is_shared(variant) && variant.compute < best);
+            variants[..1].iter().chain(others).copied().collect()
         };
-        self.ways
+        self.variants
             .iter()
-            .map(|(&class, ways)| (class, keep(ways)))
+            .map(|(&class, variants)| (class, keep(variants)))
             .collect()
     }
 
-    fn host(&mut self, guests: &[Guest], way: Way, launch: f64, values: &mut Values) -> Host {
-        let mut members: Vec<Member> = vec![];
-        for (m, guest) in guests.iter().enumerate() {
-            let way = if m == 0 { way } else { self.ways[&guest.class][0] };
+    fn anchor(
+        &mut self,
+        fused_ops: &[FusableOp],
+        variant: KernelVariant,
+        launch: f64,
+        values: &mut Values,
+    ) -> FusionGroup {
+        let mut ops: Vec<FusedOp> = vec![];
+        for (m, fused) in fused_ops.iter().enumerate() {
+            let variant = if m == 0 {
+                variant
+            } else {
+                self.variants[&fused.class][0]
+            };
             let mut needs = vec![];
-            for value in self.read(guest.class, way) {
-                let providers = (0..guests.len()).filter(|&p| p != m);
+            for value in self.read(fused.class, variant) {
+                let providers = (0..fused_ops.len()).filter(|&p| p != m);
                 needs.push(Need {
                     value: values.position(value),
                     inside: providers
-                        .filter(|&p| self.provides(&guests[p], value, guest))
+                        .filter(|&p| self.provides(&fused_ops[p], value, fused))
                         .collect(),
                 });
             }
-            let Kernel { results, .. } = &self.alone[&guest.class];
+            let ClassKernel { results, .. } = &self.alone[&fused.class];
             let makes = results.iter().map(|&v| values.position(v)).collect();
-            let is_stored = guest.rule != Some(FusionRule::Recompute);
-            members.push(Member {
+            let is_stored = fused.rule != Some(FusionRule::Recompute);
+            ops.push(FusedOp {
                 makes,
                 is_stored,
                 needs,
-                compute: way.compute,
+                compute: variant.compute,
             });
         }
         // What is recomputed is computed at every point of its reader.
-        for m in (0..guests.len()).filter(|&m| guests[m].rule == Some(FusionRule::Recompute)) {
-            let points = |guest: &Guest| self.alone[&guest.class].nest.points().max(1);
-            let reads = |r: &Member| r.needs.iter().any(|n| n.inside.contains(&m));
-            let readers = members.iter().zip(guests).filter(|(r, _)| reads(r));
-            let own = points(&guests[m]);
+        for m in (0..fused_ops.len()).filter(|&m| fused_ops[m].rule == Some(FusionRule::Recompute)) {
+            let points = |fused: &FusableOp| self.alone[&fused.class].nest.points().max(1);
+            let reads = |r: &FusedOp| r.needs.iter().any(|n| n.inside.contains(&m));
+            let readers = ops.iter().zip(fused_ops).filter(|(r, _)| reads(r));
+            let own = points(&fused_ops[m]);
             let times = readers.map(|(_, reader)| points(reader)).max().unwrap_or(own) as f64 / own as f64;
-            members[m].compute *= times;
+            ops[m].compute *= times;
         }
-        Host { members, launch }
+        FusionGroup { ops, launch }
     }
 
     /// The values that a kernel reads, each once, one of them rearranged if it wants that.
-    fn read(&self, class: Id, way: Way) -> BTreeSet<Id> {
+    fn read(&self, class: Id, variant: KernelVariant) -> BTreeSet<Id> {
         let reads = self.alone[&class].nest.reads.iter().enumerate();
-        let value = |(i, read): (usize, &ir::nest::Read)| match way.vectors {
-            Some((_, panel)) if i == panel => way.rearranged.unwrap_or(class_of(read.source)),
+        let value = |(i, read): (usize, &ir::nest::Read)| match variant.vectors {
+            Some((_, panel)) if i == panel => variant.relayout.unwrap_or(class_of(read.source)),
             _ => class_of(read.source),
         };
         reads.map(value).collect()
     }
 
-    /// Whether `reader` can take a value from `guest` where both are in one kernel.
-    fn provides(&mut self, guest: &Guest, value: Id, reader: &Guest) -> bool {
-        if !self.alone[&guest.class].results.contains(&value) {
+    /// Whether `reader` can take a value from `fused` where both are in one kernel.
+    fn provides(&mut self, fused: &FusableOp, value: Id, reader: &FusableOp) -> bool {
+        if !self.alone[&fused.class].results.contains(&value) {
             return false;
         }
-        if guest.rule != Some(FusionRule::Recompute) {
+        if fused.rule != Some(FusionRule::Recompute) {
             return reader.rule == Some(FusionRule::Epilogue);
         }
         let (egraph, alone) = (self.egraph, &self.alone);
-        let pair = (reader.class, guest.class);
-        let known = egraph.analysis.hosts.recomputes.get(&pair).copied();
+        let pair = (reader.class, fused.class);
+        let known = egraph.analysis.anchors.recomputes.get(&pair).copied();
         let recompute = || can_recompute(egraph, &alone[&pair.0], &alone[&pair.1]);
         known.unwrap_or_else(|| *self.recomputed.entry(pair).or_insert_with(recompute))
     }

@@ -1,8 +1,8 @@
 //! A selection of kernels as a program.
 
-use super::kernel::{Kernel, class_of};
-use super::language::{Tensors, value_name, value_type};
-use super::ways::Way;
+use super::kernel::{ClassKernel, class_of};
+use super::language::{TensorEGraph, value_name, value_type};
+use super::variants::KernelVariant;
 use crate::copies::fold_copies;
 use crate::error::PassError;
 use crate::lower::{Lowered, lowered};
@@ -10,13 +10,13 @@ use egg::Id;
 use ir::Graph;
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
-use ir::plan::{Mode, Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{DeviceId, Kernel, Program, Value, ValueId};
 use std::collections::HashMap;
 
 /// Kernels over the interface of the graph that the e-graph was made from.
 pub(super) struct Making<'a> {
-    pub egraph: &'a Tensors,
+    pub egraph: &'a TensorEGraph,
     pub graph: &'a Graph,
     /// The classes of the graph's nodes.
     pub classes: &'a [Id],
@@ -28,7 +28,7 @@ impl Making<'_> {
         &self,
         mode: Mode,
         batch: usize,
-        kernels: Vec<((Kernel, Way), String)>,
+        kernels: Vec<((ClassKernel, KernelVariant), String)>,
     ) -> Result<Program, PassError> {
         let Lowered {
             mut program,
@@ -57,11 +57,11 @@ impl Making<'_> {
                 places.insert(class, value);
             }
         }
-        for ((kernel, way), label) in kernels {
+        for ((kernel, variant), label) in kernels {
             let call = self.call(&mut program, &mut places, kernel, label);
-            program.kernels.push(KernelCall {
-                algorithm: Some(way.algorithm),
-                vectors: way.vectors.map(|(vectors, _)| vectors),
+            program.kernels.push(Kernel {
+                algorithm: Some(variant.algorithm),
+                vectors: variant.vectors.map(|(vectors, _)| vectors),
                 ..call
             });
         }
@@ -69,7 +69,7 @@ impl Making<'_> {
             let Value {
                 name, dtype, extents, ..
             } = program.value(value).clone();
-            program.kernels.push(KernelCall::new(
+            program.kernels.push(Kernel::new(
                 name,
                 Nest::copy(dtype, &extents),
                 vec![places[&class]],
@@ -100,10 +100,10 @@ impl Making<'_> {
         &self,
         program: &mut Program,
         places: &mut HashMap<Id, ValueId>,
-        kernel: Kernel,
+        kernel: ClassKernel,
         label: String,
-    ) -> KernelCall {
-        let Kernel {
+    ) -> Kernel {
+        let ClassKernel {
             mut nest, results, ..
         } = kernel;
         let mut place = |class: Id| {
@@ -121,7 +121,7 @@ impl Making<'_> {
             });
             read.source = Source::Operand(position);
         }
-        KernelCall::new(label, nest, operands, results)
+        Kernel::new(label, nest, operands, results)
     }
 }
 
@@ -130,7 +130,7 @@ fn is_interface(program: &Program, value: ValueId) -> bool {
 }
 
 /// A place for a value that only rules know of.
-fn add_value(program: &mut Program, egraph: &Tensors, class: Id) -> ValueId {
+fn add_value(program: &mut Program, egraph: &TensorEGraph, class: Id) -> ValueId {
     let ty = value_type(egraph, class);
     let id = ValueId(program.values.len());
     let name = value_name(egraph, class).map_or_else(|| format!("value.{}", id.0), str::to_string);
@@ -141,10 +141,10 @@ fn add_value(program: &mut Program, egraph: &Tensors, class: Id) -> ValueId {
         layout: Layout::row_major(ty.rank()),
         role: Role::Temporary,
         alias: None,
-        window: false,
-        place: Place::Own,
-        device: DeviceIx::default(),
-        part: None,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
+        device: DeviceId::default(),
+        shard: None,
     });
     id
 }

@@ -1,10 +1,10 @@
 //! What a search found, and why: phases, sizes, the bound, and of every chosen kernel the rules that led to it.
 
-use super::extract::{Choice, Selection, Taken, integer};
-use super::kernel::{Kernel, class_of, nest_of};
-use super::language::{Tensors, fastest, label, value_name};
+use super::extract::{FusionChoice, Selection, Taken, integer};
+use super::kernel::{ClassKernel, class_of, nest_of};
+use super::language::{TensorEGraph, innermost, label, value_name};
 use super::problem::Extraction;
-use super::ways::{Way, original};
+use super::variants::{KernelVariant, original};
 use crate::winograd;
 use egg::Id;
 use ir::program::Algorithm;
@@ -32,7 +32,7 @@ pub struct Phase {
 
 /// A part of a chosen kernel.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Member {
+pub struct FusedOp {
     /// The node of the graph, or the operation that a rule of algebra made.
     pub node: String,
     /// The rule of fusion that lets it into the kernel; none lets in what the kernel is built around.
@@ -43,11 +43,11 @@ pub struct Member {
     pub alternatives: Vec<Alternative>,
 }
 
-/// Where a member could have been computed, all else being equal.
+/// Where an op could have been computed, all else being equal.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Alternative {
     /// The node that the other kernel is built around; the node itself means a kernel of its own.
-    pub host: String,
+    pub anchor: String,
     /// Predicted seconds that the whole would take more.
     pub more: f64,
 }
@@ -62,25 +62,25 @@ pub struct Chosen {
     /// What bounds it: `compute`, `memory` or `launch`.
     pub bound: &'static str,
     /// How its sums are computed: `direct`, with what is read in vectors and how that lies, or Winograd's F(outputs, taps).
-    pub way: String,
-    /// In which other ways they could have been.
-    pub ways: Vec<OtherWay>,
-    /// What it computes: first what it is built around, then its guests.
-    pub members: Vec<Member>,
+    pub variant: String,
+    /// In which other variants they could have been.
+    pub variants: Vec<OtherVariant>,
+    /// What it computes: first what it is built around, then its fused ops.
+    pub ops: Vec<FusedOp>,
 }
 
-/// A way that was not taken.
+/// A variant that was not taken.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OtherWay {
-    /// As [`Chosen::way`].
-    pub way: String,
+pub struct OtherVariant {
+    /// As [`Chosen::variant`].
+    pub variant: String,
     /// Predicted seconds that the arithmetic and what it wants rearranged would take more.
     pub more: f64,
 }
 
 /// A tensor that is rearranged in every step, for those kernels that read it in vectors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rearranged {
+pub struct Relayout {
     /// The tensor.
     pub value: String,
     /// Its dimension that runs fastest then.
@@ -94,7 +94,7 @@ pub struct Rearranged {
 pub struct Report {
     /// Phases in their order.
     pub phases: Vec<Phase>,
-    /// Kernels that could run, each with any of its guests.
+    /// Kernels that could run, each with any of its fused ops.
     pub kernels: usize,
     /// Kernels with more candidates for fusion than [`super::rules::fusion::MAX_FUSED_OPS`]: the others were left out.
     pub crowded: usize,
@@ -103,7 +103,7 @@ pub struct Report {
     /// Seconds of extraction.
     pub extraction_seconds: f64,
     /// How the solver came to its answer.
-    pub effort: integer::Effort,
+    pub effort: integer::SolveStats,
     /// Predicted time in seconds.
     pub seconds: f64,
     /// No choice among the candidates is predicted to be faster.
@@ -115,22 +115,22 @@ pub struct Report {
     /// The chosen kernels in the order they run.
     pub chosen: Vec<Chosen>,
     /// What is rearranged for them, by kernels of its own.
-    pub rearranged: Vec<Rearranged>,
+    pub relayouts: Vec<Relayout>,
 }
 
 impl Report {
-    /// Alternatives of guests are computed only where they are asked for: each takes a selection of its own.
+    /// Alternatives of fused ops are computed only where they are asked for: each takes a selection of its own.
     pub(super) fn record(
         &mut self,
-        egraph: &Tensors,
+        egraph: &TensorEGraph,
         extraction: &Extraction,
         selection: &Selection,
         with_alternatives: bool,
     ) {
         let Extraction {
             problem,
-            members,
-            hosts,
+            ops,
+            anchors,
             ..
         } = extraction;
         self.seconds = selection.seconds;
@@ -138,18 +138,18 @@ impl Report {
         self.gap = selection.gap();
         self.values = problem.traffic.len();
         let choice = selection.choice();
-        let rearranges = |taken: &&Taken| taken.kernel >= hosts.len();
-        self.rearranged = selection
+        let is_relayout = |taken: &&Taken| taken.kernel >= anchors.len();
+        self.relayouts = selection
             .taken
             .iter()
-            .filter(rearranges)
+            .filter(is_relayout)
             .map(|taken| {
-                let class = members[taken.kernel][0];
-                Rearranged {
+                let class = ops[taken.kernel][0];
+                Relayout {
                     value: value_name(egraph, original(egraph, class))
                         .unwrap_or("a value")
                         .to_string(),
-                    dimension: fastest(egraph, class).expect("it was rearranged for a dimension"),
+                    dimension: innermost(egraph, class).expect("it was rearranged for a dimension"),
                     seconds: problem.seconds(taken),
                 }
             })
@@ -157,18 +157,18 @@ impl Report {
         for taken in extraction.computing(selection) {
             let launch = problem.kernels[taken.kernel].launch;
             let (seconds, memory) = (problem.seconds(taken), problem.memory(taken));
-            let classes = taken.members.iter().map(|&m| members[taken.kernel][m]);
+            let classes = taken.ops.iter().map(|&m| ops[taken.kernel][m]);
             let mut names: Vec<&str> = classes.map(|class| label(egraph, class)).collect();
             names.dedup();
             let describe = |&m: &usize| {
-                let (host, class) = (members[taken.kernel][0], members[taken.kernel][m]);
-                Member {
+                let (anchor, class) = (ops[taken.kernel][0], ops[taken.kernel][m]);
+                FusedOp {
                     node: label(egraph, class).to_string(),
                     fused_by: egraph
                         .analysis
-                        .hosts
-                        .guests
-                        .get(&(host, class))
+                        .anchors
+                        .fused_ops
+                        .get(&(anchor, class))
                         .map(|rule| rule.name()),
                     made_by: egraph.analysis.kernels_by.get(&class).copied(),
                     alternatives: match m {
@@ -177,18 +177,20 @@ impl Report {
                     },
                 }
             };
-            let host = members[taken.kernel][0];
-            let way = &hosts[taken.kernel];
-            let others = extraction.ways[&host].iter().filter(|other| *other != way);
-            let other = |other: &Way| OtherWay {
-                way: name(egraph, host, other),
-                more: other.seconds() - way.seconds(),
+            let anchor = ops[taken.kernel][0];
+            let variant = &anchors[taken.kernel];
+            let others = extraction.variants[&anchor]
+                .iter()
+                .filter(|other| *other != variant);
+            let other = |other: &KernelVariant| OtherVariant {
+                variant: name(egraph, anchor, other),
+                more: other.seconds() - variant.seconds(),
             };
             self.chosen.push(Chosen {
                 label: names.join("+"),
-                way: name(egraph, host, way),
-                ways: others.map(other).collect(),
-                members: taken.members.iter().map(describe).collect(),
+                variant: name(egraph, anchor, variant),
+                variants: others.map(other).collect(),
+                ops: taken.ops.iter().map(describe).collect(),
                 seconds,
                 bound: match seconds - launch {
                     work if work < launch => "launch",
@@ -200,40 +202,40 @@ impl Report {
     }
 }
 
-fn name(egraph: &Tensors, kernel: Id, way: &Way) -> String {
+fn name(egraph: &TensorEGraph, kernel: Id, variant: &KernelVariant) -> String {
     let forms = winograd::candidates(nest_of(egraph, kernel).0);
     let form = |products| forms.iter().find(|form| form.products() == products);
-    match (way.algorithm, way.vectors) {
+    match (variant.algorithm, variant.vectors) {
         (Algorithm::Winograd(products), _) => form(products).map_or(String::new(), winograd::Form::name),
         (Algorithm::Direct, None) => "direct".to_string(),
         (Algorithm::Direct, Some((vectors, panel))) => {
-            let class = class_of(Kernel::of(egraph, kernel).nest.reads[panel].source);
+            let class = class_of(ClassKernel::of(egraph, kernel).nest.reads[panel].source);
             let panel = value_name(egraph, class).unwrap_or("a value");
-            let rearranged = if way.rearranged.is_some() {
-                ", rearranged"
+            let relayout = if variant.relayout.is_some() {
+                ", relayout"
             } else {
                 ""
             };
             format!(
-                "direct, {panel} in vectors along dimension {}{rearranged}",
+                "direct, {panel} in vectors along dimension {}{relayout}",
                 vectors.dimension
             )
         }
     }
 }
 
-/// What the whole would take if a guest were computed elsewhere: in a kernel of its own, or in another that runs.
+/// What the whole would take if a fused op were computed elsewhere: in a kernel of its own, or in another that runs.
 fn alternatives(
-    egraph: &Tensors,
+    egraph: &TensorEGraph,
     extraction: &Extraction,
-    choice: &Choice,
+    choice: &FusionChoice,
     seconds: f64,
-    (kernel, member): (usize, usize),
+    (kernel, op): (usize, usize),
 ) -> Vec<Alternative> {
-    let Extraction { problem, members, .. } = extraction;
-    let class = members[kernel][member];
+    let Extraction { problem, ops, .. } = extraction;
+    let class = ops[kernel][op];
     let mut found = vec![];
-    for (other, classes) in members.iter().enumerate().filter(|(other, _)| *other != kernel) {
+    for (other, classes) in ops.iter().enumerate().filter(|(other, _)| *other != kernel) {
         let Some(place) = classes.iter().position(|c| *c == class) else {
             continue;
         };
@@ -241,13 +243,11 @@ fn alternatives(
             continue;
         }
         let mut tried = choice.clone();
-        tried
-            .entry(kernel)
-            .and_modify(|members| _ = members.remove(&member));
+        tried.entry(kernel).and_modify(|ops| _ = ops.remove(&op));
         tried.entry(other).or_default().extend([0, place]);
         if let Ok(selection) = problem.realise(&tried) {
             found.push(Alternative {
-                host: label(egraph, classes[0]).to_string(),
+                anchor: label(egraph, classes[0]).to_string(),
                 more: selection.seconds - seconds,
             });
         }

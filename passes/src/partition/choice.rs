@@ -2,42 +2,44 @@
 
 use super::Placement;
 use super::region::contains;
-use ir::plan::Part;
+use ir::plan::Region;
 use ir::program::ValueId;
 
-/// A box of a value on a device.
+/// A region of a value on a device.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct ShardSpec {
     pub value: ValueId,
     pub device: usize,
-    pub part: Part,
+    pub region: Region,
 }
 
 /// A placement with what follows from it.
 #[derive(Clone, Debug)]
-pub(super) struct Choice {
+pub(super) struct PlacementOption {
     pub placement: Placement,
     pub seconds: Vec<f64>,
-    pub reads: Vec<Piece>,
-    pub writes: Vec<Piece>,
+    pub reads: Vec<ShardSpec>,
+    pub writes: Vec<ShardSpec>,
 }
 
-impl Choice {
+impl PlacementOption {
     /// Whether another takes no less time, reads what this reads and writes nothing more.
-    fn beats(&self, other: &Choice) -> bool {
-        let holds = |outer: &Piece, inner: &Piece| {
-            (outer.value, outer.device) == (inner.value, inner.device) && contains(&outer.part, &inner.part)
+    fn beats(&self, other: &PlacementOption) -> bool {
+        let holds = |outer: &ShardSpec, inner: &ShardSpec| {
+            (outer.value, outer.device) == (inner.value, inner.device)
+                && contains(&outer.region, &inner.region)
         };
-        let within =
-            |inner: &[Piece], outer: &[Piece]| inner.iter().all(|i| outer.iter().any(|o| holds(o, i)));
+        let within = |inner: &[ShardSpec], outer: &[ShardSpec]| {
+            inner.iter().all(|i| outer.iter().any(|o| holds(o, i)))
+        };
         let faster = self.seconds.iter().zip(&other.seconds).all(|(a, b)| a <= b);
         faster && within(&self.reads, &other.reads) && within(&other.writes, &self.writes)
     }
 }
 
 /// Choices that no other beats; of equal ones the first.
-pub(super) fn undominated(choices: Vec<Choice>) -> Vec<Choice> {
-    let mut kept: Vec<Choice> = vec![];
+pub(super) fn undominated(choices: Vec<PlacementOption>) -> Vec<PlacementOption> {
+    let mut kept: Vec<PlacementOption> = vec![];
     for choice in choices {
         if !kept.iter().any(|other| other.beats(&choice)) {
             kept.retain(|other| !choice.beats(other));

@@ -9,7 +9,7 @@
 use super::{Placement, Strategy, partition, parts_of};
 use ir::nest::{Affine, Combine, Loop, Nest, Source};
 use ir::plan::Role;
-use ir::program::{DeviceIx, KernelCall, Program, ValueId};
+use ir::program::{DeviceId, Kernel, Program, ValueId};
 use std::collections::BTreeSet;
 
 /// What a device does in a second, one core of a processor in mind; between devices only the ratios matter.
@@ -45,7 +45,7 @@ pub fn choose(program: &Program, shares: &[usize]) -> Strategy {
             let Some(moved_cost) = cost_of(program, &tried).filter(|_| !moved.is_empty()) else {
                 continue;
             };
-            let tried_cost = settle(program, &moved, &mut tried, moved_cost);
+            let tried_cost = improve_locally(program, &moved, &mut tried, moved_cost);
             if tried_cost < cost {
                 (best, cost) = (tried, tried_cost);
             }
@@ -89,14 +89,14 @@ fn bytes(program: &Program, id: ValueId) -> f64 {
 /// Every kernel along the loop that walks the batch, if it has one and can be split there; others on every device, or
 /// all on the first where the batch is too small to be split.
 pub(super) fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
-    let place = |(call, batch): (&KernelCall, Option<Loop>)| {
+    let place = |(call, batch): (&Kernel, Option<Loop>)| {
         let split = batch.map(|l| split_along(&call.nest, l));
-        let usual = match super::region::cut(program.batch, shares) {
-            Some(_) => Placement::Everywhere,
-            None => Placement::On(DeviceIx(0)),
+        let default = match super::region::cut(program.batch, shares) {
+            Some(_) => Placement::Replicated,
+            None => Placement::Single(DeviceId(0)),
         };
         let split = split.filter(|placement| can_be(&call.nest, placement, shares));
-        split.unwrap_or(usual)
+        split.unwrap_or(default)
     };
     Strategy {
         shares: shares.to_vec(),
@@ -131,23 +131,23 @@ pub(super) fn batch_loops(program: &Program) -> Vec<Option<Loop>> {
     loops
 }
 
-pub(super) fn operand(call: &KernelCall, source: Source) -> ValueId {
+pub(super) fn operand(call: &Kernel, source: Source) -> ValueId {
     match source {
         Source::Operand(i) => call.operands[i],
-        Source::Stage(_) => unreachable!("Program::verify rejects kernels that read stages"),
+        Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
     }
 }
 
 fn split_along(nest: &Nest, l: Loop) -> Placement {
     match l.0 < nest.parallel.len() {
-        true => Placement::Parallel(l),
-        false => Placement::Reduction(l, Box::new(Placement::Everywhere)),
+        true => Placement::Sharded(l),
+        false => Placement::Partial(l, Box::new(Placement::Replicated)),
     }
 }
 
 fn can_be(nest: &Nest, placement: &Placement, shares: &[usize]) -> bool {
     match placement {
-        Placement::Reduction(l, then) => {
+        Placement::Partial(l, then) => {
             let extent = nest.reduction[l.0 - nest.parallel.len()];
             let cuts = super::region::cut(extent, shares).is_some();
             let then_can_be = || parts_of(&super::region::finish(nest, 0, 1), then, shares).is_some();
@@ -189,8 +189,8 @@ fn along(program: &Program, parameter: ValueId, dimension: usize, strategy: &mut
 }
 
 /// Places kernels that share a value with those moved, and those themselves, as is cheapest. The cost afterwards.
-fn settle(program: &Program, moved: &[usize], strategy: &mut Strategy, mut cost: f64) -> f64 {
-    let values = |call: &KernelCall| -> BTreeSet<ValueId> {
+fn improve_locally(program: &Program, moved: &[usize], strategy: &mut Strategy, mut cost: f64) -> f64 {
+    let values = |call: &Kernel| -> BTreeSet<ValueId> {
         let all = call.operands.iter().chain(&call.results);
         all.map(|&id| program.owner(id))
             .filter(|&id| !matches!(program.value(id).role, Role::Input { .. }))
@@ -225,13 +225,13 @@ pub(super) fn candidates(nest: &Nest, shares: &[usize]) -> Vec<Placement> {
         .collect();
     let (parallel, reduction): (Vec<Loop>, Vec<Loop>) =
         loops.into_iter().partition(|l| l.0 < nest.parallel.len());
-    let mut placements = vec![Placement::Everywhere];
-    placements.extend(parallel.iter().map(|&l| Placement::Parallel(l)));
+    let mut placements = vec![Placement::Replicated];
+    placements.extend(parallel.iter().map(|&l| Placement::Sharded(l)));
     let then = placements.clone();
     for l in reduction {
         placements.extend(
             then.iter()
-                .map(|then| Placement::Reduction(l, Box::new(then.clone()))),
+                .map(|then| Placement::Partial(l, Box::new(then.clone()))),
         );
     }
     placements.retain(|placement| can_be(nest, placement, shares));

@@ -2,43 +2,43 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`region`] | boxes of tensors; nests over a part of a loop, or adding partial sums |
-//! | [`pieces`] | what of each value lies on which device; slices, transfers, joins |
+//! | [`region`] | regions of tensors; nests over a part of a loop, or adding partial sums |
+//! | [`shards`] | what of each value lies on which device; slices, transfers, joins |
 //! | [`choose`] | a strategy by its cost, greedily |
 //! | [`choice`] | a placement of one kernel with what follows from it |
 //! | [`search`] | the cheapest strategy |
-//! | [`program`] | what strategies cost, as an integer program |
-//! | [`blocks`] | a strategy improved by solving parts of that program |
-//! | [`settle`] | of the strategies near the bound one with a short schedule |
+//! | [`formulation`] | what strategies cost, as an integer program |
+//! | [`neighbourhoods`] | a strategy improved by solving parts of that program |
+//! | [`local_search`] | of the strategies near the bound one with a short schedule |
 //!
-//! It looks at nests alone. A kernel that is split along a parallel loop writes a box of each result on each device; of
-//! what it reads, a device needs the box that its part of the loop touches. So splitting the batch, channels, groups, the
+//! It looks at nests alone. A kernel that is split along a parallel loop writes a region of each result on each device; of
+//! what it reads, a device needs the region that its part of the loop touches. So splitting the batch, channels, groups, the
 //! outputs of a fully connected layer are one thing: a loop. A sum that is split along a loop of its reduction leaves
 //! partial sums, which a second kernel adds, in the order of the devices wherever it runs, so that copies stay equal.
 //! Random numbers are counted by an affine map of the loops, which the split shifts: masks are those of one device.
 //!
-//! Parameters, state and inputs are set from outside: each device gets the box of them that its kernels read. An updated
-//! parameter that was not computed where it lies is brought there. A kernel that finishes partial sums and does nothing
+//! Parameters, state and inputs are set from outside: each device gets the region of them that its kernels read. An updated
+//! parameter that was not computed where it lies is transferred there. A kernel that finishes partial sums and does nothing
 //! but update parameters comes last, so that nobody waits for the sums of the other device before the end of the step.
 
-mod blocks;
 mod choice;
 pub mod choose;
-mod held;
-pub mod pieces;
-mod program;
+mod formulation;
+mod intervals;
+mod local_search;
+mod neighbourhoods;
 pub mod region;
+mod resident;
 pub mod search;
-mod settle;
-mod windows;
+pub mod shards;
 
 use crate::layout::drop_unused_operands;
 use crate::substitute::normalize;
 use ir::layout::Layout;
 use ir::nest::{Combine, Loop, Nest};
-use ir::plan::{Place, Role};
-use ir::program::{DeviceIx, KernelCall, Program, Value, ValueId};
-use pieces::Pieces;
+use ir::plan::{Allocation, Role};
+use ir::program::{DeviceId, Kernel, Program, Value, ValueId};
+use shards::Shards;
 
 /// Where every kernel of a program runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,19 +53,19 @@ pub struct Strategy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Placement {
     /// On one device.
-    On(DeviceIx),
+    Single(DeviceId),
     /// On every device, each computing all of it.
-    Everywhere,
+    Replicated,
     /// A part of this parallel loop on each device.
-    Parallel(Loop),
+    Sharded(Loop),
     /// A part of this reduction loop of a sum on each device; the second placement, which is no reduction, is that of
     /// the kernel that adds the partial sums and finishes.
-    Reduction(Loop, Box<Placement>),
+    Partial(Loop, Box<Placement>),
 }
 
 impl Placement {
     /// In words, of a kernel that is placed so.
-    pub fn describe(&self, program: &Program, call: &KernelCall) -> String {
+    pub fn describe(&self, program: &Program, call: &Kernel) -> String {
         let walked = |l: &Loop| {
             let made = call.results.iter().zip(&call.nest.outputs);
             let made = made
@@ -87,10 +87,10 @@ impl Placement {
             })
         };
         match self {
-            Placement::On(device) => format!("on device {}", device.0),
-            Placement::Everywhere => "on every device".to_string(),
-            Placement::Parallel(l) => format!("split along {}", walked(l)),
-            Placement::Reduction(l, then) => {
+            Placement::Single(device) => format!("on device {}", device.0),
+            Placement::Replicated => "on every device".to_string(),
+            Placement::Sharded(l) => format!("split along {}", walked(l)),
+            Placement::Partial(l, then) => {
                 format!(
                     "sums split along {}, added {}",
                     walked(l),
@@ -113,21 +113,21 @@ pub fn partition(program: &Program, strategy: &Strategy) -> Result<Program, Stri
         let placed = parts_of(&call.nest, placement, &strategy.shares);
         parts.push(placed.ok_or_else(|| cannot(call, placement))?);
     }
-    let mut pieces = Pieces::new(&split.program, strategy.shares.len());
+    let mut shards = Shards::new(&split.program, strategy.shares.len());
     let placed = split.program.kernels.iter().zip(&parts);
-    pieces.place_leaves(
+    shards.place_leaves(
         placed.flat_map(|(call, parts)| parts.iter().map(move |(device, nest)| (call, *device, nest))),
     );
     for step in &split.steps {
         match *step {
-            Step::Fetch(k) => pieces.fetch(&split.program.kernels[k], &parts[k]),
-            Step::Run(k) => pieces.run(&split.program.kernels[k], &parts[k]),
+            Step::Fetch(k) => shards.fetch(&split.program.kernels[k], &parts[k]),
+            Step::Run(k) => shards.run(&split.program.kernels[k], &parts[k]),
         }
     }
-    Ok(pieces.finish())
+    Ok(shards.finish())
 }
 
-fn cannot(call: &KernelCall, placement: &Placement) -> String {
+fn cannot(call: &Kernel, placement: &Placement) -> String {
     format!(
         "{}: over {:?} reduce {:?} it cannot be placed {placement:?}",
         call.label, call.nest.parallel, call.nest.reduction
@@ -135,12 +135,12 @@ fn cannot(call: &KernelCall, placement: &Placement) -> String {
 }
 
 /// A kernel's parts by device, unless it cannot be placed so.
-pub fn parts_of(nest: &Nest, placement: &Placement, shares: &[usize]) -> Option<Vec<(DeviceIx, Nest)>> {
+pub fn parts_of(nest: &Nest, placement: &Placement, shares: &[usize]) -> Option<Vec<(DeviceId, Nest)>> {
     let devices = 0..shares.len();
     match placement {
-        Placement::On(device) => (device.0 < shares.len()).then(|| vec![(*device, nest.clone())]),
-        Placement::Everywhere => Some(devices.map(|d| (DeviceIx(d), nest.clone())).collect()),
-        Placement::Parallel(l) => {
+        Placement::Single(device) => (device.0 < shares.len()).then(|| vec![(*device, nest.clone())]),
+        Placement::Replicated => Some(devices.map(|d| (DeviceId(d), nest.clone())).collect()),
+        Placement::Sharded(l) => {
             let ranges = region::cut(*nest.parallel.get(l.0)?, shares)?;
             let parts = ranges.into_iter().enumerate().map(|(d, range)| {
                 let part = region::restrict(nest, *l, range);
@@ -148,11 +148,11 @@ pub fn parts_of(nest: &Nest, placement: &Placement, shares: &[usize]) -> Option<
                     .outputs
                     .iter()
                     .all(|output| region::written(&part, output).is_some());
-                whole.then_some((DeviceIx(d), part))
+                whole.then_some((DeviceId(d), part))
             });
             parts.collect()
         }
-        Placement::Reduction(..) => None,
+        Placement::Partial(..) => None,
     }
 }
 
@@ -183,7 +183,7 @@ fn split_sums(program: &Program, strategy: &Strategy) -> Result<Split, String> {
     for (k, (call, placement)) in program.kernels.iter().zip(&strategy.kernels).enumerate() {
         let mut call = call.clone();
         drop_unused_operands(&mut call);
-        let Placement::Reduction(l, then) = placement else {
+        let Placement::Partial(l, then) = placement else {
             split.steps.push(Step::Run(split.program.kernels.len()));
             split.program.kernels.push(call);
             split.placements.push(placement.clone());
@@ -204,12 +204,12 @@ fn split_sums(program: &Program, strategy: &Strategy) -> Result<Split, String> {
             sums.push(sum);
             split.steps.push(Step::Run(split.program.kernels.len()));
             split.program.kernels.push(part);
-            split.placements.push(Placement::On(DeviceIx(device)));
+            split.placements.push(Placement::Single(DeviceId(device)));
         }
         let first = call.operands.len();
         call.operands.extend(&sums);
         call.nest = normalize(region::finish(&call.nest, first, sums.len()));
-        call.label = format!("sum of {}", call.label);
+        call.label = format!("reduce partials of {}", call.label);
         drop_unused_operands(&mut call);
         let finish = split.program.kernels.len();
         if only_updates(program, k) {
@@ -234,10 +234,10 @@ fn add_value(program: &mut Program, name: &str, nest: &Nest) -> ValueId {
         layout: Layout::row_major(output.extents.len()),
         role: Role::Temporary,
         alias: None,
-        window: false,
-        place: Place::Own,
-        device: DeviceIx::default(),
-        part: None,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
+        device: DeviceId::default(),
+        shard: None,
     });
     ValueId(program.values.len() - 1)
 }

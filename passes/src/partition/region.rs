@@ -1,7 +1,7 @@
-//! Boxes of tensors, and nests over a part of a loop: the arithmetic beneath [`super`].
+//! Regions of tensors, and nests over a part of a loop: the arithmetic beneath [`super`].
 
 use ir::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use ir::plan::Part;
+use ir::plan::Region;
 use ir::types::DType;
 
 /// Where each device's part of `extent` begins and ends, in proportion to their shares; `None` if one has nothing.
@@ -36,106 +36,106 @@ pub fn restrict(nest: &Nest, l: Loop, (from, to): (usize, usize)) -> Nest {
     part
 }
 
-/// The box that an output of a nest covers, if it covers one without gaps.
-pub fn written(nest: &Nest, output: &Output) -> Option<Part> {
+/// The region that an output of a nest covers, if it covers one without gaps.
+pub fn written(nest: &Nest, output: &Output) -> Option<Region> {
     let extents = nest.extents();
-    let mut part = Part::whole(&output.extents);
+    let mut region = Region::whole(&output.extents);
     for (d, map) in output.index.iter().enumerate() {
         let (low, high) = map.range(&extents);
-        part.offset[d] = low as usize;
-        part.shape[d] = (high - low + 1) as usize;
+        region.offset[d] = low as usize;
+        region.shape[d] = (high - low + 1) as usize;
     }
-    (volume(&part) == nest.parallel_points() as usize).then_some(part)
+    (volume(&region) == nest.parallel_points() as usize).then_some(region)
 }
 
-/// The box of a tensor of these extents that a read may touch. One that is always outside touches a corner.
-pub fn touched(nest: &Nest, read: &Read, extents: &[usize]) -> Part {
+/// The region of a tensor of these extents that a read may touch. One that is always outside touches a corner.
+pub fn touched(nest: &Nest, read: &Read, extents: &[usize]) -> Region {
     let loops = nest.extents();
-    let mut part = Part::whole(extents);
+    let mut region = Region::whole(extents);
     for (d, index) in read.index.iter().enumerate() {
         let (low, high) = index.map.range(&loops);
         let first = low.max(0).div_euclid(index.divisor) + i64::from(low.max(0) % index.divisor != 0);
         let last = high.div_euclid(index.divisor).min(extents[d] as i64 - 1);
         if first > last {
-            return Part {
+            return Region {
                 offset: vec![0; extents.len()],
                 shape: vec![1; extents.len()],
             };
         }
-        part.offset[d] = first as usize;
-        part.shape[d] = (last - first + 1) as usize;
+        region.offset[d] = first as usize;
+        region.shape[d] = (last - first + 1) as usize;
     }
-    part
+    region
 }
 
-/// Elements of a box.
-pub fn volume(part: &Part) -> usize {
-    part.shape.iter().product()
+/// Elements of a region.
+pub fn volume(region: &Region) -> usize {
+    region.shape.iter().product()
 }
 
 /// Whether `inner` lies within `outer`.
-pub fn contains(outer: &Part, inner: &Part) -> bool {
+pub fn contains(outer: &Region, inner: &Region) -> bool {
     (0..outer.shape.len()).all(|d| {
         outer.offset[d] <= inner.offset[d]
             && inner.offset[d] + inner.shape[d] <= outer.offset[d] + outer.shape[d]
     })
 }
 
-/// The smallest box around two.
-pub fn hull(a: &Part, b: &Part) -> Part {
-    let mut part = a.clone();
+/// The smallest region around two.
+pub fn hull(a: &Region, b: &Region) -> Region {
+    let mut region = a.clone();
     for d in 0..a.shape.len() {
         let end = (a.offset[d] + a.shape[d]).max(b.offset[d] + b.shape[d]);
-        part.offset[d] = a.offset[d].min(b.offset[d]);
-        part.shape[d] = end - part.offset[d];
+        region.offset[d] = a.offset[d].min(b.offset[d]);
+        region.shape[d] = end - region.offset[d];
     }
-    part
+    region
 }
 
-/// What two boxes share, if anything.
-pub fn overlap(a: &Part, b: &Part) -> Option<Part> {
-    let mut part = a.clone();
+/// What two regions share, if anything.
+pub fn overlap(a: &Region, b: &Region) -> Option<Region> {
+    let mut region = a.clone();
     for d in 0..a.shape.len() {
         let end = (a.offset[d] + a.shape[d]).min(b.offset[d] + b.shape[d]);
-        part.offset[d] = a.offset[d].max(b.offset[d]);
-        part.shape[d] = end.checked_sub(part.offset[d]).filter(|&n| n > 0)?;
+        region.offset[d] = a.offset[d].max(b.offset[d]);
+        region.shape[d] = end.checked_sub(region.offset[d]).filter(|&n| n > 0)?;
     }
-    Some(part)
+    Some(region)
 }
 
-/// Makes a read take its elements from a box of its tensor, which holds all that it touches.
-pub fn read_within(read: &mut Read, part: &Part) {
-    for (index, &from) in read.index.iter_mut().zip(&part.offset) {
+/// Makes a read take its elements from a region of its tensor, which holds all that it touches.
+pub fn read_within(read: &mut Read, region: &Region) {
+    for (index, &from) in read.index.iter_mut().zip(&region.offset) {
         index.map.constant -= from as i64 * index.divisor;
     }
 }
 
-/// Makes an output the box of it that is written.
-pub fn write_within(output: &mut Output, part: &Part) {
-    output.extents.clone_from(&part.shape);
-    for (map, &from) in output.index.iter_mut().zip(&part.offset) {
+/// Makes an output the region of it that is written.
+pub fn write_within(output: &mut Output, region: &Region) {
+    output.extents.clone_from(&region.shape);
+    for (map, &from) in output.index.iter_mut().zip(&region.offset) {
         map.constant -= from as i64;
     }
 }
 
-/// A nest that puts a box of a tensor together from boxes of it that cover it, one an operand.
-pub fn join(dtype: DType, of: &Part, from: &[Part]) -> Nest {
+/// A nest that puts a region of a tensor together from regions of it that cover it, one an operand.
+pub fn join(dtype: DType, of: &Region, from: &[Region]) -> Nest {
     let mut nest = Nest::copy(dtype, &of.shape);
-    let read = |(operand, part): (usize, &Part)| {
-        let shifts = of.offset.iter().zip(&part.offset).enumerate();
+    let read = |(operand, region): (usize, &Region)| {
+        let shifts = of.offset.iter().zip(&region.offset).enumerate();
         let index = shifts
             .map(|(d, (&to, &from))| Index::new(Affine::of(Loop(d)).plus_constant(to as i64 - from as i64)));
         Read {
             source: Source::Operand(operand),
             index: index.collect(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         }
     };
     nest.reads = from.iter().enumerate().map(read).collect();
     let last = from.len() - 1;
     nest.outputs[0].value = (0..last).rev().fold(Expr::Read(last), |rest, i| {
-        Expr::Inside(i).select(Expr::Read(i), rest)
+        Expr::InBounds(i).select(Expr::Read(i), rest)
     });
     nest
 }
@@ -159,8 +159,8 @@ pub fn finish(nest: &Nest, first: usize, parts: usize) -> Nest {
         whole.reads.push(Read {
             source: Source::Operand(operand),
             index: index.clone(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         });
     }
     whole.reduction = vec![];

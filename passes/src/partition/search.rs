@@ -1,31 +1,31 @@
 //! The cheapest strategy: which device runs which part of which kernel.
 //!
-//! A strategy costs what the integer program of [`super::program`] says: its makespan by balance, by the critical path and by
-//! what devices do while others wait. It is improved block by block ([`super::blocks`]), and then the solver is asked for
+//! A strategy costs what the integer program of [`super::formulation`] says: its makespan by balance, by the critical path and by
+//! what devices do while others wait. It is improved neighbourhood by neighbourhood ([`super::neighbourhoods`]), and then the solver is asked for
 //! anything that costs less by more than the gap. Of what is near the bound, a strategy with a shorter simulated schedule is
-//! preferred ([`super::settle`]). The strategy that splits the batch is the answer where nothing is found.
+//! preferred ([`super::local_search`]). The strategy that splits the batch is the answer where nothing is found.
 
-use super::blocks::Known;
-use super::choice::{Choice, Piece, undominated};
+use super::choice::{PlacementOption, ShardSpec, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
-use super::held::Moments;
+use super::neighbourhoods::Incumbent;
 use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
+use super::resident::PeakPoints;
 use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
-use crate::solver::{Answer, Effort, Limits};
+use crate::solver::{Answer, Budget, Limits};
 use crate::substitute::normalize;
 use crate::winograd;
 use good_lp::constraint;
 use ir::nest::{Loop, Nest, Source};
-use ir::program::{DeviceIx, KernelCall, Program, ValueId};
+use ir::program::{DeviceId, Kernel, Program, ValueId};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// What blocks may take of the seconds that there are for a bound.
+/// What neighbourhoods may take of the seconds that there are for a bound.
 const SHARE: f64 = 0.4;
-/// How often all blocks are looked at before then, at the most.
+/// How often all neighbourhoods are looked at before then, at the most.
 const SWEEPS: usize = 10;
-/// What a block must gain of the cost before the bound is asked for, and afterwards.
+/// What a neighbourhood must gain of the cost before the bound is asked for, and afterwards.
 const MUCH: f64 = 2e-3;
 const LITTLE: f64 = 1e-5;
 /// Nodes of the solver's search for a bound: unlike seconds, they do not depend on what else a machine does.
@@ -45,7 +45,7 @@ pub enum Splits {
 
 /// What was found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct PlacementResult {
     /// Where every kernel runs.
     pub strategy: Strategy,
     /// The makespan by balance, in seconds.
@@ -58,7 +58,7 @@ pub struct Found {
     pub fallback: Option<String>,
 }
 
-impl Found {
+impl PlacementResult {
     /// How far the makespan may be from the shortest, relative to it.
     pub fn gap(&self) -> f64 {
         match self.seconds > 0.0 {
@@ -103,18 +103,19 @@ pub fn search(
     splits: Splits,
     limits: Limits,
     measures: Measures,
-) -> Found {
-    let problem = Problem::new(program, shares, costs, splits);
-    let moments = Moments::of(program);
+) -> PlacementResult {
+    let problem = PlacementProblem::new(program, shares, costs, splits);
+    let peak_points = PeakPoints::of(program);
     let capacity: Vec<f64> = costs.iter().map(|c| c.profile.memory.capacity_gb * 1e9).collect();
     let start = problem.start(&by_batch(program, shares));
-    let known = problem.busiest(&start);
-    let solved = problem.solve(&start, None, limits.worth(known));
+    let incumbent = problem.busiest(&start);
+    let solved = problem.solve(&start, None, limits.worth(incumbent));
     // What is worth little time may find nothing in it.
     let solved = solved.or_else(|_| problem.solve(&start, None, limits));
     let mut found = match solved {
         Ok((chosen, bound)) => {
-            let chosen = problem.settled(shares, chosen, bound / (1.0 - NEAR * limits.gap), measures);
+            let chosen =
+                problem.improved_locally(shares, chosen, bound / (1.0 - NEAR * limits.gap), measures);
             problem.found(shares, chosen, bound, None)
         }
         Err(error) => problem.found(shares, start.clone(), 0.0, Some(error)),
@@ -122,7 +123,7 @@ pub fn search(
     // Without what kernels keep to themselves, which is never this much.
     if capacity
         .iter()
-        .all(|&capacity| PLENTY * moments.most() < capacity)
+        .all(|&capacity| PLENTY * peak_points.most() < capacity)
     {
         return found.0;
     }
@@ -137,10 +138,10 @@ pub fn search(
         {
             return found.0;
         }
-        let held = problem.held(&moments, chosen);
+        let resident = problem.resident(&peak_points, chosen);
         // The most so far: equal devices may change places from one attempt to the next.
-        for ((rest, &need), &held) in rest.iter_mut().zip(&need).zip(&held) {
-            *rest = rest.max(need as f64 - held);
+        for ((rest, &need), &resident) in rest.iter_mut().zip(&need).zip(&resident) {
+            *rest = rest.max(need as f64 - resident);
         }
         let room: Vec<f64> = capacity
             .iter()
@@ -148,7 +149,7 @@ pub fn search(
             .map(|(capacity, rest)| capacity - rest)
             .collect();
         let solved = match room.iter().all(|&room| room > 0.0) {
-            true => problem.solve(&start, Some((&moments, &room)), limits),
+            true => problem.solve(&start, Some((&peak_points, &room)), limits),
             false => Err("a device has no room".to_string()),
         };
         match solved {
@@ -164,34 +165,39 @@ pub fn search(
     found.0
 }
 
-pub(super) struct Problem<'a> {
+pub(super) struct PlacementProblem<'a> {
     pub(super) program: &'a Program,
     pub(super) costs: &'a [Costs<'a>],
     /// Whether convolutions stay as they are: among processors they get the algorithm that is cheapest.
     direct: bool,
     /// Of each kernel.
-    pub(super) kernels: Vec<Vec<Choice>>,
+    pub(super) kernels: Vec<Vec<PlacementOption>>,
     /// The kernel that makes each value; of a parameter that which updates it.
-    pub(super) maker: BTreeMap<ValueId, usize>,
-    /// The distinct needs of values that a kernel makes, each with the kernels and placements that have it.
-    pub(super) needs: Vec<(Piece, Vec<(usize, usize)>)>,
+    pub(super) producer: BTreeMap<ValueId, usize>,
+    /// The distinct required regions of values that a kernel makes, each with the kernels and placements that have it.
+    pub(super) required: Vec<(ShardSpec, Vec<(usize, usize)>)>,
 }
 
-impl<'a> Problem<'a> {
-    fn new(program: &'a Program, shares: &[usize], costs: &'a [Costs<'a>], splits: Splits) -> Problem<'a> {
+impl<'a> PlacementProblem<'a> {
+    fn new(
+        program: &'a Program,
+        shares: &[usize],
+        costs: &'a [Costs<'a>],
+        splits: Splits,
+    ) -> PlacementProblem<'a> {
         let batch = batch_loops(program);
-        let mut problem = Problem {
+        let mut problem = PlacementProblem {
             program,
             costs,
             direct: costs.iter().any(|costs| costs.profile.gpu.is_some()),
             kernels: vec![],
-            maker: BTreeMap::new(),
-            needs: vec![],
+            producer: BTreeMap::new(),
+            required: vec![],
         };
         for (k, call) in program.kernels.iter().enumerate() {
             let mut placements = candidates(&call.nest, shares);
-            placements.push(Placement::On(DeviceIx(0)));
-            placements.push(Placement::On(DeviceIx(shares.len() - 1)));
+            placements.push(Placement::Single(DeviceId(0)));
+            placements.push(Placement::Single(DeviceId(shares.len() - 1)));
             if let (Splits::WithoutBatch, Some(batch)) = (splits, batch[k]) {
                 placements.retain(|placement| !is_along(placement, batch));
             }
@@ -202,18 +208,18 @@ impl<'a> Problem<'a> {
             problem.kernels.push(choices);
             call.results
                 .iter()
-                .for_each(|&id| _ = problem.maker.insert(program.owner(id), k));
+                .for_each(|&id| _ = problem.producer.insert(program.owner(id), k));
         }
         for (k, choices) in problem.kernels.iter().enumerate() {
             for (p, choice) in choices.iter().enumerate() {
                 for read in choice
                     .reads
                     .iter()
-                    .filter(|read| problem.maker.contains_key(&read.value))
+                    .filter(|read| problem.producer.contains_key(&read.value))
                 {
-                    match problem.needs.iter_mut().find(|(need, _)| need == read) {
+                    match problem.required.iter_mut().find(|(need, _)| need == read) {
                         Some((_, users)) => users.push((k, p)),
-                        None => problem.needs.push((read.clone(), vec![(k, p)])),
+                        None => problem.required.push((read.clone(), vec![(k, p)])),
                     }
                 }
             }
@@ -222,14 +228,14 @@ impl<'a> Problem<'a> {
     }
 
     /// What follows from placing a kernel so; `None` if it cannot be.
-    fn choice(&self, call: &KernelCall, placement: Placement, shares: &[usize]) -> Option<Choice> {
-        let mut choice = Choice {
+    fn choice(&self, call: &Kernel, placement: Placement, shares: &[usize]) -> Option<PlacementOption> {
+        let mut choice = PlacementOption {
             placement: placement.clone(),
             seconds: vec![0.0; shares.len()],
             reads: vec![],
             writes: vec![],
         };
-        let Placement::Reduction(l, then) = &placement else {
+        let Placement::Partial(l, then) = &placement else {
             for (device, nest) in parts_of(&call.nest, &placement, shares)? {
                 self.add_part(&mut choice, call, device.0, &nest);
                 self.add_writes(&mut choice, call, device.0, &nest)?;
@@ -264,24 +270,24 @@ impl<'a> Problem<'a> {
     }
 
     /// Adds a part of a kernel: its time, and what it reads.
-    fn add_part(&self, choice: &mut Choice, call: &KernelCall, device: usize, nest: &Nest) {
+    fn add_part(&self, choice: &mut PlacementOption, call: &Kernel, device: usize, nest: &Nest) {
         let mut traffic = 0;
         for (i, &id) in call.operands.iter().enumerate() {
             let value = self.program.value(id);
             let reads = nest.reads.iter().filter(|read| read.source == Source::Operand(i));
-            let boxes = reads.map(|read| touched(nest, read, &value.extents));
-            let Some(part) = boxes.reduce(|a, b| hull(&a, &b)) else {
+            let regions = reads.map(|read| touched(nest, read, &value.extents));
+            let Some(region) = regions.reduce(|a, b| hull(&a, &b)) else {
                 continue;
             };
-            traffic += volume(&part) * value.dtype.bytes();
-            let read = Piece {
+            traffic += volume(&region) * value.dtype.bytes();
+            let read = ShardSpec {
                 value: self.program.owner(id),
                 device,
-                part,
+                region,
             };
             let mut same = choice.reads.iter_mut();
             match same.find(|r| (r.value, r.device) == (read.value, device)) {
-                Some(known) => known.part = hull(&known.part, &read.part),
+                Some(incumbent) => incumbent.region = hull(&incumbent.region, &read.region),
                 None => choice.reads.push(read),
             }
         }
@@ -303,7 +309,7 @@ impl<'a> Problem<'a> {
         let sums = sums.cycle().take(self.costs.len());
         let costs = &self.costs[device];
         let share = match self.direct {
-            false => winograd::share(nest, self.program.mode, call.algorithm),
+            false => winograd::time_ratio(nest, self.program.mode, call.algorithm),
             true => 1.0,
         };
         let compute = share * costs.compute_us(&Candidate::free(nest, operands.chain(sums).collect()));
@@ -322,31 +328,37 @@ impl<'a> Problem<'a> {
         self.costs[device].transfer(bytes as f64, &self.costs[other]).us() * 1e-6
     }
 
-    fn add_writes(&self, choice: &mut Choice, call: &KernelCall, device: usize, nest: &Nest) -> Option<()> {
+    fn add_writes(
+        &self,
+        choice: &mut PlacementOption,
+        call: &Kernel,
+        device: usize,
+        nest: &Nest,
+    ) -> Option<()> {
         for (&id, output) in call.results.iter().zip(&nest.outputs) {
-            choice.writes.push(Piece {
+            choice.writes.push(ShardSpec {
                 value: self.program.owner(id),
                 device,
-                part: written(nest, output)?,
+                region: written(nest, output)?,
             });
         }
         Some(())
     }
 
-    /// Seconds that bringing a need takes, if its value was made as this choice says.
-    pub(super) fn transfer(&self, made: &Choice, need: &Piece) -> f64 {
-        let pieces = || made.writes.iter().filter(|piece| piece.value == need.value);
-        if pieces().any(|piece| piece.device == need.device && contains(&piece.part, &need.part)) {
+    /// Seconds that bringing a required region takes, if its value was made as this choice says.
+    pub(super) fn transfer(&self, made: &PlacementOption, need: &ShardSpec) -> f64 {
+        let shards = || made.writes.iter().filter(|shard| shard.value == need.value);
+        if shards().any(|shard| shard.device == need.device && contains(&shard.region, &need.region)) {
             return 0.0;
         }
         let size = self.program.value(need.value).dtype.bytes();
-        if pieces().any(|piece| contains(&piece.part, &need.part)) {
-            return self.transferred(need.device, volume(&need.part) * size);
+        if shards().any(|shard| contains(&shard.region, &need.region)) {
+            return self.transferred(need.device, volume(&need.region) * size);
         }
-        let elsewhere = pieces().filter(|piece| piece.device != need.device);
-        let moved = elsewhere.filter_map(|piece| overlap(&piece.part, &need.part));
-        let moved: usize = moved.map(|part| volume(&part) * size).sum();
-        self.transferred(need.device, moved) + self.traffic(need.device, 2 * volume(&need.part) * size)
+        let elsewhere = shards().filter(|shard| shard.device != need.device);
+        let moved = elsewhere.filter_map(|shard| overlap(&shard.region, &need.region));
+        let moved: usize = moved.map(|region| volume(&region) * size).sum();
+        self.transferred(need.device, moved) + self.traffic(need.device, 2 * volume(&need.region) * size)
     }
 
     /// The placements of a strategy; those that are not looked at are replaced by the first.
@@ -371,10 +383,10 @@ impl<'a> Problem<'a> {
                 .zip(&choices[p].seconds)
                 .for_each(|(sum, s)| *sum += s);
         }
-        for (need, users) in &self.needs {
+        for (need, users) in &self.required {
             if users.iter().any(|&(k, p)| chosen[k] == p) {
-                let maker = self.maker[&need.value];
-                seconds[need.device] += self.transfer(&self.kernels[maker][chosen[maker]], need);
+                let producer = self.producer[&need.value];
+                seconds[need.device] += self.transfer(&self.kernels[producer][chosen[producer]], need);
             }
         }
         seconds
@@ -401,7 +413,7 @@ impl<'a> Problem<'a> {
         chosen: Vec<usize>,
         bound: f64,
         fallback: Option<String>,
-    ) -> (Found, Vec<usize>) {
+    ) -> (PlacementResult, Vec<usize>) {
         let seconds = self.busiest(&chosen);
         let mut tried = chosen.clone();
         let mut alternatives = vec![];
@@ -417,7 +429,7 @@ impl<'a> Problem<'a> {
             alternatives.push(places.collect());
             tried[k] = chosen[k];
         }
-        let found = Found {
+        let found = PlacementResult {
             strategy: self.strategy(shares, &chosen),
             seconds,
             bound: bound.min(seconds),
@@ -431,45 +443,55 @@ impl<'a> Problem<'a> {
     fn solve(
         &self,
         start: &[usize],
-        room: Option<(&Moments, &[f64])>,
+        room: Option<(&PeakPoints, &[f64])>,
         limits: Limits,
     ) -> Result<(Vec<usize>, f64), String> {
         let begun = Instant::now();
         let left = || limits.seconds - begun.elapsed().as_secs_f64();
-        let stated = self.state(start, room);
+        let formulation = self.state(start, room);
         // Where there is too little room, the start is no solution.
-        let known = room.is_none().then(|| {
-            let enough = Self::relaxed(&stated, limits) / (1.0 - limits.gap);
-            self.improved(&stated, start, None, MUCH, enough, (SWEEPS, SHARE * left()))
+        let incumbent = room.is_none().then(|| {
+            let enough = Self::relaxed(&formulation, limits) / (1.0 - limits.gap);
+            self.improved(&formulation, start, None, MUCH, enough, (SWEEPS, SHARE * left()))
         });
-        let known = known.flatten();
-        let below = known
+        let incumbent = incumbent.flatten();
+        let below = incumbent
             .as_ref()
-            .map_or(f64::INFINITY, |known| known.cost * (1.0 - limits.gap));
-        let mut model = stated.model.clone();
+            .map_or(f64::INFINITY, |incumbent| incumbent.cost * (1.0 - limits.gap));
+        let mut model = formulation.model.clone();
         if below.is_finite() {
-            model.row(constraint!(stated.cost.clone() <= below));
+            model.row(constraint!(formulation.cost.clone() <= below));
         }
-        let effort = match known {
-            Some(_) => Effort::Nodes(NODES),
-            None => Effort::Whole,
+        let budget = match incumbent {
+            Some(_) => Budget::Nodes(NODES),
+            None => Budget::Whole,
         };
-        let (known, bound) = match model.answer(&stated.cost, limits, effort)? {
+        let (incumbent, bound) = match model.answer(&formulation.cost, limits, budget)? {
             Answer::Solved(solution) => {
-                let chosen = stated.chosen(&solution);
+                let chosen = formulation.chosen(&solution);
                 let chosen = chosen.ok_or("the solution leaves a kernel without a place")?;
                 let cost = solution.cost;
-                (Known { chosen, cost }, solution.bound)
+                (Incumbent { chosen, cost }, solution.bound)
             }
-            Answer::Infeasible => (known.ok_or("nothing meets all conditions")?, below),
-            Answer::Unknown { bound } => (known.ok_or("the solver found nothing within its limits")?, bound),
+            Answer::Infeasible => (incumbent.ok_or("nothing meets all conditions")?, below),
+            Answer::Unknown { bound } => (
+                incumbent.ok_or("the solver found nothing within its limits")?,
+                bound,
+            ),
         };
         let chosen = match room {
-            None => self.improved(&stated, start, Some(known.clone()), LITTLE, 0.0, (1, left())),
+            None => self.improved(
+                &formulation,
+                start,
+                Some(incumbent.clone()),
+                LITTLE,
+                0.0,
+                (1, left()),
+            ),
             Some(_) => None,
         };
-        let chosen = chosen.unwrap_or(known).chosen;
-        Ok((chosen, stated.makespan(bound.min(below).max(0.0))))
+        let chosen = chosen.unwrap_or(incumbent).chosen;
+        Ok((chosen, formulation.makespan(bound.min(below).max(0.0))))
     }
 }
 
@@ -480,8 +502,8 @@ fn bytes(nest: &Nest, output: usize) -> usize {
 
 fn is_along(placement: &Placement, l: Loop) -> bool {
     match placement {
-        Placement::Parallel(split) => *split == l,
-        Placement::Reduction(split, then) => *split == l || is_along(then, l),
-        Placement::On(_) | Placement::Everywhere => false,
+        Placement::Sharded(split) => *split == l,
+        Placement::Partial(split, then) => *split == l || is_along(then, l),
+        Placement::Single(_) | Placement::Replicated => false,
     }
 }

@@ -81,7 +81,7 @@ const POINTS: [Fraction; 7] = [
 ];
 
 /// The most products of one dimension: all points and ∞.
-pub const MOST_PRODUCTS: usize = POINTS.len() + 1;
+pub const MAX_PRODUCTS: usize = POINTS.len() + 1;
 
 /// Matrices, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,12 +96,12 @@ pub struct Matrices {
     pub data: Vec<f64>,
 }
 
-/// The matrices for so many outputs and taps; together at most [`MOST_PRODUCTS`] + 1.
+/// The matrices for so many outputs and taps; together at most [`MAX_PRODUCTS`] + 1.
 pub fn matrices(outputs: usize, taps: usize) -> Matrices {
     let products = outputs + taps - 1;
     assert!(
-        products <= MOST_PRODUCTS,
-        "there are points for {MOST_PRODUCTS} products"
+        products <= MAX_PRODUCTS,
+        "there are points for {MAX_PRODUCTS} products"
     );
     let points = &POINTS[..products - 1];
     let others = |j: usize| {
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn all_forms_are_correlations() {
         for outputs in 1..=6 {
-            for taps in 1..=MOST_PRODUCTS + 1 - outputs {
+            for taps in 1..=MAX_PRODUCTS + 1 - outputs {
                 let m = matrices(outputs, taps);
                 assert_eq!(m.products, outputs + taps - 1);
                 for a in 0..outputs {

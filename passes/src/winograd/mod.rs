@@ -20,7 +20,7 @@ pub mod rewrite;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
-use ir::program::{Algorithm, KernelCall, Program, ValueId};
+use ir::program::{Algorithm, Kernel, Program, ValueId};
 use recognise::{Convolution, recognise};
 use rewrite::Product;
 use std::collections::BTreeMap;
@@ -156,7 +156,7 @@ fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
     let walks = |l: &&Loop| channels.is_some_and(|channels| channels.map.coefficient(**l) == 1);
     let of_image = conv.image_only.iter().filter(walks);
     let extents = conv
-        .kernel_only
+        .filter_only
         .iter()
         .chain(of_image)
         .map(|l| nest.parallel[l.0]);
@@ -165,8 +165,8 @@ fn empty_lanes(nest: &Nest, conv: &Convolution) -> f64 {
 }
 
 /// Gives every convolution the form that is estimated to take the least time. Returns as [`rewrite_all`] does.
-pub fn choose(program: &mut Program, turn_bytes: TurnBytes) -> BTreeMap<usize, ValueId> {
-    rewrite_all(program, turn_bytes, &|program, call, forms| {
+pub fn choose(program: &mut Program, micro_batch_bytes: MicroBatchBytes) -> BTreeMap<usize, ValueId> {
+    rewrite_all(program, micro_batch_bytes, &|program, call, forms| {
         chosen(&call.nest, program.mode, forms, call.algorithm).map(|best| best.1.clone())
     })
 }
@@ -202,18 +202,22 @@ fn chosen<'f>(
 }
 
 /// What a nest takes in an algorithm, or in the one that [`choose`] gives it, of the time it takes directly.
-pub fn share(nest: &Nest, mode: Mode, algorithm: Option<Algorithm>) -> f64 {
+pub fn time_ratio(nest: &Nest, mode: Mode, algorithm: Option<Algorithm>) -> f64 {
     chosen(nest, mode, &candidates(nest), algorithm).map_or(1.0, |best| best.0)
 }
 
 /// What takes one of a convolution's forms, or none.
-pub type Choice<'c> = &'c dyn Fn(&Program, &KernelCall, &[Form]) -> Option<Form>;
+pub type FormSelector<'c> = &'c dyn Fn(&Program, &Kernel, &[Form]) -> Option<Form>;
 
-/// Bytes that are between the nests of a kernel's form in a turn, if possible.
-pub type TurnBytes<'c> = &'c dyn Fn(&KernelCall) -> u64;
+/// Bytes that are between the nests of a kernel's form in a micro-batch, if possible.
+pub type MicroBatchBytes<'c> = &'c dyn Fn(&Kernel) -> u64;
 
-/// Gives every convolution the form that `choice` takes. Returns what is made in turns, by the number of the group.
-pub fn rewrite_all(program: &mut Program, turn_bytes: TurnBytes, choice: Choice) -> BTreeMap<usize, ValueId> {
+/// Gives every convolution the form that `choice` takes. Returns what is made in micro-batches, by the number of the micro-batch loop.
+pub fn rewrite_all(
+    program: &mut Program,
+    micro_batch_bytes: MicroBatchBytes,
+    choice: FormSelector,
+) -> BTreeMap<usize, ValueId> {
     let kernels = std::mem::take(&mut program.kernels);
     let mut makes = BTreeMap::new();
     for call in kernels {
@@ -223,9 +227,11 @@ pub fn rewrite_all(program: &mut Program, turn_bytes: TurnBytes, choice: Choice)
         };
         match (chosen, recognise(&call.nest)) {
             (Some(form), Some(conv)) => {
-                let calls = rewrite::rewrite(program, &call, &conv, &form, turn_bytes(&call));
-                let groups = calls.iter().filter_map(|part| part.group);
-                makes.extend(groups.map(|group| (group.number, call.results[0])));
+                let calls = rewrite::rewrite(program, &call, &conv, &form, micro_batch_bytes(&call));
+                let micro_batch_loops = calls.iter().filter_map(|part| part.micro_batch_loop);
+                makes.extend(
+                    micro_batch_loops.map(|micro_batch_loop| (micro_batch_loop.number, call.results[0])),
+                );
                 program.kernels.extend(calls);
             }
             _ => program.kernels.push(call),

@@ -3,7 +3,7 @@
 use super::parts::{Parts, Renamed, Side, Tensor};
 use super::rewrite::Product;
 use ir::DType;
-use ir::nest::{Affine, Combine, Expr, Guard, Index, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Predicate, Read, Source};
 
 impl Parts<'_> {
     /// A transform: tables times one read, stored as a tensor.
@@ -77,14 +77,14 @@ impl Parts<'_> {
         conv.batch
             .iter()
             .for_each(|l| renamed.keep(*l, self.extents[l.0]));
-        let panel = self.keep(&mut renamed, &conv.kernel_only, Side::Kernel);
+        let panel = self.keep(&mut renamed, &conv.filter_only, Side::Filter);
         conv.shared
             .iter()
             .for_each(|l| renamed.keep(*l, self.extents[l.0]));
         let tilings = || self.form.tilings.iter();
         let depths: Vec<Loop> = tilings().map(|t| renamed.add(t.tap_tiles)).collect();
         let first = renamed.parallel.len();
-        let (mut tables, mut guards) = (vec![], vec![]);
+        let (mut tables, mut predicates) = (vec![], vec![]);
         for (i, ((pair, tiling), matrices)) in
             conv.pairs.iter().zip(tilings()).zip(&self.matrices).enumerate()
         {
@@ -96,7 +96,7 @@ impl Parts<'_> {
             let place = Affine::default().plus_loop(depths[i], taps).plus_loop(tap, 1);
             if tiling.taps * tiling.tap_tiles > extent {
                 let (low, high) = (0, extent as i64);
-                guards.push(Guard {
+                predicates.push(Predicate {
                     map: place.clone(),
                     low,
                     high,
@@ -109,8 +109,8 @@ impl Parts<'_> {
             tables.push(self.table(&matrices.taps, products[i], tiling.taps, tap));
         }
         let mut read = self.read(conv.kernel, &renamed, 0);
-        read.guards = guards;
-        let column = self.places(&conv.kernel_only, &[], |_| 1, &renamed);
+        read.predicates = predicates;
+        let column = self.places(&conv.filter_only, &[], |_| 1, &renamed);
         let depth = self.places(&conv.shared, &depths, |t| t.tap_tiles, &renamed);
         let batch = self.batch(&products, &renamed);
         let output = self.output(tensor, batch, (column, panel), depth);
@@ -127,7 +127,7 @@ impl Parts<'_> {
             depth,
         } = self.product;
         let (whole, panelled, lanes) = match self.side {
-            Side::Kernel => (rows, columns, self.lanes),
+            Side::Filter => (rows, columns, self.lanes),
             Side::Image => (columns, rows, self.lanes),
         };
         // Loops: batch, places of the side without panels, panels, lanes; depth.
@@ -135,8 +135,8 @@ impl Parts<'_> {
         let read = |operand: usize, index: [Affine; 3]| Read {
             source: Source::Operand(operand),
             index: index.map(Index::new).into(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         let panels = |operand: usize| {
             let rows = Affine::of(d).plus_loop(p, depth as i64);
@@ -146,7 +146,7 @@ impl Parts<'_> {
             |operand: usize, inner: Loop, outer: Loop| read(operand, [b, inner, outer].map(Affine::of));
         let place = Affine::of(l).plus_loop(p, lanes as i64);
         let reads = match self.side {
-            Side::Kernel => vec![plain(0, d, w), panels(1)],
+            Side::Filter => vec![plain(0, d, w), panels(1)],
             Side::Image => vec![plain(1, w, d), panels(0)],
         };
         debug_assert_eq!(image.batch, kernel.batch);
@@ -180,17 +180,17 @@ impl Parts<'_> {
         let products: Vec<Loop> = (0..conv.pairs.len()).map(|i| Loop(first + i)).collect();
         let batch = self.batch(&products, &renamed);
         let row = self.places(&conv.image_only, &tiles, |t| t.output_tiles, &renamed);
-        let column = self.places(&conv.kernel_only, &[], |_| 1, &renamed);
+        let column = self.places(&conv.filter_only, &[], |_| 1, &renamed);
         let (inner, outer) = match self.side {
-            Side::Kernel => (column, row),
+            Side::Filter => (column, row),
             Side::Image => (row, column),
         };
         debug_assert_eq!(result.extents().len(), 3);
         let read = Read {
             source: Source::Operand(operand),
             index: [batch, inner, outer].map(Index::new).into(),
-            guards: vec![],
-            outside: 0.0,
+            predicates: vec![],
+            padding_value: 0.0,
         };
         let mut tables = vec![];
         for (i, ((pair, tiling), matrices)) in pairs().zip(&self.matrices).enumerate() {

@@ -10,7 +10,7 @@ use ir::nest::{Affine, Expr, Index, Loop, Nest, Output, Read, Source};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Image,
-    Kernel,
+    Filter,
 }
 
 /// A tensor between the nests, of three dimensions that each count several loops: the batch, then the dimension that
@@ -77,7 +77,7 @@ impl Parts<'_> {
         let extents = nest.extents();
         let panelled = match side {
             Side::Image => &conv.image_only,
-            Side::Kernel => &conv.kernel_only,
+            Side::Filter => &conv.filter_only,
         };
         let lanes = panelled.last().map_or(1, |l| panel(extents[l.0], side));
         Parts {
@@ -105,7 +105,7 @@ impl Parts<'_> {
         let panels = |places: usize| plain(lanes, places / lanes * depth);
         match self.side {
             // Channels are what the other side's places share, and what is next to each other in images.
-            Side::Kernel => (plain(depth, rows), panels(columns), plain(columns, rows)),
+            Side::Filter => (plain(depth, rows), panels(columns), plain(columns, rows)),
             Side::Image => (panels(rows), plain(columns, depth), plain(rows, columns)),
         }
     }
@@ -184,8 +184,8 @@ impl Parts<'_> {
                 .iter()
                 .map(|index| Index::new(renamed.map(&index.map)))
                 .collect(),
-            guards: vec![],
-            outside: read.outside,
+            predicates: vec![],
+            padding_value: read.padding_value,
         }
     }
 
@@ -212,7 +212,7 @@ impl Parts<'_> {
                 vec![batch, Affine::of(inner), rows]
             }
             // The dimension that is innermost in memory comes second.
-            None if self.side == Side::Kernel => vec![batch, depth, place],
+            None if self.side == Side::Filter => vec![batch, depth, place],
             None => vec![batch, place, depth],
         };
         Output {

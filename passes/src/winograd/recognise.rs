@@ -37,7 +37,7 @@ pub struct Convolution {
     /// Other parallel loops that walk the image only.
     pub image_only: Vec<Loop>,
     /// Parallel loops that walk the kernel only.
-    pub kernel_only: Vec<Loop>,
+    pub filter_only: Vec<Loop>,
     /// Other reduction loops, which walk both.
     pub shared: Vec<Loop>,
 }
@@ -51,7 +51,9 @@ pub fn recognise(nest: &Nest) -> Option<Convolution> {
 fn of_reads(nest: &Nest, image: usize, kernel: usize) -> Option<Convolution> {
     let reads = [&nest.reads[image], &nest.reads[kernel]];
     let plain = |read: &&Read| {
-        read.outside == 0.0 && read.guards.is_empty() && read.index.iter().all(|index| index.divisor == 1)
+        read.padding_value == 0.0
+            && read.predicates.is_empty()
+            && read.index.iter().all(|index| index.divisor == 1)
     };
     if !reads.iter().all(plain) || reads[0].source == reads[1].source {
         return None;
@@ -64,7 +66,7 @@ fn of_reads(nest: &Nest, image: usize, kernel: usize) -> Option<Convolution> {
         kernel,
         batch: vec![],
         image_only: vec![],
-        kernel_only: vec![],
+        filter_only: vec![],
         shared: vec![],
         pairs,
     };
@@ -77,7 +79,7 @@ fn of_reads(nest: &Nest, image: usize, kernel: usize) -> Option<Convolution> {
         let list = match (parallel, walks(reads[0], l), walks(reads[1], l)) {
             (true, true, true) => &mut found.batch,
             (true, true, false) => &mut found.image_only,
-            (true, false, true) => &mut found.kernel_only,
+            (true, false, true) => &mut found.filter_only,
             (true, false, false) if extent == 1 => &mut found.image_only,
             (false, true, true) => &mut found.shared,
             (false, ..) if extent == 1 => &mut found.shared,
@@ -87,11 +89,11 @@ fn of_reads(nest: &Nest, image: usize, kernel: usize) -> Option<Convolution> {
     }
     let mut reused = false;
     let mut visit =
-        |e: &Expr| reused |= matches!(e, Expr::Read(i) | Expr::Inside(i) if *i == image || *i == kernel);
+        |e: &Expr| reused |= matches!(e, Expr::Read(i) | Expr::InBounds(i) if *i == image || *i == kernel);
     nest.outputs
         .iter()
         .for_each(|output| output.value.walk(&mut visit));
-    (!found.pairs.is_empty() && !found.kernel_only.is_empty() && !reused).then_some(found)
+    (!found.pairs.is_empty() && !found.filter_only.is_empty() && !reused).then_some(found)
 }
 
 /// The pair of loops that slides along a dimension of the image.
@@ -145,7 +147,7 @@ mod tests {
         let graph = graph.bind(2).unwrap();
         let id = graph.outputs()[0].1;
         let node = graph.node(id);
-        node.op.meaning(&graph.operand_types(id), &node.ty).remove(0)
+        node.op.semantics(&graph.operand_types(id), &node.ty).remove(0)
     }
 
     fn found(text: &str) -> Option<Convolution> {
@@ -170,7 +172,7 @@ mod tests {
         );
         assert_eq!(forward.batch, [Loop(1)]);
         assert_eq!(forward.image_only, [Loop(0)]);
-        assert_eq!(forward.kernel_only, [Loop(2)]);
+        assert_eq!(forward.filter_only, [Loop(2)]);
         assert_eq!(forward.shared, [Loop(5)]);
         assert!(forward.pairs.iter().all(|p| !p.flipped && p.may_exceed));
 
@@ -229,7 +231,7 @@ mod tests {
         let graph = ir::text::parse(&text, "m.ir").unwrap().bind(2).unwrap();
         let id = graph.outputs()[0].1;
         let node = graph.node(id);
-        for nest in node.op.meaning(&graph.operand_types(id), &node.ty) {
+        for nest in node.op.semantics(&graph.operand_types(id), &node.ty) {
             assert_eq!(recognise(&nest), None);
         }
     }

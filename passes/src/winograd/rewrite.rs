@@ -1,6 +1,6 @@
 //! A convolution as four nests: transforms of both reads, a batched matrix product, and the inverse transform.
 //!
-//! Where the tensors between them would be large, the nests take one micro-batch after the other ([`turns`]). In the gradient
+//! Where the tensors between them would be large, the nests take one micro-batch after the other ([`micro_batch`]). In the gradient
 //! of a weight, whose sum goes over the batch, every turn then adds its products to those before, and the inverse
 //! transform comes after the last.
 
@@ -8,12 +8,12 @@ use super::parts::{Parts, Side};
 use super::recognise::{Convolution, recognise};
 use super::{Form, Tiling};
 use crate::layout::drop_unused_operands;
-use crate::turns;
+use crate::micro_batch;
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Expr, Index, Loop, Nest, Read, Source};
-use ir::plan::{Mode, Place, Role};
-use ir::program::{Algorithm, DeviceIx, KernelCall, Program, Value, ValueId};
+use ir::plan::{Allocation, Mode, Role};
+use ir::program::{Algorithm, DeviceId, Kernel, Program, Value, ValueId};
 use std::collections::BTreeMap;
 
 /// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
@@ -38,7 +38,7 @@ impl Product {
         Product {
             batch: points(&conv.batch) * tiles(|t| t.outputs + t.taps - 1),
             rows: points(&conv.image_only) * tiles(|t| t.output_tiles),
-            columns: points(&conv.kernel_only),
+            columns: points(&conv.filter_only),
             depth: points(&conv.shared) * tiles(|t| t.tap_tiles),
         }
     }
@@ -47,38 +47,38 @@ impl Product {
 /// Replaces a kernel by the nests of a form. Returns the kernels in order; values are added to the program.
 pub fn rewrite(
     program: &mut Program,
-    call: &KernelCall,
+    call: &Kernel,
     conv: &Convolution,
     form: &Form,
-    turn_bytes: u64,
-) -> Vec<KernelCall> {
-    let Some((samples, turns)) = cut(program, call, conv, form, turn_bytes) else {
+    micro_batch_bytes: u64,
+) -> Vec<Kernel> {
+    let Some((samples, micro_batches)) = cut(program, call, conv, form, micro_batch_bytes) else {
         return nests(program, call, conv, form).to_vec();
     };
     let sums = conv.shared.contains(&samples);
-    let call = turns::cut(program, call, samples, turns, &mut BTreeMap::new());
+    let call = micro_batch::cut(program, call, samples, micro_batches, &mut BTreeMap::new());
     let conv = recognise(&call.nest).expect("a convolution of fewer samples is one");
-    let group = Some(turns::new_group(program, turns));
+    let micro_batch_loop = Some(micro_batch::new_micro_batch_loop(program, micro_batches));
     let [mut taps, mut tiles, mut products, mut finish] = nests(program, &call, &conv, form);
-    tiles.group = group;
-    products.group = group;
+    tiles.micro_batch_loop = micro_batch_loop;
+    products.micro_batch_loop = micro_batch_loop;
     if sums {
-        taps.group = group;
+        taps.micro_batch_loop = micro_batch_loop;
         let zeros = accumulate(program, &mut products);
         return vec![zeros, taps, tiles, products, finish];
     }
-    finish.group = group;
+    finish.micro_batch_loop = micro_batch_loop;
     vec![taps, tiles, products, finish]
 }
 
-/// The loop over samples and the number of turns, if the tensors between the nests are large and the loop lets itself be
+/// The loop over samples and the number of micro-batches, if the tensors between the nests are large and the loop lets itself be
 /// cut.
 fn cut(
     program: &Program,
-    call: &KernelCall,
+    call: &Kernel,
     conv: &Convolution,
     form: &Form,
-    turn_bytes: u64,
+    micro_batch_bytes: u64,
 ) -> Option<(Loop, usize)> {
     let first = &call.nest.reads[conv.image].index.first()?.map;
     let mut loops = conv.image_only.iter().chain(&conv.shared).copied();
@@ -93,29 +93,29 @@ fn cut(
         true => batch * depth * (rows + columns),
         false => batch * rows * (depth + columns),
     };
-    if !turns::walks_samples(program, call, samples) {
+    if !micro_batch::is_batch_loop(program, call, samples) {
         return None;
     }
-    let walked = turns::walked(call, samples);
+    let indexed = micro_batch::indexed(call, samples);
     let count = call.nest.extents()[samples.0];
-    let fits = |samples| turns::are_aligned(program, &walked, samples);
-    let turns = turns::count(count, 4 * elements as u64, turn_bytes, fits);
-    (turns > 1).then_some((samples, turns))
+    let fits = |samples| micro_batch::are_aligned(program, &indexed, samples);
+    let micro_batches = micro_batch::count(count, 4 * elements as u64, micro_batch_bytes, fits);
+    (micro_batches > 1).then_some((samples, micro_batches))
 }
 
 /// The four kernels of a form: of taps, tiles, products, and the inverse transform.
-fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Form) -> [KernelCall; 4] {
+fn nests(program: &mut Program, call: &Kernel, conv: &Convolution, form: &Form) -> [Kernel; 4] {
     // Tiles of the result would come between the lanes of the image's side.
     let side = match form.tilings.iter().all(|tiling| tiling.output_tiles == 1) {
         true => side_of_panels(program, call, conv),
-        false => Side::Kernel,
+        false => Side::Filter,
     };
     let parts = Parts::new(&call.nest, conv, form, side);
     let (image, kernel, result) = parts.tensors();
     let label = &call.label;
     let operand = |read: usize| match call.nest.reads[read].source {
         Source::Operand(i) => call.operands[i],
-        Source::Stage(_) => unreachable!("Program::verify rejects kernels that read stages"),
+        Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
     };
     let (from_image, from_kernel) = (operand(conv.image), operand(conv.kernel));
     let constant = program.mode == Mode::Infer
@@ -129,11 +129,11 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
     let tiles = add(format!("{label}.tiles"), image.extents());
     let taps = add(format!("{label}.taps"), kernel.extents());
     let products = add(format!("{label}.products"), result.extents());
-    let kernel_call = |label: String, nest, operands, result| KernelCall {
+    let kernel_call = |label: String, nest, operands, result| Kernel {
         algorithm,
-        ..KernelCall::new(label, nest, operands, vec![result])
+        ..Kernel::new(label, nest, operands, vec![result])
     };
-    let mut finish = KernelCall {
+    let mut finish = Kernel {
         nest: parts.finish(&result, call.operands.len()),
         operands: call.operands.iter().copied().chain([products]).collect(),
         algorithm,
@@ -141,8 +141,8 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
     };
     drop_unused_operands(&mut finish);
     [
-        KernelCall {
-            prepare: constant,
+        Kernel {
+            prepack: constant,
             ..kernel_call(
                 format!("taps of {label}"),
                 parts.taps(&kernel),
@@ -167,7 +167,7 @@ fn nests(program: &mut Program, call: &KernelCall, conv: &Convolution, form: &Fo
 }
 
 /// Makes a matrix product add to what lies where its result goes. Returns the kernel that puts zeros there.
-fn accumulate(program: &mut Program, products: &mut KernelCall) -> KernelCall {
+fn accumulate(program: &mut Program, products: &mut Kernel) -> Kernel {
     let result = products.results[0];
     let (name, extents, device) = {
         let value = program.value(result);
@@ -186,15 +186,15 @@ fn accumulate(program: &mut Program, products: &mut KernelCall) -> KernelCall {
     own.reads.push(Read {
         source: Source::Operand(products.operands.len()),
         index: index.collect(),
-        guards: vec![],
-        outside: 0.0,
+        predicates: vec![],
+        padding_value: 0.0,
     });
     own.outputs[0].value = Expr::Reduced + Expr::Read(own.reads.len() - 1);
     products.operands.push(zeros);
-    KernelCall::new(format!("zeros for {}", products.label), nest, vec![], vec![zeros])
+    Kernel::new(format!("zeros for {}", products.label), nest, vec![], vec![zeros])
 }
 
-fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceIx) -> ValueId {
+fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceId) -> ValueId {
     program.values.push(Value {
         name,
         dtype: DType::F32,
@@ -202,17 +202,17 @@ fn add(program: &mut Program, name: String, extents: Vec<usize>, device: DeviceI
         extents,
         role: Role::Temporary,
         alias: None,
-        window: false,
-        place: Place::Own,
+        batch_slice: false,
+        allocation: Allocation::Dedicated,
         device,
-        part: None,
+        shard: None,
     });
     ValueId(program.values.len() - 1)
 }
 
 /// Whose places lie next to each other in the product's result: those next to each other in the nest's own, as far as
 /// layouts are known. Images are kept channels last.
-fn side_of_panels(program: &Program, call: &KernelCall, conv: &Convolution) -> Side {
+fn side_of_panels(program: &Program, call: &Kernel, conv: &Convolution) -> Side {
     let output = &call.nest.outputs[0];
     let result = program.value(call.results[0]);
     let order = match result.role {
@@ -224,8 +224,8 @@ fn side_of_panels(program: &Program, call: &KernelCall, conv: &Convolution) -> S
         let mut inner = order.iter().rev();
         inner.position(|&d| output.index[d].coefficient(*last) != 0)
     };
-    match (step(&conv.image_only), step(&conv.kernel_only)) {
+    match (step(&conv.image_only), step(&conv.filter_only)) {
         (Some(image), Some(kernel)) if image < kernel => Side::Image,
-        _ => Side::Kernel,
+        _ => Side::Filter,
     }
 }

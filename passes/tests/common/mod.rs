@@ -5,8 +5,8 @@
 
 use ir::interpreter::{check_coverage, evaluate_nest};
 use ir::nest::Nest;
-use ir::plan::{Part, Place, Role};
-use ir::program::{KernelCall, Program, ValueId};
+use ir::plan::{Allocation, Region, Role};
+use ir::program::{Kernel, Program, ValueId};
 use ir::types::DType;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -73,16 +73,20 @@ pub fn run(program: &Program, given: &Named) -> Named {
             let tensor = given
                 .get(&value.name)
                 .unwrap_or_else(|| panic!("{} is not given", value.name));
-            let part = value.part.clone().unwrap_or_else(|| Part::whole(&tensor.extents));
+            let part = value
+                .shard
+                .clone()
+                .unwrap_or_else(|| Region::whole(&tensor.extents));
             let tensor = cut(tensor, &part);
             assert_eq!(tensor.extents, value.extents, "{}", value.name);
             buffers.insert(ValueId(v), tensor);
         }
     }
-    for run in program.runs() {
-        for turn in 0..run[0].turns() {
-            run.iter()
-                .for_each(|kernel| run_kernel(program, &mut buffers, kernel, turn));
+    for sequence in program.kernel_sequences() {
+        for micro_batch in 0..sequence[0].micro_batches() {
+            sequence
+                .iter()
+                .for_each(|kernel| run_kernel(program, &mut buffers, kernel, micro_batch));
         }
     }
     let leaves = |role: &Role| {
@@ -103,7 +107,7 @@ pub fn run(program: &Program, given: &Named) -> Named {
         let whole = left
             .entry(value.name.clone())
             .or_insert_with(|| Tensor::new(value.dtype, shape, vec![f64::NAN; count]));
-        let part = value.part.clone().unwrap_or_else(|| Part::whole(shape));
+        let part = value.shard.clone().unwrap_or_else(|| Region::whole(shape));
         for (&x, at) in buffers[&ValueId(v)].data.iter().zip(elements(shape, &part)) {
             let copied = whole.data[at].is_nan() || whole.data[at] == x;
             assert!(copied, "copies of {} differ at {at}", value.name);
@@ -113,13 +117,18 @@ pub fn run(program: &Program, given: &Named) -> Named {
     left
 }
 
-/// Runs a turn of one kernel.
-fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel: &KernelCall, turn: usize) {
-    let window = |id: ValueId| {
+/// Runs a micro-batch of one kernel.
+fn run_kernel(
+    program: &Program,
+    buffers: &mut HashMap<ValueId, Tensor>,
+    kernel: &Kernel,
+    micro_batch: usize,
+) {
+    let slice = |id: ValueId| {
         let value = program.value(id);
-        value.window.then(|| {
-            let mut part = Part::whole(&value.extents);
-            part.offset[0] = turn * value.extents[0];
+        value.batch_slice.then(|| {
+            let mut part = Region::whole(&value.extents);
+            part.offset[0] = micro_batch * value.extents[0];
             part
         })
     };
@@ -130,7 +139,7 @@ fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel:
         let whole = alive.unwrap_or_else(|| panic!("{}: {name} is gone", kernel.label));
         operands.insert(
             i,
-            window(v).map_or_else(|| whole.clone(), |part| cut(whole, &part)),
+            slice(v).map_or_else(|| whole.clone(), |part| cut(whole, &part)),
         );
     }
     let results = evaluate(&kernel.nest, &operands);
@@ -141,14 +150,17 @@ fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel:
             if read == owner {
                 assert_elementwise(kernel, i, output, &operands, &results);
             } else if program.value(owner).device == program.value(read).device {
-                let apart = !overlap(&bytes(program, result, turn), &bytes(program, operand, turn));
+                let apart = !overlap(
+                    &bytes(program, result, micro_batch),
+                    &bytes(program, operand, micro_batch),
+                );
                 assert!(apart, "{label} overwrites what it reads");
             }
         }
     }
     for (tensor, &result) in results.into_iter().zip(&kernel.results) {
         let owner = program.owner(result);
-        let Some(part) = window(result) else {
+        let Some(part) = slice(result) else {
             buffers.retain(|&other, _| {
                 let here = program.value(owner).device == program.value(other).device;
                 other != owner && !(here && overlap(&bytes(program, owner, 0), &bytes(program, other, 0)))
@@ -156,9 +168,9 @@ fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel:
             buffers.insert(owner, tensor);
             continue;
         };
-        buffers.retain(|&other, _| turn > 0 || other != owner);
+        buffers.retain(|&other, _| micro_batch > 0 || other != owner);
         for (&other, tensor) in buffers.iter_mut().filter(|(other, _)| **other != owner) {
-            destroy(program, other, tensor, result, turn);
+            destroy(program, other, tensor, result, micro_batch);
         }
         let value = program.value(owner);
         let count = value.extents.iter().product();
@@ -172,7 +184,7 @@ fn run_kernel(program: &Program, buffers: &mut HashMap<ValueId, Tensor>, kernel:
 }
 
 /// The places of a part's elements in its tensor, row-major.
-fn elements(shape: &[usize], part: &Part) -> Vec<usize> {
+fn elements(shape: &[usize], part: &Region) -> Vec<usize> {
     let mut places = vec![0];
     for ((&extent, &from), &count) in shape.iter().zip(&part.offset).zip(&part.shape) {
         let along = |place: usize| (from..from + count).map(move |i| place * extent + i);
@@ -182,7 +194,7 @@ fn elements(shape: &[usize], part: &Part) -> Vec<usize> {
 }
 
 /// A part of a tensor.
-fn cut(tensor: &Tensor, part: &Part) -> Tensor {
+fn cut(tensor: &Tensor, part: &Region) -> Tensor {
     let places = elements(&tensor.extents, part);
     let data = places.into_iter().map(|at| tensor.data[at]).collect();
     Tensor::new(tensor.dtype, &part.shape, data)
@@ -190,7 +202,7 @@ fn cut(tensor: &Tensor, part: &Part) -> Tensor {
 
 /// Checks that a kernel may overwrite an operand with an output: no element depends on another of the operand.
 fn assert_elementwise(
-    kernel: &KernelCall,
+    kernel: &Kernel,
     operand: usize,
     output: usize,
     operands: &Tensors,
@@ -218,16 +230,21 @@ fn assert_elementwise(
     );
 }
 
-/// Where a value lies in its device's arena, if it does: of a window, at a turn.
-fn bytes(program: &Program, id: ValueId, turn: usize) -> Option<Range<u64>> {
+/// Where a value lies in its device's arena, if it does: of a batch slice, at a micro-batch.
+fn bytes(program: &Program, id: ValueId, micro_batch: usize) -> Option<Range<u64>> {
     let value = program.value(id);
     let bytes = value.bytes();
-    match program.value(program.owner(id)).place {
-        Place::Arena(from) => {
-            let from = from + if value.window { turn as u64 * bytes } else { 0 };
+    match program.value(program.owner(id)).allocation {
+        Allocation::Arena(from) => {
+            let from = from
+                + if value.batch_slice {
+                    micro_batch as u64 * bytes
+                } else {
+                    0
+                };
             Some(from..from + bytes)
         }
-        Place::Own => None,
+        Allocation::Dedicated => None,
     }
 }
 
@@ -238,16 +255,16 @@ fn overlap(a: &Option<Range<u64>>, b: &Option<Range<u64>>) -> bool {
     }
 }
 
-/// Makes the samples of another value useless that lie where a window was written.
-fn destroy(program: &Program, other: ValueId, tensor: &mut Tensor, window: ValueId, turn: usize) {
+/// Makes the samples of another value useless that lie where a batch slice was written.
+fn destroy(program: &Program, other: ValueId, tensor: &mut Tensor, slice: ValueId, micro_batch: usize) {
     let value = program.value(other);
-    let (Some(whole), written) = (bytes(program, other, 0), bytes(program, window, turn)) else {
+    let (Some(whole), written) = (bytes(program, other, 0), bytes(program, slice, micro_batch)) else {
         return;
     };
-    if value.device != program.value(window).device || !overlap(&Some(whole.clone()), &written) {
+    if value.device != program.value(slice).device || !overlap(&Some(whole.clone()), &written) {
         return;
     }
-    let in_order = value.layout.order.first() == Some(&0) && value.layout.halo[0] == (0, 0);
+    let in_order = value.layout.order.first() == Some(&0) && value.layout.padding[0] == (0, 0);
     let samples = if in_order { value.extents[0] } else { 1 };
     let each = (whole.end - whole.start) / samples as u64;
     let elements = tensor.data.len() / samples;

@@ -2,7 +2,8 @@
 
 use passes::eqsat::extract::parts::parts;
 use passes::eqsat::extract::{
-    Choice, ExtractError, Kernel, Member, Need, Problem, Selection, Taken, ValueIx, greedy, integer,
+    ClassValueId, ExtractError, ExtractionProblem, FusedOp, FusionChoice, FusionGroup, Need, Selection,
+    Taken, greedy, integer,
 };
 use passes::solver::Limits;
 use proptest::prelude::*;
@@ -12,17 +13,17 @@ const LIMITS: Limits = Limits {
     gap: 1e-5,
 };
 
-fn values(positions: &[usize]) -> Vec<ValueIx> {
-    positions.iter().map(|&v| ValueIx(v)).collect()
+fn values(positions: &[usize]) -> Vec<ClassValueId> {
+    positions.iter().map(|&v| ClassValueId(v)).collect()
 }
 
-/// A member that takes each value it needs from memory, or from the members named beside it.
-fn member(needs: &[(usize, &[usize])], makes: &[usize], compute: f64) -> Member {
+/// An op that takes each value it needs from memory, or from the ops named beside it.
+fn op(needs: &[(usize, &[usize])], makes: &[usize], compute: f64) -> FusedOp {
     let need = |&(value, inside): &(usize, &[usize])| Need {
-        value: ValueIx(value),
+        value: ClassValueId(value),
         inside: inside.to_vec(),
     };
-    Member {
+    FusedOp {
         makes: values(makes),
         is_stored: true,
         needs: needs.iter().map(need).collect(),
@@ -30,20 +31,20 @@ fn member(needs: &[(usize, &[usize])], makes: &[usize], compute: f64) -> Member 
     }
 }
 
-/// A kernel without guests.
-fn kernel(needs: &[usize], makes: &[usize], compute: f64) -> Kernel {
+/// A kernel without fused ops.
+fn kernel(needs: &[usize], makes: &[usize], compute: f64) -> FusionGroup {
     let needs: Vec<(usize, &[usize])> = needs.iter().map(|&v| (v, &[][..])).collect();
-    Kernel {
-        members: vec![member(&needs, makes, compute)],
+    FusionGroup {
+        ops: vec![op(&needs, makes, compute)],
         launch: 0.0,
     }
 }
 
 /// Value 0 is given; values cost no traffic.
-fn problem(count: usize, wanted: &[usize], kernels: Vec<Kernel>) -> Problem {
-    Problem {
+fn problem(count: usize, wanted: &[usize], kernels: Vec<FusionGroup>) -> ExtractionProblem {
+    ExtractionProblem {
         traffic: vec![0.0; count],
-        given: [ValueIx(0)].into(),
+        given: [ClassValueId(0)].into(),
         wanted: values(wanted).into_iter().collect(),
         kernels,
         outputs: 6,
@@ -51,11 +52,11 @@ fn problem(count: usize, wanted: &[usize], kernels: Vec<Kernel>) -> Problem {
     }
 }
 
-fn select(problem: &Problem) -> Result<Selection, ExtractError> {
+fn select(problem: &ExtractionProblem) -> Result<Selection, ExtractError> {
     integer::Search::default().select(problem, &LIMITS)
 }
 
-fn seconds(problem: &Problem) -> f64 {
+fn seconds(problem: &ExtractionProblem) -> f64 {
     let selection = select(problem).unwrap();
     assert_eq!(problem.verify(&selection), Ok(()));
     assert!(selection.bound <= selection.seconds * (1.0 + 1e-6) + 1e-12);
@@ -93,10 +94,10 @@ fn kernels_that_wait_for_each_other_are_not_chosen() {
     assert!((seconds(&problem(3, &[1, 2], circle)) - 2.0).abs() < 1e-9);
 }
 
-/// A host makes 1 of 0; its guest makes 2 of 1. Both could also run alone.
-fn pair() -> Problem {
-    let fused = Kernel {
-        members: vec![member(&[(0, &[])], &[1], 1.0), member(&[(1, &[0])], &[2], 0.5)],
+/// An anchor makes 1 of 0; its fused op makes 2 of 1. Both could also run alone.
+fn pair() -> ExtractionProblem {
+    let fused = FusionGroup {
+        ops: vec![op(&[(0, &[])], &[1], 1.0), op(&[(1, &[0])], &[2], 0.5)],
         launch: 0.25,
     };
     let mut alone = kernel(&[1], &[2], 0.5);
@@ -110,7 +111,7 @@ fn pair() -> Problem {
 fn a_value_taken_from_registers_costs_no_traffic() {
     assert!((seconds(&pair()) - (1.5 + 0.25)).abs() < 1e-9);
     let mut both = pair();
-    both.wanted.insert(ValueIx(1));
+    both.wanted.insert(ClassValueId(1));
     assert!(
         (seconds(&both) - (1.0 + 4.0 + 0.5 + 0.25)).abs() < 1e-9,
         "what is stored is paid for once"
@@ -129,7 +130,7 @@ fn members_that_do_not_fit_together_are_kept_apart() {
 #[test]
 fn a_kernel_stores_no_more_than_its_pointers_allow() {
     let mut narrow = pair();
-    narrow.wanted.insert(ValueIx(1));
+    narrow.wanted.insert(ClassValueId(1));
     narrow.outputs = 1;
     let expected = (1.0f64 + 4.0) + 0.25 + (4.0 + 0.5) + 0.25;
     assert!((seconds(&narrow) - expected).abs() < 1e-9);
@@ -152,7 +153,7 @@ fn chain_by_dynamic_program(work: &[[f64; 2]], moves: &[[f64; 2]]) -> f64 {
     best[0].min(best[1])
 }
 
-fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> Problem {
+fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> ExtractionProblem {
     let end = 2 * work.len() + 2;
     let mut kernels = vec![];
     for (i, (work, moves)) in work.iter().zip(moves).enumerate() {
@@ -167,30 +168,30 @@ fn chain(work: &[[f64; 2]], moves: &[[f64; 2]]) -> Problem {
     problem(end + 1, &[end], kernels)
 }
 
-/// The least seconds of all selections, each tried; but for those in which a kernel reads what needs its first member, which
+/// The least seconds of all selections, each tried; but for those in which a kernel reads what needs its first op, which
 /// another kernel then computes as well: they are no candidates.
-fn by_trying_all(problem: &Problem) -> f64 {
-    let members: Vec<(usize, usize)> = problem
+fn by_trying_all(problem: &ExtractionProblem) -> f64 {
+    let ops: Vec<(usize, usize)> = problem
         .kernels
         .iter()
         .enumerate()
-        .flat_map(|(k, kernel)| (0..kernel.members.len()).map(move |m| (k, m)))
+        .flat_map(|(k, kernel)| (0..kernel.ops.len()).map(move |m| (k, m)))
         .collect();
     let mut least = f64::INFINITY;
     let before = problem.ancestors();
     let is_candidate = |taken: &Taken| {
-        let own = &problem.kernels[taken.kernel].members[0].makes;
-        let needs_own = |v: ValueIx| own.iter().any(|made| before[v.0].contains(*made));
-        let late = |v: &ValueIx| !problem.given.contains(v) && needs_own(*v);
+        let own = &problem.kernels[taken.kernel].ops[0].makes;
+        let needs_own = |v: ClassValueId| own.iter().any(|made| before[v.0].contains(*made));
+        let late = |v: &ClassValueId| !problem.given.contains(v) && needs_own(*v);
         !taken.reads.iter().any(late) && taken.stores.len() <= problem.outputs
     };
-    for set in 0u32..1 << members.len() {
-        let mut choice = Choice::new();
-        for (_, &(k, m)) in members.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1) {
+    for set in 0u32..1 << ops.len() {
+        let mut choice = FusionChoice::new();
+        for (_, &(k, m)) in ops.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1) {
             choice.entry(k).or_default().insert(m);
         }
-        // Members stand in kernels that run.
-        if choice.values().all(|members| members.contains(&0))
+        // Ops stand in kernels that run.
+        if choice.values().all(|ops| ops.contains(&0))
             && let Ok(found) = problem.realise(&choice)
             && found.taken.iter().all(is_candidate)
         {
@@ -201,19 +202,19 @@ fn by_trying_all(problem: &Problem) -> f64 {
 }
 
 /// Two random problems behind each other: whatever the second makes, it reads value 4 from memory.
-fn tied_by_one_value(shape: &[(usize, usize, usize, f64, usize, f64)]) -> Problem {
-    let mut kernels: Vec<Kernel> = vec![];
-    for (i, &(a, b, to, compute, guest, little)) in shape.iter().enumerate() {
+fn tied_by_one_value(shape: &[(usize, usize, usize, f64, usize, f64)]) -> ExtractionProblem {
+    let mut kernels: Vec<FusionGroup> = vec![];
+    for (i, &(a, b, to, compute, fused, little)) in shape.iter().enumerate() {
         // The first half makes values 1 to 4 of 0 to 3, the second 5 to 7 of 4 to 6.
         let (from, into): (fn(usize) -> usize, fn(usize) -> usize) = match i % 2 {
             0 => (|v| v % 4, |v| 1 + v % 4),
             _ => (|v| 4 + v % 3, |v| 5 + v % 3),
         };
-        let (a, b, to, guest) = (from(a), from(b), into(to), into(guest));
-        kernels.push(Kernel {
-            members: vec![
-                member(&[(a, &[]), (b, &[])], &[to], compute),
-                member(&[(to, &[0]), (b, &[])], &[guest], little),
+        let (a, b, to, fused) = (from(a), from(b), into(to), into(fused));
+        kernels.push(FusionGroup {
+            ops: vec![
+                op(&[(a, &[]), (b, &[])], &[to], compute),
+                op(&[(to, &[0]), (b, &[])], &[fused], little),
             ],
             launch: 0.1,
         });
@@ -229,7 +230,7 @@ fn tied_by_one_value(shape: &[(usize, usize, usize, f64, usize, f64)]) -> Proble
 fn a_value_that_is_always_in_memory_divides_a_problem() {
     let whole = tied_by_one_value(&[(0, 0, 0, 1.0, 1, 0.5), (0, 0, 0, 1.0, 1, 0.5)]);
     let forced = whole.forced();
-    let in_memory: Vec<usize> = (0..8).filter(|&v| forced.contains(ValueIx(v))).collect();
+    let in_memory: Vec<usize> = (0..8).filter(|&v| forced.contains(ClassValueId(v))).collect();
     assert_eq!(in_memory, [4, 7]);
     let parts = parts(&whole, &forced);
     assert_eq!(parts.len(), 2, "{parts:?}");
@@ -237,13 +238,13 @@ fn a_value_that_is_always_in_memory_divides_a_problem() {
 
 #[test]
 fn equal_parts_are_solved_once() {
-    // Ten times the pair of a host and a guest, each of the value that the one before it makes.
+    // Ten times the pair of an anchor and a fused op, each of the value that the one before it makes.
     let mut kernels = vec![];
     for i in (0..20).step_by(2) {
-        kernels.push(Kernel {
-            members: vec![
-                member(&[(i, &[])], &[i + 1], 1.0),
-                member(&[(i + 1, &[0])], &[i + 2], 0.5),
+        kernels.push(FusionGroup {
+            ops: vec![
+                op(&[(i, &[])], &[i + 1], 1.0),
+                op(&[(i + 1, &[0])], &[i + 2], 0.5),
             ],
             launch: 0.25,
         });
@@ -265,18 +266,15 @@ fn equal_parts_are_solved_once() {
 
 #[test]
 fn members_that_wait_for_their_own_kernel_are_pruned() {
-    // The guest makes 3 of 1 and 2, and 2 is made of 1, which the host makes.
-    let host = Kernel {
-        members: vec![
-            member(&[(0, &[])], &[1], 1.0),
-            member(&[(1, &[0]), (2, &[])], &[3], 0.5),
-        ],
+    // The fused op makes 3 of 1 and 2, and 2 is made of 1, which the anchor makes.
+    let anchor = FusionGroup {
+        ops: vec![op(&[(0, &[])], &[1], 1.0), op(&[(1, &[0]), (2, &[])], &[3], 0.5)],
         launch: 0.25,
     };
     let mut circular = problem(
         4,
         &[3],
-        vec![host, kernel(&[1], &[2], 1.0), kernel(&[1, 2], &[3], 0.5)],
+        vec![anchor, kernel(&[1], &[2], 1.0), kernel(&[1, 2], &[3], 0.5)],
     );
     assert_eq!(circular.prune(), [vec![0], vec![0], vec![0]]);
     assert!((seconds(&circular) - 2.75).abs() < 1e-9);
@@ -333,12 +331,12 @@ proptest! {
     fn no_selection_is_dearer_than_the_greedy_one_or_below_its_bound(
         shape in proptest::collection::vec((0usize..6, 0usize..6, 1usize..7, 0.0f64..5.0, 1usize..7, 0.0f64..1.0), 4..12)
     ) {
-        let mut kernels: Vec<Kernel> = shape
+        let mut kernels: Vec<FusionGroup> = shape
             .iter()
-            .map(|&(a, b, to, compute, guest, little)| Kernel {
-                members: vec![
-                    member(&[(a, &[]), (b, &[])], &[to], compute),
-                    member(&[(to, &[0]), (b, &[])], &[guest], little),
+            .map(|&(a, b, to, compute, fused, little)| FusionGroup {
+                ops: vec![
+                    op(&[(a, &[]), (b, &[])], &[to], compute),
+                    op(&[(to, &[0]), (b, &[])], &[fused], little),
                 ],
                 launch: 0.1,
             })

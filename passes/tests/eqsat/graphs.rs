@@ -164,14 +164,20 @@ fn convolutions_have_algorithms_to_choose_from() {
     for chosen in report
         .chosen
         .iter()
-        .filter(|chosen| !chosen.way.starts_with("direct"))
+        .filter(|chosen| !chosen.variant.starts_with("direct"))
     {
-        assert!(chosen.way.starts_with("F("), "{chosen:?}");
+        assert!(chosen.variant.starts_with("F("), "{chosen:?}");
         assert!(
-            chosen.ways.iter().any(|other| other.way.starts_with("direct")),
+            chosen
+                .variants
+                .iter()
+                .any(|other| other.variant.starts_with("direct")),
             "{chosen:?}"
         );
-        assert!(chosen.ways.iter().all(|other| other.more >= 0.0), "{chosen:?}");
+        assert!(
+            chosen.variants.iter().all(|other| other.more >= 0.0),
+            "{chosen:?}"
+        );
     }
     let (direct, slower) = find(false);
     assert!(forms(&direct).is_empty());
@@ -199,19 +205,25 @@ fn contractions_have_layouts_to_choose_from() {
             search(&graph, Mode::Gradients, 256, &costs(&profile()), true, &limits).unwrap();
         let chosen = report.chosen.iter().find(|chosen| chosen.label.starts_with("fc"));
         let chosen = chosen.expect("the layer is computed").clone();
-        assert!(chosen.ways.iter().all(|other| other.more >= 0.0), "{chosen:?}");
+        assert!(
+            chosen.variants.iter().all(|other| other.more >= 0.0),
+            "{chosen:?}"
+        );
         let call = found.kernels.iter().find(|call| call.label == chosen.label);
         assert!(call.expect("a kernel of the program").vectors.is_some());
         chosen
     };
     let (few, many) = (way(17), way(1024));
     assert_eq!(
-        few.way, "direct, image in vectors along dimension 0, rearranged",
+        few.variant, "direct, image in vectors along dimension 0, relayout",
         "{few:?}"
     );
     assert_eq!(
-        many.way, "direct, fc.weight in vectors along dimension 0, rearranged",
+        many.variant, "direct, fc.weight in vectors along dimension 0, relayout",
         "{many:?}"
     );
-    assert!(few.ways.iter().any(|other| other.way == many.way), "{few:?}");
+    assert!(
+        few.variants.iter().any(|other| other.variant == many.variant),
+        "{few:?}"
+    );
 }

@@ -13,7 +13,7 @@ fn parse(text: &str) -> Graph {
 }
 
 /// The class of the only output of `goal` in the e-graph that rules made of `start`.
-fn class_of(egraph: &mut passes::eqsat::language::Tensors, goal: &Graph) -> Id {
+fn class_of(egraph: &mut passes::eqsat::language::TensorEGraph, goal: &Graph) -> Id {
     let mut classes: Vec<Id> = vec![];
     for id in goal.ids() {
         let node = goal.node(id);

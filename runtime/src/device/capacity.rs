@@ -1,7 +1,7 @@
 //! Checks before a run whether a plan fits into a device's memory, and computes the batch that would fit.
 
 use crate::Error;
-use ir::plan::{Place, Plan, Role};
+use ir::plan::{Allocation, Plan, Role};
 
 /// Refuses a plan that needs more than `available` bytes on the device at `position`, which is called `name`.
 pub fn check(plan: &Plan, position: usize, available: u64, name: &str) -> Result<(), Error> {
@@ -39,12 +39,12 @@ impl Need {
         let own = plan
             .buffers
             .iter()
-            .filter(|buffer| buffer.device == position && buffer.place == Place::Own);
+            .filter(|buffer| buffer.device == position && buffer.allocation == Allocation::Dedicated);
         for buffer in own {
             let grows = match &buffer.role {
                 Role::Input { shape } | Role::Output { shape } => shape.first() == Some(&plan.batch),
                 Role::Temporary => true,
-                Role::Parameter { .. } | Role::State { .. } | Role::Prepared => false,
+                Role::Parameter { .. } | Role::State { .. } | Role::Packed => false,
             };
             let bytes = if grows { &mut need.growing } else { &mut need.fixed };
             *bytes = bytes.saturating_add(buffer.bytes);
@@ -74,8 +74,8 @@ mod tests {
             bytes: mib << 20,
             device: 0,
             role,
-            place: Place::Own,
-            part: None,
+            allocation: Allocation::Dedicated,
+            shard: None,
         };
         let init = Init::Constant(0.0);
         Plan {
@@ -103,7 +103,7 @@ mod tests {
                 ),
             ],
             kernels: vec![],
-            prepare: vec![],
+            prepack: vec![],
             step: vec![],
             flops: 0,
         }

@@ -12,14 +12,14 @@ pub mod sim;
 
 use crate::Error;
 use crate::artifact::Compiled;
-use ir::plan::{Launch, Plan};
+use ir::plan::{Command, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Position in [`ir::plan::Plan::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub usize);
 
-/// Position in the launches of a plan: those of `prepare`, then those of `step`.
+/// Position in the launches of a plan: those of `prepack`, then those of `step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaunchId(pub usize);
 
@@ -160,9 +160,9 @@ impl std::fmt::Display for DeviceSpec {
 
 /// The kernels that a device launches, by position in the plan.
 fn kernels_of(plan: &Plan, position: usize) -> BTreeSet<usize> {
-    let launches = plan.prepare.iter().chain(&plan.step);
+    let launches = plan.prepack.iter().chain(&plan.step);
     let here = launches.filter(|launch| launch.device == position);
-    here.filter_map(Launch::kernel_position).collect()
+    here.filter_map(Command::kernel_position).collect()
 }
 
 /// Opens a device for `program`, as the device at `position` of its plan. The plan has passed its check.

@@ -5,7 +5,7 @@ use super::Executor;
 use crate::Error;
 use crate::device::BufferId;
 use ir::DType;
-use ir::plan::{Buffer, Role, Work};
+use ir::plan::{Buffer, CommandKind, Role};
 use std::time::Instant;
 
 /// Rounds in which every launch is timed.
@@ -64,11 +64,13 @@ impl Executor {
         let launches = self.plan.step.iter().zip(fastest);
         let times = launches.map(|(launch, ns)| {
             let (kernel, flops, bytes) = match launch.work {
-                Work::Kernel { kernel, .. } => {
+                CommandKind::Kernel { kernel, .. } => {
                     let kernel = &self.plan.kernels[kernel];
                     (kernel.symbol.clone(), kernel.flops, kernel.bytes)
                 }
-                Work::Transfer { from, .. } => ("transfer".to_string(), 0, 2 * self.plan.buffers[from].bytes),
+                CommandKind::Transfer { from, .. } => {
+                    ("transfer".to_string(), 0, 2 * self.plan.buffers[from].bytes)
+                }
             };
             LaunchTime {
                 label: launch.label.clone(),
@@ -145,7 +147,7 @@ impl Executor {
         &mut self,
         mut look: impl FnMut(&mut Executor, usize) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let prepare = self.plan.prepare.len();
+        let prepare = self.plan.prepack.len();
         for position in 0..self.plan.step.len() {
             self.launch_all(prepare + position..prepare + position + 1)?;
             if !look(self, position)? {

@@ -11,7 +11,7 @@ use crate::queues::Queues;
 use crate::tensor::{Data, Tensor, type_name};
 use crate::{Error, parts, weights};
 use ir::DType;
-use ir::plan::{Buffer, Launch, Place, Plan, Role, Work};
+use ir::plan::{Allocation, Buffer, Command, CommandKind, Plan, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Executor {
     plan: Plan,
     devices: Vec<Box<dyn Device>>,
     queues: Queues,
-    /// Parameters changed since `prepare` last ran.
+    /// Parameters changed since `prepack` last ran.
     stale: bool,
     poison: bool,
 }
@@ -105,7 +105,7 @@ impl Executor {
         let whole = ids
             .iter()
             .copied()
-            .find(|&id| self.plan.buffers[id].part.is_none());
+            .find(|&id| self.plan.buffers[id].shard.is_none());
         let Buffer { role, dtype, .. } = self.plan.buffers[first].clone();
         let shape = role.shape().unwrap_or_default().to_vec();
         let count = shape.iter().product();
@@ -115,7 +115,7 @@ impl Executor {
                 let buffer = &self.plan.buffers[id];
                 let mut bytes = vec![0; buffer.bytes as usize];
                 self.devices[buffer.device].read(BufferId(id), &mut bytes)?;
-                if let Some(part) = &buffer.part {
+                if let Some(part) = &buffer.shard {
                     parts::put(into, &shape, part, dtype.bytes(), &bytes);
                 }
                 Ok(())
@@ -165,7 +165,7 @@ impl Executor {
     pub fn run(&mut self) -> Result<(), Error> {
         self.prepare()?;
         self.poison_temporaries()?;
-        let prepare = self.plan.prepare.len();
+        let prepare = self.plan.prepack.len();
         match self.devices.len() {
             1 => self.launch_all(prepare..prepare + self.plan.step.len()),
             _ => self.queues.run(&self.plan, prepare, &mut self.devices),
@@ -194,7 +194,7 @@ impl Executor {
     /// Packs parameters that were set since the last run. [`Executor::run`] calls it.
     pub fn prepare(&mut self) -> Result<(), Error> {
         if self.stale {
-            self.launch_all(0..self.plan.prepare.len())?;
+            self.launch_all(0..self.plan.prepack.len())?;
             self.stale = false;
         }
         Ok(())
@@ -256,7 +256,9 @@ impl Executor {
         }
         self.stale |= matches!(buffer.role, Role::Parameter { .. });
         for id in self.plan.find_all(name) {
-            let Buffer { device, part, .. } = &self.plan.buffers[id];
+            let Buffer {
+                device, shard: part, ..
+            } = &self.plan.buffers[id];
             let device = &mut self.devices[*device];
             match part {
                 None => device.write(BufferId(id), bytes)?,
@@ -269,9 +271,9 @@ impl Executor {
         Ok(())
     }
 
-    /// Launches a range of the plan's launches (those of `prepare` first, then those of `step`).
+    /// Launches a range of the plan's launches (those of `prepack` first, then those of `step`).
     fn launch_all(&mut self, range: std::ops::Range<usize>) -> Result<(), Error> {
-        let all: Vec<&Launch> = self.plan.prepare.iter().chain(&self.plan.step).collect();
+        let all: Vec<&Command> = self.plan.prepack.iter().chain(&self.plan.step).collect();
         let used: BTreeSet<usize> = range.clone().map(|position| all[position].device).collect();
         // A device may read what another device has written.
         let several = self.devices.len() > 1;
@@ -291,17 +293,17 @@ impl Executor {
     }
 
     fn launch(&mut self, position: usize) -> Result<(), Error> {
-        let prepare = self.plan.prepare.len();
+        let prepare = self.plan.prepack.len();
         let launch = if position < prepare {
-            &self.plan.prepare[position]
+            &self.plan.prepack[position]
         } else {
             &self.plan.step[position - prepare]
         };
-        let Launch { device, work, .. } = launch;
+        let Command { device, work, .. } = launch;
         let device = &mut *self.devices[*device];
         match work {
-            Work::Kernel { .. } => device.launch(LaunchId(position)),
-            Work::Transfer { from, to } => self.queues.transfer(device, *from, *to),
+            CommandKind::Kernel { .. } => device.launch(LaunchId(position)),
+            CommandKind::Transfer { from, to } => self.queues.transfer(device, *from, *to),
         }
     }
 
@@ -314,7 +316,7 @@ impl Executor {
         launches: &[usize],
         look: &[usize],
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let count = self.plan.prepare.len() + self.plan.step.len();
+        let count = self.plan.prepack.len() + self.plan.step.len();
         let known = |buffer: &&usize| **buffer < self.plan.buffers.len();
         let buffers = set.iter().map(|(buffer, _)| buffer).chain(poison).chain(look);
         if !buffers.clone().all(|buffer| known(&buffer)) || launches.iter().any(|&launch| launch >= count) {
@@ -367,7 +369,7 @@ pub fn plan_bytes(plan: &Plan) -> u64 {
     let own = plan
         .buffers
         .iter()
-        .filter(|buffer| buffer.place == Place::Own)
+        .filter(|buffer| buffer.allocation == Allocation::Dedicated)
         .map(|buffer| buffer.bytes);
     own.chain(plan.arena_bytes.iter().copied())
         .fold(0, u64::saturating_add)

@@ -6,7 +6,7 @@ mod results;
 mod warpgroup;
 
 use ir::DType;
-use ir::plan::{self, Buffer, Kernel, Launch, Mode, Place, Plan, Role};
+use ir::plan::{self, Allocation, Buffer, Command, CompiledKernel, Mode, Plan, Role};
 use runtime::device::DeviceSpec;
 use runtime::{Compiled, Executor, Ptx};
 
@@ -38,8 +38,8 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
         bytes: 4 * COUNT as u64,
         device: 0,
         role,
-        place: Place::Own,
-        part: None,
+        allocation: Allocation::Dedicated,
+        shard: None,
     };
     let shape = vec![COUNT];
     Compiled {
@@ -54,7 +54,7 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
                 buffer("x", Role::Input { shape: shape.clone() }),
                 buffer("y", Role::Output { shape }),
             ],
-            kernels: vec![Kernel {
+            kernels: vec![CompiledKernel {
                 symbol: "k".into(),
                 tasks: blocks,
                 threads,
@@ -64,8 +64,8 @@ pub fn program(text: String, blocks: u64, threads: u32) -> Compiled {
                 flops: 0,
                 bytes: 0,
             }],
-            prepare: vec![],
-            step: vec![Launch::kernel("layer", 0, 0, vec![0, 1])],
+            prepack: vec![],
+            step: vec![Command::kernel("layer", 0, 0, vec![0, 1])],
             flops: 0,
         },
         graph: String::new(),

@@ -384,7 +384,7 @@ fn bank_conflicts_and_coalescing_are_counted() {
     assert_eq!(counts(&store(4)).conflicts, 2);
     let loads = counts("ld.global.f32 %f1, [%rd4];");
     assert_eq!((loads.read_bytes, loads.distinct_read_bytes), (256, 256));
-    assert_eq!((loads.sectors, loads.least_sectors), (8, 8));
+    assert_eq!((loads.sectors, loads.min_sectors), (8, 8));
     let same = counts("ld.global.f32 %f1, [%rd1];");
     assert_eq!(
         (same.read_bytes, same.distinct_read_bytes, same.sectors),
@@ -393,5 +393,5 @@ fn bank_conflicts_and_coalescing_are_counted() {
     let strided = counts(
         "and.b32 %r4, %r1, 7;\nmul.wide.u32 %rd9, %r4, 32;\nadd.s64 %rd9, %rd1, %rd9;\nld.global.f32 %f1, [%rd9];",
     );
-    assert_eq!((strided.sectors, strided.least_sectors), (16, 2));
+    assert_eq!((strided.sectors, strided.min_sectors), (16, 2));
 }

@@ -6,16 +6,16 @@ pub mod feeds;
 pub mod runs;
 
 use ir::DType;
-use ir::plan::{self, Buffer, Init, Kernel, Launch, Mode, Place, Plan, Role};
+use ir::plan::{self, Allocation, Buffer, Command, CompiledKernel, Init, Mode, Plan, Role};
 use runtime::{Artifact, Compiled, HostObject};
-use std::process::Command;
+use std::process;
 
 /// The host object of `kernels.c`. Whoever builds Rust has `cc`, because it links with it.
 pub fn object(batch: usize, features: usize, classes: usize) -> HostObject {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("kernels.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/kernels.c");
-    let status = Command::new("cc")
+    let status = process::Command::new("cc")
         .args(["-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o"])
         .arg(&out)
         .arg(source)
@@ -43,8 +43,8 @@ pub fn buffer(name: &str, dtype: DType, count: usize, role: Role) -> Buffer {
         bytes,
         device: 0,
         role,
-        place: Place::Own,
-        part: None,
+        allocation: Allocation::Dedicated,
+        shard: None,
     }
 }
 
@@ -78,10 +78,10 @@ pub fn parameter(name: &str, shape: &[usize], init: Init) -> Buffer {
     )
 }
 
-pub fn kernel(symbol: &str, tasks: usize, argument_bytes: &[usize]) -> Kernel {
+pub fn kernel(symbol: &str, tasks: usize, argument_bytes: &[usize]) -> CompiledKernel {
     let argument_bytes: Vec<u64> = argument_bytes.iter().map(|&bytes| bytes as u64).collect();
     let bytes = argument_bytes.iter().sum();
-    Kernel {
+    CompiledKernel {
         symbol: symbol.into(),
         tasks: tasks as u64,
         threads: 0,
@@ -93,11 +93,17 @@ pub fn kernel(symbol: &str, tasks: usize, argument_bytes: &[usize]) -> Kernel {
     }
 }
 
-pub fn launch(label: &str, kernel: usize, arguments: &[usize]) -> Launch {
-    Launch::kernel(label, 0, kernel, arguments.into())
+pub fn launch(label: &str, kernel: usize, arguments: &[usize]) -> Command {
+    Command::kernel(label, 0, kernel, arguments.into())
 }
 
-pub fn plan(mode: Mode, batch: usize, buffers: Vec<Buffer>, kernels: Vec<Kernel>, step: Vec<Launch>) -> Plan {
+pub fn plan(
+    mode: Mode,
+    batch: usize,
+    buffers: Vec<Buffer>,
+    kernels: Vec<CompiledKernel>,
+    step: Vec<Command>,
+) -> Plan {
     Plan {
         version: plan::VERSION,
         model: "tiny".into(),
@@ -107,7 +113,7 @@ pub fn plan(mode: Mode, batch: usize, buffers: Vec<Buffer>, kernels: Vec<Kernel>
         arena_bytes: vec![0],
         buffers,
         kernels,
-        prepare: Vec::new(),
+        prepack: Vec::new(),
         step,
         flops: 1000,
     }
@@ -128,11 +134,11 @@ pub fn compiled(plan: Plan, host: HostObject) -> Compiled {
 pub fn arithmetic() -> Compiled {
     const N: usize = 1000;
     let mut sum = buffer("sum", DType::F32, N, Role::Temporary);
-    sum.place = Place::Arena(64);
+    sum.allocation = Allocation::Arena(64);
     let buffers = vec![
         input("a", DType::F32, &[10, 100]),
         parameter("layer.weight", &[N], Init::Constant(0.5)),
-        buffer("packed", DType::F32, N, Role::Prepared),
+        buffer("packed", DType::F32, N, Role::Packed),
         sum,
         output("out", &[N]),
     ];
@@ -143,7 +149,7 @@ pub fn arithmetic() -> Compiled {
     ];
     let step = vec![launch("plus", 1, &[0, 2, 3]), launch("root", 2, &[3, 4])];
     let mut plan = plan(Mode::Infer, 10, buffers, kernels, step);
-    plan.prepare = vec![launch("pack layer.weight", 0, &[1, 2])];
+    plan.prepack = vec![launch("pack layer.weight", 0, &[1, 2])];
     plan.arena_bytes = vec![64 + 4 * N as u64];
     compiled(plan, object(1, 1, 1))
 }

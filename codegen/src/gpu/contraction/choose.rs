@@ -1,12 +1,12 @@
 //! Sides, tile and parts of a contraction.
 
 use super::warpgroup::{self, ALIGNMENT};
-use super::{Along, Lines, Schedule, Side, Tile, Unit, convert};
+use super::{Lines, MajorDim, MatrixOperand, Schedule, Tile, Unit, convert};
 use crate::access::Access;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::Grid;
-use crate::gpu::{PROCESSORS, Precision, parts};
-use crate::kernel::Resolved;
+use crate::gpu::{Precision, SM_COUNT, k_slices};
+use crate::kernel::FlatNest;
 use ir::nest::Loop;
 
 /// Tiles of f32 arithmetic.
@@ -79,7 +79,7 @@ const fn warpgroups(rows: usize, columns: usize, reuse: f64) -> Tile {
 
 impl<'a> Schedule<'a> {
     pub(super) fn new(
-        nest: &'a Resolved,
+        nest: &'a FlatNest,
         a: usize,
         b: usize,
         precision: Precision,
@@ -120,12 +120,13 @@ impl<'a> Schedule<'a> {
         };
         let blocks = |tile: &Tile| batches * sizes.0.div_ceil(tile.rows) * sizes.1.div_ceil(tile.columns);
         // Rounds that the busiest multiprocessor takes, of whole depths.
-        let waves =
-            |tile: &Tile, parts: usize| (blocks(tile) * parts).div_ceil(PROCESSORS) as f64 / parts as f64;
+        let waves = |tile: &Tile, k_slices: usize| {
+            (blocks(tile) * k_slices).div_ceil(SM_COUNT) as f64 / k_slices as f64
+        };
         let split = |tile: &Tile| {
             let steps = terms.div_ceil(tile.depth);
-            let places = PROCESSORS * if tile.is_alone() { 1 } else { 2 };
-            let most = parts(steps, STEPS, places / blocks(tile));
+            let places = SM_COUNT * if tile.is_alone() { 1 } else { 2 };
+            let most = k_slices(steps, STEPS, places / blocks(tile));
             // Of equals the most: two blocks on a multiprocessor compute while either waits.
             let fastest = (1..=most)
                 .rev()
@@ -137,7 +138,7 @@ impl<'a> Schedule<'a> {
         let cost = |tile: &Tile| waves(tile, split(tile)) * (tile.rows * tile.columns) as f64 / tile.reuse;
         let filled = tiles.iter().filter_map(|tile| {
             let side = |read: usize, loops: &[Loop], elements: usize| {
-                Side::new(nest, read, loops.to_vec(), &depth, elements, tile, precision)
+                MatrixOperand::new(nest, read, loops.to_vec(), &depth, elements, tile, precision)
             };
             let sides = [side(a, &lefts, tile.rows), side(b, &rights, tile.columns)];
             Some((convert::fitted(tile, &sides)?, sides))
@@ -151,7 +152,7 @@ impl<'a> Schedule<'a> {
             batch,
             rows,
             columns,
-            parts: split(&tile),
+            k_slices: split(&tile),
             depth,
         }
     }
@@ -162,12 +163,12 @@ impl<'a> Schedule<'a> {
 
     /// Steps of the depth that one part has.
     pub(super) fn steps(&self) -> usize {
-        self.terms().div_ceil(self.tile.depth).div_ceil(self.parts)
+        self.terms().div_ceil(self.tile.depth).div_ceil(self.k_slices)
     }
 
     /// Extents that the number of a block counts: parts, batches, tiles of rows and of columns.
     pub(super) fn block_extents(&self) -> Vec<usize> {
-        let mut extents = vec![self.parts];
+        let mut extents = vec![self.k_slices];
         extents.extend(self.batch.iter().map(|&l| self.nest.extent(l)));
         extents.push(self.rows.extent.div_ceil(self.tile.rows));
         extents.push(self.columns.extent.div_ceil(self.tile.columns));
@@ -204,42 +205,48 @@ impl<'a> Schedule<'a> {
     }
 }
 
-impl Side {
+impl MatrixOperand {
     fn new(
-        nest: &Resolved,
+        nest: &FlatNest,
         read: usize,
         loops: Vec<Loop>,
         depth: &[Loop],
         elements: usize,
         tile: &Tile,
         precision: Precision,
-    ) -> Side {
+    ) -> MatrixOperand {
         let access = &nest.reads[read];
         let step = |l: Option<&Loop>| l.and_then(|&l| access.step(l)).map_or(i64::MAX, i64::abs);
         let along = match step(loops.last()) <= step(depth.last()) {
-            true => Along::Side,
-            false => Along::Depth,
+            true => MajorDim::Mn,
+            false => MajorDim::K,
         };
         let fastest = match along {
-            Along::Side => loops.last(),
-            Along::Depth => depth.last(),
+            MajorDim::Mn => loops.last(),
+            MajorDim::K => depth.last(),
         };
         let whole =
             fastest.is_some_and(|&l| nest.extent(l).is_multiple_of(VECTOR) && access.is_aligned(l, VECTOR));
         // Threads read shared memory along the side. Warps take single elements, whichever way lines run.
         let lines = match (tile.unit, along) {
-            (Unit::Thread, _) | (Unit::Warp, Along::Side) => Lines::Depths,
-            (Unit::Warp, Along::Depth) => Lines::Elements,
+            (Unit::Thread, _) | (Unit::Warp, MajorDim::Mn) => Lines::Depths,
+            (Unit::Warp, MajorDim::K) => Lines::Elements,
             (Unit::Warpgroup, _) => Lines::Swizzled,
         };
         // Lines that run the other way take vectors of warpgroups, which turn them in registers.
         let packed = convert::packed(tile, precision);
-        let turns = whole && along == Along::Side && lines == Lines::Swizzled;
-        let turned = turns.then(|| convert::turned(tile, elements, packed)).flatten();
-        let straight = whole && (along == Along::Side) == (lines == Lines::Depths);
-        let vector = if straight || turned.is_some() { VECTOR } else { 1 };
-        let unturned = turns && turned.is_none();
-        let deep = match (turned, vector) {
+        let transposes = whole && along == MajorDim::Mn && lines == Lines::Swizzled;
+        let transposed = transposes
+            .then(|| convert::transposed(tile, elements, packed))
+            .flatten();
+        let straight = whole && (along == MajorDim::Mn) == (lines == Lines::Depths);
+        let vector = if straight || transposed.is_some() {
+            VECTOR
+        } else {
+            1
+        };
+        let untransposed = transposes && transposed.is_none();
+        let deep = match (transposed, vector) {
             (Some(depths), _) => depths,
             (None, 1) => packed,
             (None, _) => 1,
@@ -251,15 +258,15 @@ impl Side {
             Lines::Swizzled => (warpgroup::line(precision), elements, 0),
         };
         let extent = loops.iter().map(|&l| nest.extent(l)).product();
-        Side {
+        MatrixOperand {
             read,
             loops,
             extent,
             along,
             vector,
             deep,
-            by_registers: packed > 1 || turned.is_some(),
-            unturned,
+            by_registers: packed > 1 || transposed.is_some(),
+            untransposed,
             tile: elements,
             lines,
             stride: line + padding,

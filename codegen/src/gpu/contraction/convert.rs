@@ -3,7 +3,7 @@
 //! registers are the third. There are two reasons for it:
 //!
 //! - *Rounding*: `wgmma` wants bf16 as such, and in global memory there is f32.
-//! - *Turning*: `wgmma` wants the depths of an element in one line, and memory may run along the side, as in the gradients
+//! - *Transposition*: `wgmma` wants the depths of an element in one line, and memory may run along the side, as in the gradients
 //!   of weights. A thread loads 4 elements at each of 4 depths, 16 bytes a load, and what it stores, 16 bytes again, are 4
 //!   depths of an element. (To turn single words by `cp.async` takes four times the instructions.) Where a tile is too small
 //!   to give every thread so many, it takes fewer depths.
@@ -14,11 +14,11 @@
 //! Eight neighbouring lanes load 32 neighbours, a line of memory: with a sector of each of four lines instead, as many
 //! requests for sectors as there are lanes limit everything (an H100: a request in 3 cycles, a third of the speed). To store
 //! to different banks they must have eight neighbouring lines of shared memory, since the order of parts depends on the
-//! line's number (see `warpgroup`). So lines are dealt: element `4j + i` of 32 is in line `8i + j`. That is also what makes
+//! line's number (see `warpgroup`). So lines are interleaved: element `4j + i` of 32 is in line `8i + j`. That is also what makes
 //! neighbours of the sums that a thread holds: of 32 columns it has 8 that follow each other.
 
 use super::copy::{Element, Fetch};
-use super::{Along, Schedule, Side, Tile, Unit};
+use super::{MajorDim, MatrixOperand, Schedule, Tile, Unit};
 use crate::gpu::Precision;
 use crate::gpu::points::VECTOR;
 use crate::gpu::thread::lanes_type;
@@ -28,7 +28,7 @@ use crate::mlir::{Body, Value};
 const STAGES: usize = 2;
 /// Elements that a thread loads in a step at the most: beside the sums, more do not fit into its registers (tried with ptxas
 /// 13.3 on every model: tests/ptx.rs).
-const MOST_LOADED: usize = 32;
+const MAX_LOADED: usize = 32;
 
 /// Depths that share a word of shared memory.
 pub(super) fn packed(tile: &Tile, precision: Precision) -> usize {
@@ -38,45 +38,51 @@ pub(super) fn packed(tile: &Tile, precision: Precision) -> usize {
     }
 }
 
-/// Elements that are dealt to as many lines, and lanes that load them.
-pub(super) const DEALT: usize = 32;
-const DEALERS: usize = DEALT / VECTOR;
+/// Elements that are interleaved to as many lines, and lanes that load them.
+pub(super) const INTERLEAVED: usize = 32;
+const INTERLEAVERS: usize = INTERLEAVED / VECTOR;
 
 /// How many depths a thread turns at once of a side with so many elements, of which `packed` share a word: as many as leave
 /// no thread without work.
-pub(super) fn turned(tile: &Tile, elements: usize, packed: usize) -> Option<usize> {
+pub(super) fn transposed(tile: &Tile, elements: usize, packed: usize) -> Option<usize> {
     let whole = |&depths: &usize| {
         let at_once = VECTOR * tile.threads * depths / tile.depth;
-        at_once.is_multiple_of(DEALT) && elements.is_multiple_of(at_once)
+        at_once.is_multiple_of(INTERLEAVED) && elements.is_multiple_of(at_once)
     };
     [4, 2, 1].into_iter().filter(|&n| n >= packed).find(whole)
 }
 
-/// The line of the first element of vector `number` of a turned side; the others are [`DEALERS`] lines apart.
+/// The line of the first element of vector `number` of a transposed side; the others are [`INTERLEAVERS`] lines apart.
 pub(super) fn line_of(body: &mut Body, number: Value) -> Value {
     let (all, lane) = (
-        body.index_op("divui", number, DEALERS as i64),
-        body.index_op("remui", number, DEALERS as i64),
+        body.index_op("divui", number, INTERLEAVERS as i64),
+        body.index_op("remui", number, INTERLEAVERS as i64),
     );
-    body.sum(0, &[(all, DEALT as i64), (lane, 1)])
+    body.sum(0, &[(all, INTERLEAVED as i64), (lane, 1)])
 }
 
-/// The element whose depths are in line `number` of a turned side.
-pub(super) fn dealt(body: &mut Body, number: Value) -> Value {
+/// The element whose depths are in line `number` of a transposed side.
+pub(super) fn interleaved(body: &mut Body, number: Value) -> Value {
     let mut part = |op: &str, value: Value, by: usize| body.index_op(op, value, by as i64);
-    let (all, rest) = (part("divui", number, DEALT), part("remui", number, DEALT));
-    let (i, j) = (part("divui", rest, DEALERS), part("remui", rest, DEALERS));
-    body.sum(0, &[(all, DEALT as i64), (j, VECTOR as i64), (i, 1)])
+    let (all, rest) = (
+        part("divui", number, INTERLEAVED),
+        part("remui", number, INTERLEAVED),
+    );
+    let (i, j) = (
+        part("divui", rest, INTERLEAVERS),
+        part("remui", rest, INTERLEAVERS),
+    );
+    body.sum(0, &[(all, INTERLEAVED as i64), (j, VECTOR as i64), (i, 1)])
 }
 
 /// A tile as it is used with these sides, if it is.
-pub(super) fn fitted(tile: &Tile, sides: &[Side; 2]) -> Option<Tile> {
+pub(super) fn fitted(tile: &Tile, sides: &[MatrixOperand; 2]) -> Option<Tile> {
     let by_registers = sides.iter().filter(|side| side.by_registers);
     let loaded: usize = by_registers
         .map(|side| side.tile * tile.depth / tile.threads)
         .sum();
     let all = sides.iter().all(|side| side.by_registers);
-    let fits = loaded <= MOST_LOADED && !sides.iter().any(|side| side.unturned);
+    let fits = loaded <= MAX_LOADED && !sides.iter().any(|side| side.untransposed);
     fits.then_some(Tile {
         stages: if all { STAGES } else { tile.stages },
         ..*tile
@@ -137,7 +143,7 @@ impl Schedule<'_> {
     }
 
     fn put_side(&self, body: &mut Body, fetch: &Fetch, stage: Value, values: &[Value]) {
-        let Side { vector, deep, .. } = *fetch.side;
+        let MatrixOperand { vector, deep, .. } = *fetch.side;
         let members: Vec<usize> = fetch.members().collect();
         let by_depth: Vec<&[Value]> = values.chunks(members.len()).collect();
         let ty = lanes_type(vector);
@@ -149,8 +155,8 @@ impl Schedule<'_> {
             for (m, &member) in members.iter().enumerate() {
                 // Elements side by side with their depths: a vector's lanes are either.
                 let (elements, further) = match fetch.side.along {
-                    Along::Side => (vector, 1),
-                    Along::Depth => (1, vector),
+                    MajorDim::Mn => (vector, 1),
+                    MajorDim::K => (1, vector),
                 };
                 for element in 0..elements {
                     let terms: Vec<Value> = values
@@ -159,7 +165,7 @@ impl Schedule<'_> {
                         .map(|(value, i)| lane(body, value, i))
                         .collect();
                     let words = self.words(body, &terms);
-                    let line = member + element * DEALERS;
+                    let line = member + element * INTERLEAVERS;
                     self.put_words(body, fetch, stage, (depths[0], line), &words);
                 }
             }

@@ -1,11 +1,11 @@
 //! Fetches the elements of a step from global to shared memory, without waiting for them.
 
 use super::warpgroup::swizzled;
-use super::{Along, Lines, Schedule, Side, convert};
-use crate::access::Check;
+use super::{Lines, MajorDim, MatrixOperand, Schedule, convert};
+use crate::access::FlatPredicate;
 use crate::emit::argument_name;
 use crate::gpu::thread::{both, shared_address, zeros};
-use crate::kernel::decode;
+use crate::kernel::delinearize;
 use crate::mlir::{Body, Value};
 use ir::nest::{Affine, Loop};
 
@@ -20,7 +20,7 @@ struct Coordinate {
 }
 
 /// Elements of a thread that lie in one line of memory, so that where the first lies says where all do.
-struct Group {
+struct AddressGroup {
     first: Coordinate,
     /// Its address where the depth adds nothing: if there are few, since addresses take two registers.
     address: Option<Value>,
@@ -64,11 +64,11 @@ enum From {
 
 /// What a thread fetches of a side in every step, as far as it does not depend on the step.
 pub(super) struct Fetch<'s> {
-    pub side: &'s Side,
+    pub side: &'s MatrixOperand,
     /// The place of its first element in the tile, and its line in shared memory, where lines are elements.
     place: Value,
     line: Value,
-    groups: Vec<Group>,
+    groups: Vec<AddressGroup>,
     /// Places of its depths in a step; those that share a word follow each other.
     pub depths: Vec<Value>,
 }
@@ -85,7 +85,7 @@ impl Schedule<'_> {
     pub(super) fn fetch<'s>(
         &self,
         body: &mut Body,
-        side: &'s Side,
+        side: &'s MatrixOperand,
         loops: &[Value],
         first: Value,
         thread: Value,
@@ -93,27 +93,29 @@ impl Schedule<'_> {
         let (threads, depth) = (self.tile.threads, self.tile.depth);
         let packed = side.deep;
         let steps = match side.along {
-            Along::Side => (side.vector, packed),
-            Along::Depth => (1, side.vector * packed),
+            MajorDim::Mn => (side.vector, packed),
+            MajorDim::K => (1, side.vector * packed),
         };
         // Extents of the places that threads take at once, along the side and along the depth.
         let (wide, deep) = match (side.along, side.lines) {
-            (Along::Side, Lines::Swizzled) if side.is_turned() => (threads * packed / depth, depth / packed),
-            (Along::Side, Lines::Swizzled) => {
+            (MajorDim::Mn, Lines::Swizzled) if side.is_transposed() => {
+                (threads * packed / depth, depth / packed)
+            }
+            (MajorDim::Mn, Lines::Swizzled) => {
                 let deep = (depth / packed).min(threads / EIGHT);
                 (threads / deep, deep)
             }
             // Eight lanes of 16 bytes are a line of memory; as few different depths a thread as can be, since where each of
             // those lies is worked out anew in every step.
-            (Along::Side, _) if side.vector > 1 => {
+            (MajorDim::Mn, _) if side.vector > 1 => {
                 let wide = (threads / depth).max(EIGHT);
                 (wide, threads / wide)
             }
-            (Along::Side, _) => (32, threads / 32),
+            (MajorDim::Mn, _) => (32, threads / 32),
             // Lines of shared memory are depths, and memory runs along the depth: 8 × 4 lanes are 8 words of 4
             // lines, in different banks and in whole sectors of 32 bytes.
-            (Along::Depth, Lines::Depths) => (threads / EIGHT, EIGHT),
-            (Along::Depth, _) => {
+            (MajorDim::K, Lines::Depths) => (threads / EIGHT, EIGHT),
+            (MajorDim::K, _) => {
                 let deep = depth / steps.1;
                 (threads / deep, deep)
             }
@@ -122,13 +124,13 @@ impl Schedule<'_> {
         let (across, down) = match (side.along, side.lines) {
             // Lanes that are 8 × 4 are whole sectors of 4 depths, and hit different banks: see `warpgroup`. (Of vectors,
             // whole lines of memory: see `convert`.)
-            (Along::Side, Lines::Swizzled) => {
+            (MajorDim::Mn, Lines::Swizzled) => {
                 let (lane, rest) = (part("remui", thread, EIGHT), part("divui", thread, EIGHT));
                 let (down, far) = (part("remui", rest, deep), part("divui", rest, deep));
                 (body.sum(0, &[(far, EIGHT as i64), (lane, 1)]), down)
             }
-            (Along::Side, _) => (part("remui", thread, wide), part("divui", thread, wide)),
-            (Along::Depth, _) => (part("divui", thread, deep), part("remui", thread, deep)),
+            (MajorDim::Mn, _) => (part("remui", thread, wide), part("divui", thread, wide)),
+            (MajorDim::K, _) => (part("divui", thread, deep), part("remui", thread, deep)),
         };
         let passes = depth.div_ceil(steps.1 * deep);
         let depths = (0..passes * packed)
@@ -138,7 +140,7 @@ impl Schedule<'_> {
             })
             .collect();
         let place = body.sum(0, &[(across, steps.0 as i64)]);
-        let line_of_first = match side.is_turned() {
+        let line_of_first = match side.is_transposed() {
             true => convert::line_of(body, across),
             false => place,
         };
@@ -168,7 +170,7 @@ impl Schedule<'_> {
                     *check = beyond(body, first.exists, *check);
                 }
                 let address = few.then(|| body.global_address(&name, "f32", first.offset));
-                Group {
+                AddressGroup {
                     first,
                     address,
                     members,
@@ -186,7 +188,7 @@ impl Schedule<'_> {
 
     /// How many neighbours of the tile are sure to differ in the last loop alone, which no check or division asks for;
     /// `apart` is what a thread's neighbours are apart.
-    fn line(&self, side: &Side, apart: usize) -> usize {
+    fn line(&self, side: &MatrixOperand, apart: usize) -> usize {
         let access = &self.nest.reads[side.read];
         let Some(&last) = side.loops.last() else {
             return 1;
@@ -194,7 +196,7 @@ impl Schedule<'_> {
         let asked = access
             .checks
             .iter()
-            .map(Check::map)
+            .map(FlatPredicate::map)
             .chain(access.divided.iter().map(|d| &d.0));
         let line = common_divisor(self.nest.extent(last), side.tile);
         match line.is_multiple_of(apart) && asked.into_iter().all(|map| map.coefficient(last) == 0) {
@@ -243,7 +245,7 @@ impl Schedule<'_> {
             if let Some(first) = depth.checks.first_mut() {
                 *first = beyond(body, depth.exists, *first);
             }
-            for Group {
+            for AddressGroup {
                 first,
                 address,
                 members,
@@ -256,11 +258,11 @@ impl Schedule<'_> {
                 for (i, check) in access.checks.iter().enumerate() {
                     let sum = body.sum(0, &[(first.checks[i], 1), (depth.checks[i], 1)]);
                     let holds = match check {
-                        Check::Range(_, low, high) => {
+                        FlatPredicate::Range(_, low, high) => {
                             let (shifted, size) = (body.sum(-low, &[(sum, 1)]), body.index(high - low));
                             body.op(format_args!("arith.cmpi ult, {shifted}, {size} : index"))
                         }
-                        Check::Divides(_, divisor) => {
+                        FlatPredicate::Divides(_, divisor) => {
                             let (rest, zero) = (body.index_op("remsi", sum, *divisor), body.index(0));
                             body.op(format_args!("arith.cmpi eq, {rest}, {zero} : index"))
                         }
@@ -345,8 +347,8 @@ impl Schedule<'_> {
             Lines::Swizzled => {
                 let line = body.sum(member as i64, &[(fetch.line, 1)]);
                 let word = body.index_op("divui", depth, self.packed() as i64);
-                let turned = swizzled(body, side.stride, line, word);
-                let terms = [(stage, 1), (fetch.line, stride), (turned, 1)];
+                let transposed = swizzled(body, side.stride, line, word);
+                let terms = [(stage, 1), (fetch.line, stride), (transposed, 1)];
                 (body.sum(0, &terms), member * side.stride)
             }
         };
@@ -361,7 +363,7 @@ impl Schedule<'_> {
     fn coordinate(
         &self,
         body: &mut Body,
-        side: &Side,
+        side: &MatrixOperand,
         counted: &[Loop],
         extent: usize,
         number: Value,
@@ -369,7 +371,7 @@ impl Schedule<'_> {
     ) -> Coordinate {
         let nest = self.nest;
         let extents: Vec<usize> = counted.iter().map(|&l| nest.extent(l)).collect();
-        let values = decode(body, number, &extents);
+        let values = delinearize(body, number, &extents);
         let mut part = |map: &Affine| {
             let counted = counted.iter().copied().zip(values.iter().copied());
             let batch = fixed.map_or(vec![], |loops| {

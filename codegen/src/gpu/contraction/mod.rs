@@ -12,7 +12,7 @@
 //! the second 143 MB, 30 µs, for 16 GFLOP, 50 µs. So it pays in one layer of one model, and in inference only: the 2012
 //! network pools its first two layers after they are normalised across channels.
 //!
-//! `choose` decides, `copy` fetches, `convert` fetches what is rounded or turned on the way, `multiply` has the arithmetic of
+//! `choose` decides, `copy` fetches, `convert` fetches what is rounded or transposed on the way, `multiply` has the arithmetic of
 //! threads (f32) and of warps (tensor cores), `warpgroup` that of four warps together, `write` puts them together and
 //! finishes the outputs.
 
@@ -23,10 +23,10 @@ mod multiply;
 pub mod warpgroup;
 mod write;
 
-use super::thread::frame;
-use super::{Call, Partial, Precision, lower_points};
-use crate::access::Check;
-use crate::kernel::{KernelText, Resolved};
+use super::thread::emit_function;
+use super::{KernelArguments, Partial, Precision, lower_points};
+use crate::access::FlatPredicate;
+use crate::kernel::{FlatNest, KernelText};
 use ir::DType;
 use ir::nest::Loop;
 
@@ -63,11 +63,11 @@ struct Tile {
 
 /// Which way neighbours in memory lie, and neighbouring threads fetch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Along {
+enum MajorDim {
     /// Along the side's own loops.
-    Side,
+    Mn,
     /// Along the depth.
-    Depth,
+    K,
 }
 
 /// What a line of shared memory holds.
@@ -88,30 +88,30 @@ impl Tile {
     }
 }
 
-impl Side {
-    /// Whether it is turned on its way to shared memory, and its elements dealt to lines: see `convert`.
-    fn is_turned(&self) -> bool {
-        self.lines == Lines::Swizzled && self.along == Along::Side && self.vector > 1
+impl MatrixOperand {
+    /// Whether it is transposed on its way to shared memory, and its elements interleaved to lines: see `convert`.
+    fn is_transposed(&self) -> bool {
+        self.lines == Lines::Swizzled && self.along == MajorDim::Mn && self.vector > 1
     }
 }
 
 /// One operand's part in the product.
 #[derive(Clone, Debug)]
-struct Side {
+struct MatrixOperand {
     /// Its position in the nest's reads.
     read: usize,
     /// The parallel loops that it alone depends on, the last fastest.
     loops: Vec<Loop>,
     extent: usize,
-    along: Along,
+    along: MajorDim,
     /// Neighbours fetched at once: 16 bytes, or one element.
     vector: usize,
-    /// Depths that a thread fetches as one, each of them apart: what shares a word of shared memory, or is turned.
+    /// Depths that a thread fetches as one, each of them apart: what shares a word of shared memory, or is transposed.
     deep: usize,
-    /// Whether it comes to shared memory through registers, to be rounded or turned: see `convert`.
+    /// Whether it comes to shared memory through registers, to be rounded or transposed: see `convert`.
     by_registers: bool,
-    /// Whether it would be turned, but for the tile.
-    unturned: bool,
+    /// Whether it would be transposed, but for the tile.
+    untransposed: bool,
     /// Elements of it in a tile.
     tile: usize,
     lines: Lines,
@@ -122,27 +122,27 @@ struct Side {
 }
 
 struct Schedule<'a> {
-    nest: &'a Resolved,
+    nest: &'a FlatNest,
     precision: Precision,
     tile: Tile,
     /// Loops that both operands depend on, or neither.
     batch: Vec<Loop>,
-    rows: Side,
-    columns: Side,
+    rows: MatrixOperand,
+    columns: MatrixOperand,
     depth: Vec<Loop>,
     /// Parts of the depth that different blocks sum.
-    parts: usize,
+    k_slices: usize,
 }
 
 /// The same nest with checks of ranges before those of divisions: a value far beyond fails the first check.
-fn with_ranges_first(nest: &Resolved) -> Resolved {
+fn with_ranges_first(nest: &FlatNest) -> FlatNest {
     let mut nest = nest.clone();
     for read in &mut nest.reads {
         read.checks
-            .sort_by_key(|check| matches!(check, Check::Divides(..)));
+            .sort_by_key(|check| matches!(check, FlatPredicate::Divides(..)));
         // A division without a range stands alone where the range is known to hold.
-        if let Some(Check::Divides(map, _)) = read.checks.first() {
-            let everything = Check::Range(map.clone(), -FAR, FAR);
+        if let Some(FlatPredicate::Divides(map, _)) = read.checks.first() {
+            let everything = FlatPredicate::Range(map.clone(), -FAR, FAR);
             read.checks.insert(0, everything);
         }
     }
@@ -152,26 +152,26 @@ fn with_ranges_first(nest: &Resolved) -> Resolved {
 /// Lowers the product of reads `a` and `b`, or returns `None` where it is none of f32 with zeros outside. `warpgroups` says
 /// that the architecture has `wgmma`.
 pub fn lower(
-    nest: &Resolved,
+    nest: &FlatNest,
     a: usize,
     b: usize,
-    call: &Call,
+    call: &KernelArguments,
     precision: Precision,
     warpgroups: bool,
 ) -> Option<Vec<KernelText>> {
-    let fits = |read: usize| nest.reads[read].dtype == DType::F32 && nest.reads[read].outside == 0.0;
+    let fits = |read: usize| nest.reads[read].dtype == DType::F32 && nest.reads[read].padding_value == 0.0;
     let nest = &with_ranges_first(nest);
     if !fits(a) || !fits(b) {
         return None;
     }
     let schedule = Schedule::new(nest, a, b, precision, warpgroups);
-    let partial = (schedule.parts > 1 || !schedule.writes_along_columns()).then(|| {
+    let partial = (schedule.k_slices > 1 || !schedule.writes_along_columns()).then(|| {
         let order = [&schedule.batch[..], &schedule.rows.loops, &schedule.columns.loops].concat();
-        Partial::new(nest, call, schedule.parts, &order)
+        Partial::new(nest, call, schedule.k_slices, &order)
     });
     let mut arguments = call.arguments.clone();
     arguments.extend(partial.as_ref().map(|partial| partial.scratch.clone()));
-    let text = frame(
+    let text = emit_function(
         &arguments,
         call.in_place,
         schedule.grid(),

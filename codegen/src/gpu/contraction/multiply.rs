@@ -10,7 +10,7 @@
 //!   words `g + 8t` of two lines.
 
 use super::convert::pack;
-use super::{Lines, Schedule, Side, Unit};
+use super::{Lines, MatrixOperand, Schedule, Unit};
 use crate::gpu::Precision;
 use crate::gpu::thread::load_shared;
 use crate::mlir::{Body, Value};
@@ -98,21 +98,22 @@ impl Schedule<'_> {
         body.for_carry(low, high, UNROLL as i64, sums, &types, |body, k, sums| {
             let mut sums = sums.to_vec();
             for step in 0..UNROLL {
-                let mut load = |side: &Side, first: Value, start: usize, count: usize, apart: usize| {
-                    let mut values = vec![];
-                    for group in 0..count / 4 {
-                        let constant = start + step * side.stride + 4 * apart * group;
-                        let terms = [(stage, 1), (k, side.stride as i64), (first, 1)];
-                        let word = body.sum(constant as i64, &terms);
-                        let four = load_shared(body, word, 4);
-                        for i in 0..4 {
-                            values.push(body.op(format_args!(
-                                "vector.extract {four}[{i}] : f32 from vector<4xf32>"
-                            )));
+                let mut load =
+                    |side: &MatrixOperand, first: Value, start: usize, count: usize, apart: usize| {
+                        let mut values = vec![];
+                        for group in 0..count / 4 {
+                            let constant = start + step * side.stride + 4 * apart * group;
+                            let terms = [(stage, 1), (k, side.stride as i64), (first, 1)];
+                            let word = body.sum(constant as i64, &terms);
+                            let four = load_shared(body, word, 4);
+                            for i in 0..4 {
+                                values.push(body.op(format_args!(
+                                    "vector.extract {four}[{i}] : f32 from vector<4xf32>"
+                                )));
+                            }
                         }
-                    }
-                    values
-                };
+                        values
+                    };
                 let left = load(&self.rows, at.row, 0, rows, down);
                 let right = load(&self.columns, at.column, self.rows.words, columns, across);
                 for (i, a) in left.iter().enumerate() {
@@ -159,7 +160,7 @@ impl Schedule<'_> {
     fn fragment(
         &self,
         body: &mut Body,
-        side: &Side,
+        side: &MatrixOperand,
         at: &Position,
         first: Value,
         stage: Value,

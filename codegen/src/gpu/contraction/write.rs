@@ -1,12 +1,12 @@
 //! The kernel: its loop over the depth, and the outputs of finished sums.
 
-use super::convert::{DEALT, dealt};
+use super::convert::{INTERLEAVED, interleaved};
 use super::multiply::{FRAGMENT, Position};
 use super::{Partial, Schedule, Unit, warpgroup};
 use crate::access::Access;
 use crate::emit::{Point, Scope};
 use crate::gpu::thread::{barrier, below, lanes_type, read_again};
-use crate::kernel::decode;
+use crate::kernel::delinearize;
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use ir::nest::Loop;
@@ -39,7 +39,7 @@ impl Schedule<'_> {
 
     /// A block's loops as far as they are the same in all of it, its first row and column, and its part of the depth.
     fn tile(&self, body: &mut Body, block: Value) -> (Vec<Value>, (Value, Value), Value) {
-        let numbers = decode(body, block, &self.block_extents());
+        let numbers = delinearize(body, block, &self.block_extents());
         let zero = body.index(0);
         let mut loops = vec![zero; self.nest.extents.len() + 1];
         for (&l, &number) in self.batch.iter().zip(&numbers[1..]) {
@@ -163,12 +163,12 @@ impl Schedule<'_> {
     ) {
         // What a thread holds: rows, columns in groups that are adjacent, and which sum is where.
         let (height, width) = self.tile.part;
-        let turned = (self.rows.is_turned(), self.columns.is_turned());
+        let transposed = (self.rows.is_transposed(), self.columns.is_transposed());
         let (rows, columns, adjacent): (Vec<usize>, Vec<usize>, usize) = match self.on_tensor_cores() {
-            true if turned.1 => (
+            true if transposed.1 => (
                 (0..height).step_by(8).collect(),
-                (0..width / DEALT)
-                    .flat_map(|i| [DEALT * i, DEALT * i + 4])
+                (0..width / INTERLEAVED)
+                    .flat_map(|i| [INTERLEAVED * i, INTERLEAVED * i + 4])
                     .collect(),
                 4,
             ),
@@ -187,8 +187,8 @@ impl Schedule<'_> {
             }
         };
         let sum = |row: usize, column: usize, i: usize| {
-            // Of a fragment's columns a thread has two, side by side but where columns are dealt.
-            let (fragment, i) = match turned.1 {
+            // Of a fragment's columns a thread has two, side by side but where columns are interleaved.
+            let (fragment, i) = match transposed.1 {
                 true => (column / 2 * 4 + i, column % 2),
                 false => (column, i),
             };
@@ -209,7 +209,7 @@ impl Schedule<'_> {
                     &[
                         (first.1, 1),
                         (at.column, 1),
-                        (at.member, if turned.1 { 8 } else { 2 }),
+                        (at.member, if transposed.1 { 8 } else { 2 }),
                     ],
                 ),
             ),
@@ -217,8 +217,8 @@ impl Schedule<'_> {
         };
         for (i, &down) in rows.iter().enumerate() {
             let mut number = body.sum(down as i64, &[(row, 1)]);
-            if turned.0 {
-                number = dealt(body, number);
+            if transposed.0 {
+                number = interleaved(body, number);
             }
             let number = body.sum(0, &[(first.0, 1), (number, 1)]);
             let pieces: Vec<(usize, Vec<Value>)> = columns
@@ -281,7 +281,7 @@ impl Schedule<'_> {
     /// Sets the loops that a number counts.
     fn set(&self, body: &mut Body, loops: &mut [Value], counted: &[Loop], number: Value) {
         let extents: Vec<usize> = counted.iter().map(|&l| self.nest.extent(l)).collect();
-        for (&l, value) in counted.iter().zip(decode(body, number, &extents)) {
+        for (&l, value) in counted.iter().zip(delinearize(body, number, &extents)) {
             loops[l.0] = value;
         }
     }

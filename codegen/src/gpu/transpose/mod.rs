@@ -16,19 +16,19 @@
 
 mod banks;
 mod order;
-mod stage;
+mod shared_tile;
 
-use super::thread::{Grid, barrier, below, both, frame, lanes_type};
-use super::{Call, Partial};
+use super::thread::{Grid, barrier, below, both, emit_function, lanes_type};
+use super::{KernelArguments, Partial};
 use crate::emit::{Point, Scope};
-use crate::kernel::{KernelText, Resolved, decode};
+use crate::kernel::{FlatNest, KernelText, delinearize};
 use crate::loops::{asks_winner, reduce_point};
 use crate::mlir::{Body, Value};
 use crate::scalar::{Lanes, Math};
 use banks::Banks;
 use ir::nest::Loop;
 use order::{Order, SECTOR};
-use stage::{Place, Source, Stage, access, finishes_vectors, has_vectors, sources};
+use shared_tile::{SharedTile, Source, TilePoint, access, finishes_vectors, has_vectors, sources};
 
 const THREADS: usize = 256;
 /// Points that a thread has on their way at once.
@@ -37,17 +37,17 @@ const TOGETHER: usize = 4;
 const SHARED: usize = 48 * 1024 / 4;
 
 struct Schedule<'a> {
-    nest: &'a Resolved,
+    nest: &'a FlatNest,
     /// That of the first output, with all parallel loops.
     order: Order,
     /// What a block has of each loop of the nest.
     tile: Vec<usize>,
-    stages: Vec<Stage>,
+    stages: Vec<SharedTile>,
 }
 
 /// Lowers a nest, or returns `None` where all that it touches runs along the same loop. `partial` as in
 /// [`super::points`].
-pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<KernelText> {
+pub fn lower(nest: &FlatNest, call: &KernelArguments, partial: Option<&Partial>) -> Option<KernelText> {
     let mut nest = nest.clone();
     nest.forget_unused_reads();
     nest.collapse();
@@ -65,14 +65,14 @@ pub fn lower(nest: &Resolved, call: &Call, partial: Option<&Partial>) -> Option<
     };
     let scratch = partial.map(|partial| partial.scratch.clone());
     let arguments: Vec<_> = call.arguments.iter().chain(&scratch).cloned().collect();
-    let text = frame(&arguments, call.in_place, grid, |body, block, thread| {
+    let text = emit_function(&arguments, call.in_place, grid, |body, block, thread| {
         schedule.write(body, block, thread);
     });
     Some(KernelText { scratch, ..text })
 }
 
 impl<'a> Schedule<'a> {
-    fn new(nest: &'a Resolved) -> Option<Schedule<'a>> {
+    fn new(nest: &'a FlatNest) -> Option<Schedule<'a>> {
         let order = Order::new(&nest.outputs[0].0, nest.parallel_loops());
         let fastest = *order.loops.first()?;
         let sources = sources(nest, &order);
@@ -119,7 +119,7 @@ impl<'a> Schedule<'a> {
             .into_iter()
             .zip(arranged)
             .map(|(source, (_, order, banks))| {
-                let stage = Stage {
+                let stage = SharedTile {
                     source,
                     order,
                     banks,
@@ -146,7 +146,7 @@ impl<'a> Schedule<'a> {
     fn write(&self, body: &mut Body, block: Value, thread: Value) {
         let nest = self.nest;
         let mut first = vec![body.index(0); nest.extents.len()];
-        let numbers = decode(body, block, &self.block_extents());
+        let numbers = delinearize(body, block, &self.block_extents());
         for (&l, number) in self.order.loops.iter().rev().zip(numbers) {
             first[l.0] = body.sum(0, &[(number, self.tile[l.0] as i64)]);
         }
@@ -156,7 +156,7 @@ impl<'a> Schedule<'a> {
                 Source::Output(_) => continue,
                 _ => 1,
             };
-            let take = |math: &mut Math, place: &Place| match stage.source {
+            let take = |math: &mut Math, place: &TilePoint| match stage.source {
                 Source::Read(read) => vec![place.point.read(math, &nest.reads[read])],
                 _ => {
                     let (reduced, winner) = reduce_point(nest, math, &place.point, None);
@@ -183,7 +183,7 @@ impl<'a> Schedule<'a> {
                 .iter()
                 .find(|stage| stage.source == Source::Output(output))
         };
-        let finish = |math: &mut Math, place: &Place| {
+        let finish = |math: &mut Math, place: &TilePoint| {
             let mut scope = Scope::of_reads(&nest.reads);
             let (mut reduced, mut winner) = (None, None);
             for stage in &self.stages {
@@ -229,7 +229,7 @@ impl<'a> Schedule<'a> {
             if i == 0 {
                 barrier(body);
             }
-            let take = |math: &mut Math, place: &Place| vec![stage.load(math, &stage.order, place, 0)];
+            let take = |math: &mut Math, place: &TilePoint| vec![stage.load(math, &stage.order, place, 0)];
             self.walk(
                 body,
                 &first,
@@ -254,8 +254,8 @@ impl<'a> Schedule<'a> {
         thread: Value,
         order: &Order,
         values: usize,
-        take: &dyn Fn(&mut Math, &Place) -> Vec<Value>,
-        put: &dyn Fn(&mut Math, &Place, &[Value]),
+        take: &dyn Fn(&mut Math, &TilePoint) -> Vec<Value>,
+        put: &dyn Fn(&mut Math, &TilePoint, &[Value]),
     ) {
         let points: usize = order.extents(&self.tile).iter().product();
         let passes = points.div_ceil(THREADS);
@@ -268,7 +268,7 @@ impl<'a> Schedule<'a> {
         };
         let types = vec![lanes_type(order.lanes); values];
         body.for_extent(rounds, |body, round| {
-            let taken: Vec<(Place, Vec<Value>)> = (0..together)
+            let taken: Vec<(TilePoint, Vec<Value>)> = (0..together)
                 .map(|pass| {
                     let terms = [(thread, 1), (round, (together * THREADS) as i64)];
                     let number = body.sum((pass * THREADS) as i64, &terms);
@@ -304,11 +304,11 @@ impl<'a> Schedule<'a> {
         order: &Order,
         number: Value,
         points: Option<usize>,
-    ) -> Place {
+    ) -> TilePoint {
         let mut within = vec![body.index(0); first.len()];
         let mut loops = first.to_vec();
         let mut exists = points.map(|points| below(body, number, points));
-        let numbers = decode(body, number, &order.extents(&self.tile));
+        let numbers = delinearize(body, number, &order.extents(&self.tile));
         let also = |body: &mut Body, exists: &mut Option<Value>, condition: Value| {
             *exists = Some(match *exists {
                 None => condition,
@@ -341,7 +341,7 @@ impl<'a> Schedule<'a> {
         }
         let vector = order.loops.first().copied().filter(|_| order.lanes > 1);
         let point = Point { loops, vector };
-        Place {
+        TilePoint {
             point,
             within,
             exists,

@@ -1,9 +1,9 @@
 //! Orders in which threads take points, and the tile of points that a block takes.
 
 use crate::access::Access;
-use crate::gpu::PROCESSORS;
+use crate::gpu::SM_COUNT;
 use crate::gpu::points::VECTOR;
-use crate::kernel::Resolved;
+use crate::kernel::FlatNest;
 use ir::nest::Loop;
 
 /// Lanes of a warp, and banks of shared memory.
@@ -11,7 +11,7 @@ pub const WARP: usize = 32;
 /// Words of a sector of global memory.
 pub const SECTOR: usize = 8;
 /// Points of a tile at the most.
-const MOST: usize = 4096;
+const MAX: usize = 4096;
 /// Points of a tile that keep the threads of a block busy.
 const ENOUGH: usize = 1024;
 
@@ -57,7 +57,7 @@ impl Order {
 
     /// The ways to take the points of a tile, the best first: vectors, if all that is touched in this order has them; rows
     /// have to be as wide as a warp, and are better where counting through would begin amid sectors.
-    pub fn ways(&self, nest: &Resolved, tile: &[usize], vectors: bool) -> Vec<Order> {
+    pub fn ways(&self, nest: &FlatNest, tile: &[usize], vectors: bool) -> Vec<Order> {
         let row = self.loops.first().map_or(1, |l| tile[l.0]);
         let wide = row >= WARP;
         let whole = Run::of(nest, self, tile).is_whole;
@@ -108,7 +108,7 @@ impl Order {
 }
 
 /// What a block takes of each loop.
-pub fn tile(nest: &Resolved, orders: &[Order]) -> Vec<usize> {
+pub fn tile(nest: &FlatNest, orders: &[Order]) -> Vec<usize> {
     let mut tile = vec![1; nest.extents.len()];
     // The loop that lengthens the shortest of the runs, or of those that are not whole.
     let shortest = |tile: &[usize], all: bool| {
@@ -119,7 +119,7 @@ pub fn tile(nest: &Resolved, orders: &[Order]) -> Vec<usize> {
     };
     while let Some(l) = shortest(&tile, false) {
         let grown = (2 * tile[l.0]).min(nest.extent(l));
-        if tile.iter().product::<usize>() / tile[l.0] * grown > MOST {
+        if tile.iter().product::<usize>() / tile[l.0] * grown > MAX {
             break;
         }
         tile[l.0] = grown;
@@ -128,7 +128,7 @@ pub fn tile(nest: &Resolved, orders: &[Order]) -> Vec<usize> {
     while let Some(l) = shortest(&tile, true) {
         let tiles = |&l: &Loop| nest.extent(l).div_ceil(tile[l.0]);
         let blocks: usize = nest.parallel_loops().iter().map(tiles).product();
-        let is_enough = tile.iter().product::<usize>() >= ENOUGH || blocks < 4 * PROCESSORS;
+        let is_enough = tile.iter().product::<usize>() >= ENOUGH || blocks < 4 * SM_COUNT;
         if is_enough || !nest.extent(l).is_multiple_of(2 * tile[l.0]) {
             break;
         }
@@ -147,7 +147,7 @@ struct Run {
 }
 
 impl Run {
-    fn of(nest: &Resolved, order: &Order, tile: &[usize]) -> Run {
+    fn of(nest: &FlatNest, order: &Order, tile: &[usize]) -> Run {
         let step = |l: Loop| order.access.step(l).map_or(0, i64::unsigned_abs) as usize;
         let mut length = 1;
         for (i, &l) in order.loops.iter().enumerate() {

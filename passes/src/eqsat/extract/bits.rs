@@ -1,6 +1,6 @@
 //! Sets of values as bits: a problem has as many sets of ancestors as values, and each may hold most of them.
 
-use super::ValueIx;
+use super::ClassValueId;
 
 /// A set of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,17 +18,17 @@ impl Bits {
     }
 
     /// Whether the set holds a value.
-    pub fn contains(&self, value: ValueIx) -> bool {
+    pub fn contains(&self, value: ClassValueId) -> bool {
         self.0[value.0 / 64] >> (value.0 % 64) & 1 == 1
     }
 
     /// Adds a value.
-    pub fn insert(&mut self, value: ValueIx) {
+    pub fn insert(&mut self, value: ClassValueId) {
         self.0[value.0 / 64] |= 1 << (value.0 % 64);
     }
 
     /// Removes a value.
-    pub fn remove(&mut self, value: ValueIx) {
+    pub fn remove(&mut self, value: ClassValueId) {
         self.0[value.0 / 64] &= !(1 << (value.0 % 64));
     }
 

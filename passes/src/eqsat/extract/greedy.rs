@@ -1,11 +1,11 @@
-//! A selection without search: every value by the kernel that is cheapest if nothing is shared, then members moved into
+//! A selection without search: every value by the kernel that is cheapest if nothing is shared, then ops moved into
 //! kernels one by one for as long as that helps.
 //!
-//! A move is judged by what it changes: the kernel that takes a member in, those that no longer have to store what it makes,
+//! A move is judged by what it changes: the kernel that takes an op in, those that no longer have to store what it makes,
 //! and those that only they needed. A move that does not help is taken back. One move is compound: a value is computed again
 //! in all kernels that read it.
 
-use super::{Choice, ExtractError, Member, Problem, Selection, Taken, ValueIx};
+use super::{ClassValueId, ExtractError, ExtractionProblem, FusedOp, FusionChoice, Selection, Taken};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 const MAX_ROUNDS: usize = 20;
 
 /// Selects greedily. Its bound is zero: it proves nothing.
-pub fn select(problem: &Problem) -> Result<Selection, ExtractError> {
+pub fn select(problem: &ExtractionProblem) -> Result<Selection, ExtractError> {
     let start = problem
         .realise(&cheapest_trees(problem)?)
         .map_err(|stuck| ExtractError::Unmade(stuck.missing.0))?;
@@ -22,13 +22,13 @@ pub fn select(problem: &Problem) -> Result<Selection, ExtractError> {
     for _ in 0..MAX_ROUNDS {
         let mut next = BTreeSet::new();
         for kernel in std::mem::take(&mut open) {
-            for member in 1..problem.kernels[kernel].members.len() {
-                if state.improve(kernel, member) {
+            for op in 1..problem.kernels[kernel].ops.len() {
+                if state.improve(kernel, op) {
                     next.extend(state.neighbours());
                 }
             }
         }
-        for value in (0..problem.traffic.len()).map(ValueIx) {
+        for value in (0..problem.traffic.len()).map(ClassValueId) {
             if state.recompute(value) {
                 next.extend(state.neighbours());
             }
@@ -52,7 +52,7 @@ struct Run {
 
 /// A selection that changes kernel by kernel.
 struct State<'a> {
-    problem: &'a Problem,
+    problem: &'a ExtractionProblem,
     impossible: BTreeMap<usize, Vec<&'a BTreeSet<usize>>>,
     runs: BTreeMap<usize, Run>,
     /// The kernel that stores each value.
@@ -66,11 +66,11 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    fn new(problem: &'a Problem, start: &Selection) -> State<'a> {
+    fn new(problem: &'a ExtractionProblem, start: &Selection) -> State<'a> {
         let count = problem.traffic.len();
         let mut impossible: BTreeMap<usize, Vec<&BTreeSet<usize>>> = BTreeMap::new();
-        for (k, members) in &problem.impossible {
-            impossible.entry(*k).or_default().push(members);
+        for (k, ops) in &problem.impossible {
+            impossible.entry(*k).or_default().push(ops);
         }
         let mut state = State {
             problem,
@@ -129,28 +129,28 @@ impl<'a> State<'a> {
         old
     }
 
-    /// Takes a member into a kernel if that makes the whole cheaper.
-    fn improve(&mut self, kernel: usize, member: usize) -> bool {
-        self.improve_by(&[(kernel, member)])
+    /// Takes an op into a kernel if that makes the whole cheaper.
+    fn improve(&mut self, kernel: usize, op: usize) -> bool {
+        self.improve_by(&[(kernel, op)])
     }
 
     /// Computes a value again in all kernels that read it, if that makes the whole cheaper. The store is saved only if all of
     /// them do: one of them alone gains nothing.
-    fn recompute(&mut self, value: ValueIx) -> bool {
+    fn recompute(&mut self, value: ClassValueId) -> bool {
         let problem = self.problem;
         let again = |&kernel: &usize| {
-            let members = &problem.kernels[kernel].members;
-            let makes = |m: &Member| !m.is_stored && m.makes.contains(&value);
-            Some((kernel, members.iter().position(makes)?))
+            let ops = &problem.kernels[kernel].ops;
+            let makes = |m: &FusedOp| !m.is_stored && m.makes.contains(&value);
+            Some((kernel, ops.iter().position(makes)?))
         };
         let moves: Option<Vec<(usize, usize)>> = self.readers[value.0].iter().map(again).collect();
         moves.is_some_and(|moves| moves.len() > 1 && self.improve_by(&moves))
     }
 
-    /// Takes members into kernels, all or none, if that makes the whole cheaper.
+    /// Takes ops into kernels, all or none, if that makes the whole cheaper.
     fn improve_by(&mut self, moves: &[(usize, usize)]) -> bool {
         self.changed.clear();
-        let better = moves.iter().all(|&(kernel, member)| self.take_in(kernel, member))
+        let better = moves.iter().all(|&(kernel, op)| self.take_in(kernel, op))
             && self.gain() > 0.0
             && moves.iter().all(|&(kernel, _)| self.is_ordered(kernel));
         if !better {
@@ -186,27 +186,27 @@ impl<'a> State<'a> {
     }
 
     /// Whether anybody but a kernel needs a value in memory.
-    fn is_needed(&self, value: ValueIx, kernel: usize) -> bool {
+    fn is_needed(&self, value: ClassValueId, kernel: usize) -> bool {
         self.problem.wanted.contains(&value) || self.readers[value.0].iter().any(|&k| k != kernel)
     }
 
-    /// Changes the selection so that a kernel computes one more member, and stores what others need of that; `false` where
+    /// Changes the selection so that a kernel computes one more op, and stores what others need of that; `false` where
     /// something would be missing or a limit is met.
-    fn take_in(&mut self, kernel: usize, member: usize) -> bool {
+    fn take_in(&mut self, kernel: usize, op: usize) -> bool {
         let problem = self.problem;
         let Some(run) = self.runs.get(&kernel) else {
             return false;
         };
-        let mut members: BTreeSet<usize> = run.taken.members.iter().copied().collect();
-        if !members.insert(member) {
+        let mut ops: BTreeSet<usize> = run.taken.ops.iter().copied().collect();
+        if !ops.insert(op) {
             return false;
         }
         let mut excluded = self.impossible.get(&kernel).into_iter().flatten();
-        if excluded.any(|set| set.is_subset(&members)) {
+        if excluded.any(|set| set.is_subset(&ops)) {
             return false;
         }
         let (place, mut stores) = (run.place, run.taken.stores.clone());
-        let added = &problem.kernels[kernel].members[member];
+        let added = &problem.kernels[kernel].ops[op];
         let mut losers: BTreeSet<usize> = BTreeSet::new();
         for &value in added
             .makes
@@ -218,10 +218,10 @@ impl<'a> State<'a> {
                 losers.extend(self.storer[value.0]);
             }
         }
-        let taken_over: BTreeSet<ValueIx> = stores.iter().copied().collect();
+        let taken_over: BTreeSet<ClassValueId> = stores.iter().copied().collect();
         let whole = Taken {
             stores,
-            ..problem.inside(kernel, &members)
+            ..problem.inside(kernel, &ops)
         };
         let mut open: BTreeSet<usize> = BTreeSet::new();
         let mut dropped = self.replace(kernel, problem.trimmed(whole), place);
@@ -238,7 +238,7 @@ impl<'a> State<'a> {
             }
             let Some(next) = open.pop_first() else { break };
             let Some(run) = self.runs.get(&next) else { continue };
-            let unread = |v: &ValueIx| !problem.wanted.contains(v) && self.readers[v.0].is_empty();
+            let unread = |v: &ClassValueId| !problem.wanted.contains(v) && self.readers[v.0].is_empty();
             if run.taken.stores.iter().any(unread) {
                 let Run { mut taken, place, .. } = run.clone();
                 taken.stores.retain(|v| !unread(v));
@@ -250,10 +250,10 @@ impl<'a> State<'a> {
 
     /// Replaces a kernel by itself with other stores, or removes it where there are none. Returns the values that it no longer
     /// reads.
-    fn replace(&mut self, kernel: usize, taken: Taken, place: f64) -> Vec<ValueIx> {
+    fn replace(&mut self, kernel: usize, taken: Taken, place: f64) -> Vec<ClassValueId> {
         let before = self.runs[&kernel].taken.reads.clone();
         let taken = (!taken.stores.is_empty()).then(|| self.problem.trimmed(taken));
-        let reads: BTreeSet<ValueIx> = taken.iter().flat_map(|t| t.reads.iter().copied()).collect();
+        let reads: BTreeSet<ClassValueId> = taken.iter().flat_map(|t| t.reads.iter().copied()).collect();
         self.set(kernel, taken, place);
         before.into_iter().filter(|v| !reads.contains(v)).collect()
     }
@@ -401,31 +401,31 @@ impl PartialOrd for Next {
 }
 
 /// The kernels, each with its core alone, at the roots of the cheapest trees of all that is wanted.
-fn cheapest_trees(problem: &Problem) -> Result<Choice, ExtractError> {
+fn cheapest_trees(problem: &ExtractionProblem) -> Result<FusionChoice, ExtractError> {
     let best = cheapest(problem);
-    let mut choice = Choice::new();
-    let mut open: Vec<ValueIx> = problem.wanted.iter().copied().collect();
-    let mut seen: BTreeSet<ValueIx> = problem.given.clone();
+    let mut choice = FusionChoice::new();
+    let mut open: Vec<ClassValueId> = problem.wanted.iter().copied().collect();
+    let mut seen: BTreeSet<ClassValueId> = problem.given.clone();
     while let Some(value) = open.pop() {
         if !seen.insert(value) {
             continue;
         }
         let kernel = best[value.0].ok_or(ExtractError::Unmade(value.0))?;
         choice.entry(kernel).or_default().insert(0);
-        open.extend(problem.kernels[kernel].members[0].needs.iter().map(|n| n.value));
+        open.extend(problem.kernels[kernel].ops[0].needs.iter().map(|n| n.value));
     }
     Ok(choice)
 }
 
 /// For every value the kernel at the root of its cheapest tree. Trees are found from the cheapest on, so no value waits for
 /// itself.
-fn cheapest(problem: &Problem) -> Vec<Option<usize>> {
-    let core = |k: usize| -> &Member { &problem.kernels[k].members[0] };
+fn cheapest(problem: &ExtractionProblem) -> Vec<Option<usize>> {
+    let core = |k: usize| -> &FusedOp { &problem.kernels[k].ops[0] };
     let mut users: Vec<Vec<usize>> = vec![vec![]; problem.traffic.len()];
     let mut missing: Vec<usize> = vec![];
     // Trees by their seconds: the value, and the kernel at the root.
     let mut open: BinaryHeap<Next> = BinaryHeap::new();
-    let mut trees: Vec<(ValueIx, usize)> = vec![];
+    let mut trees: Vec<(ClassValueId, usize)> = vec![];
     let mut known: Vec<Option<f64>> = vec![None; problem.traffic.len()];
     problem.given.iter().for_each(|v| known[v.0] = Some(0.0));
     let mut best: Vec<Option<usize>> = vec![None; problem.traffic.len()];
@@ -440,7 +440,7 @@ fn cheapest(problem: &Problem) -> Vec<Option<usize>> {
         }
     };
     for k in 0..problem.kernels.len() {
-        let needs: BTreeSet<ValueIx> = core(k).needs.iter().map(|n| n.value).collect();
+        let needs: BTreeSet<ClassValueId> = core(k).needs.iter().map(|n| n.value).collect();
         let absent = needs.into_iter().filter(|v| known[v.0].is_none());
         let mut count = 0;
         for value in absent {

@@ -26,7 +26,7 @@ use super::bits::Bits;
 use super::parts::{Part, parts};
 use super::program::{Program, Solved, Stated};
 use super::windows::windows;
-use super::{Choice, ExtractError, Problem, Selection, Stuck, ValueIx, greedy};
+use super::{ClassValueId, ExtractError, ExtractionProblem, FusionChoice, Selection, Stuck, greedy};
 use crate::solver::Limits;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -41,7 +41,7 @@ const MAX_ROUNDS: usize = 40;
 
 /// How the solver came to its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Effort {
+pub struct SolveStats {
     /// Rounds of solving: one, and one for each round of cuts.
     pub rounds: usize,
     /// Circles cut.
@@ -61,10 +61,10 @@ pub struct Effort {
 pub(super) const SCALE: f64 = 1e3;
 
 /// The least share of the whole that a part is taken to cost for that: of nothing there are no units.
-const LEAST_SHARE: f64 = 1e-6;
+const MIN_SHARE: f64 = 1e-6;
 
 /// A kernel stores a value that another reads.
-pub(super) type Step = (usize, ValueIx, usize);
+pub(super) type Step = (usize, ClassValueId, usize);
 
 /// What a selection that can run keeps, and a solution did not.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,9 +75,9 @@ pub(super) enum Cut {
     /// another kernel that computes the first.
     Before {
         kernel: usize,
-        member: usize,
-        made: ValueIx,
-        read: ValueIx,
+        op: usize,
+        made: ClassValueId,
+        read: ClassValueId,
     },
 }
 
@@ -94,7 +94,7 @@ impl Cut {
     pub fn number(
         &self,
         kernels: &BTreeMap<usize, u64>,
-        values: &BTreeMap<ValueIx, u64>,
+        values: &BTreeMap<ClassValueId, u64>,
         text: &mut Vec<u64>,
     ) {
         if !self.kernels().iter().all(|k| kernels.contains_key(k)) {
@@ -111,13 +111,13 @@ impl Cut {
             }
             Cut::Before {
                 kernel,
-                member,
+                op,
                 made,
                 read,
             } => text.extend([
                 u64::MAX - 2,
                 kernels[kernel],
-                *member as u64,
+                *op as u64,
                 values[made],
                 values[read],
             ]),
@@ -128,7 +128,7 @@ impl Cut {
 /// A part's solution by the numbers of its signature.
 #[derive(Clone, Debug)]
 struct Numbered {
-    members: Vec<(usize, usize)>,
+    ops: Vec<(usize, usize)>,
     stores: Vec<(usize, usize)>,
     bound: f64,
 }
@@ -138,7 +138,7 @@ struct Numbered {
 pub struct Search {
     cuts: Vec<Cut>,
     /// How the solver came to its answer.
-    pub effort: Effort,
+    pub effort: SolveStats,
     known: HashMap<Vec<u64>, Numbered>,
 }
 
@@ -153,7 +153,7 @@ fn limits_of(seconds: f64, known: &Known) -> Limits {
 
 /// What all rounds of a selection work on.
 struct Known<'a> {
-    problem: &'a Problem,
+    problem: &'a ExtractionProblem,
     before: Vec<Bits>,
     forced: Bits,
     start: Selection,
@@ -164,7 +164,11 @@ impl Search {
     /// The cheapest selection, from a greedy one as a start. May be called again after the problem forbids more.
     ///
     /// It ends when what is known is within the gap of the bound, or at a limit, with the gap that is left.
-    pub fn select(&mut self, problem: &Problem, limits: &Limits) -> Result<Selection, ExtractError> {
+    pub fn select(
+        &mut self,
+        problem: &ExtractionProblem,
+        limits: &Limits,
+    ) -> Result<Selection, ExtractError> {
         let known = Known {
             problem,
             before: problem.ancestors(),
@@ -189,7 +193,7 @@ impl Search {
             self.effort.different = self.known.len();
             let all = || solved.iter().flatten();
             let bound: f64 = all().map(|solved| solved.bound).sum();
-            let choice: Choice = all().flat_map(|solved| solved.choice.clone()).collect();
+            let choice: FusionChoice = all().flat_map(|solved| solved.choice.clone()).collect();
             let better = |a: Selection, b: Selection| if a.seconds <= b.seconds { a } else { b };
             let with_bound = |selection: Selection| Selection {
                 bound: bound.min(selection.seconds),
@@ -275,7 +279,7 @@ impl Search {
         }
         let program = Program::new(
             &stated,
-            part.seconds(problem, start).max(LEAST_SHARE * start.seconds),
+            part.seconds(problem, start).max(MIN_SHARE * start.seconds),
         );
         self.effort.variables += program.columns();
         let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
@@ -285,13 +289,13 @@ impl Search {
 }
 
 impl Numbered {
-    fn of(solved: &Solved, part: &Part, values: &[ValueIx]) -> Numbered {
+    fn of(solved: &Solved, part: &Part, values: &[ClassValueId]) -> Numbered {
         let kernels: BTreeMap<usize, usize> = part.kernels.iter().copied().zip(0..).collect();
-        let numbers: BTreeMap<ValueIx, usize> = values.iter().copied().zip(0..).collect();
-        let members = solved.choice.iter();
+        let numbers: BTreeMap<ClassValueId, usize> = values.iter().copied().zip(0..).collect();
+        let ops = solved.choice.iter();
         Numbered {
-            members: members
-                .flat_map(|(k, members)| members.iter().map(|&m| (kernels[k], m)))
+            ops: ops
+                .flat_map(|(k, ops)| ops.iter().map(|&m| (kernels[k], m)))
                 .collect(),
             stores: solved
                 .stores
@@ -302,9 +306,9 @@ impl Numbered {
         }
     }
 
-    fn solved(&self, part: &Part, values: &[ValueIx]) -> Solved {
-        let mut choice = Choice::new();
-        for &(k, m) in &self.members {
+    fn solved(&self, part: &Part, values: &[ClassValueId]) -> Solved {
+        let mut choice = FusionChoice::new();
+        for &(k, m) in &self.ops {
             choice.entry(part.kernels[k]).or_default().insert(m);
         }
         let stores = self.stores.iter().map(|&(k, v)| (part.kernels[k], values[v]));
@@ -322,7 +326,7 @@ fn kept(part: &Part, selection: &Selection) -> Solved {
     let own = |k: &usize| part.kernels.binary_search(k).is_ok();
     for taken in selection.taken.iter().filter(|taken| own(&taken.kernel)) {
         kept.choice
-            .insert(taken.kernel, taken.members.iter().copied().collect());
+            .insert(taken.kernel, taken.ops.iter().copied().collect());
         kept.stores
             .extend(taken.stores.iter().map(|&v| (taken.kernel, v)));
     }
@@ -365,23 +369,23 @@ fn patched(known: &Known, parts: &[Part], solved: &[Solved]) -> Selection {
 }
 
 /// Kernels that wait for what cannot be made without themselves.
-fn orders(known: &Known, parts: &[Part], choice: &Choice, stuck: &Stuck) -> Vec<Cut> {
+fn orders(known: &Known, parts: &[Part], choice: &FusionChoice, stuck: &Stuck) -> Vec<Cut> {
     let problem = known.problem;
-    let mut makers: BTreeMap<ValueIx, Vec<usize>> = BTreeMap::new();
-    for (&k, members) in choice {
-        for &value in members.iter().flat_map(|&m| &problem.kernels[k].members[m].makes) {
+    let mut makers: BTreeMap<ClassValueId, Vec<usize>> = BTreeMap::new();
+    for (&k, ops) in choice {
+        for &value in ops.iter().flat_map(|&m| &problem.kernels[k].ops[m].makes) {
             makers.entry(value).or_default().push(k);
         }
     }
     let all = problem.makers();
-    let members = parts.iter().enumerate();
-    let part_of: HashMap<usize, usize> = members
+    let ops = parts.iter().enumerate();
+    let part_of: HashMap<usize, usize> = ops
         .flat_map(|(p, part)| part.kernels.iter().map(move |&k| (k, p)))
         .collect();
     let mut found = vec![];
     for (&kernel, reads) in &stuck.waiting {
-        for &member in &choice[&kernel] {
-            for &made in &problem.kernels[kernel].members[member].makes {
+        for &op in &choice[&kernel] {
+            for &made in &problem.kernels[kernel].ops[op].makes {
                 let elsewhere = makers[&made].iter().any(|&k| k != kernel);
                 // Where others could make it too, their part must be this one: the cut speaks of all of them.
                 let is_own = |k: &usize| part_of.get(k).is_none_or(|p| *p == part_of[&kernel]);
@@ -391,7 +395,7 @@ fn orders(known: &Known, parts: &[Part], choice: &Choice, stuck: &Stuck) -> Vec<
                 let late = reads.iter().filter(|read| known.before[read.0].contains(made));
                 found.extend(late.map(|&read| Cut::Before {
                     kernel,
-                    member,
+                    op,
                     made,
                     read,
                 }));
@@ -402,8 +406,8 @@ fn orders(known: &Known, parts: &[Part], choice: &Choice, stuck: &Stuck) -> Vec<
 }
 
 /// A shortest circle through every kernel that waits, each once.
-fn circles(stores: impl Iterator<Item = (usize, ValueIx)>, stuck: &Stuck) -> Vec<Cut> {
-    let mut makers: BTreeMap<ValueIx, Vec<usize>> = BTreeMap::new();
+fn circles(stores: impl Iterator<Item = (usize, ClassValueId)>, stuck: &Stuck) -> Vec<Cut> {
+    let mut makers: BTreeMap<ClassValueId, Vec<usize>> = BTreeMap::new();
     for (k, value) in stores.filter(|(k, _)| stuck.waiting.contains_key(k)) {
         makers.entry(value).or_default().push(k);
     }
@@ -421,20 +425,20 @@ fn circles(stores: impl Iterator<Item = (usize, ValueIx)>, stuck: &Stuck) -> Vec
 }
 
 /// Breadth first from a kernel to those it waits for, until one of them waits for it.
-fn circle(makers: &BTreeMap<ValueIx, Vec<usize>>, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
-    let mut ways: BTreeMap<usize, Vec<Step>> = [(start, vec![])].into();
+fn circle(makers: &BTreeMap<ClassValueId, Vec<usize>>, stuck: &Stuck, start: usize) -> Option<Vec<Step>> {
+    let mut paths: BTreeMap<usize, Vec<Step>> = [(start, vec![])].into();
     let mut open: VecDeque<usize> = [start].into();
     while let Some(k) = open.pop_front() {
         for &value in stuck.waiting.get(&k).into_iter().flatten() {
             for &maker in makers.get(&value).into_iter().flatten() {
-                let mut way = ways[&k].clone();
-                way.push((maker, value, k));
+                let mut path = paths[&k].clone();
+                path.push((maker, value, k));
                 if maker == start {
-                    return Some(way);
+                    return Some(path);
                 }
-                ways.entry(maker).or_insert_with(|| {
+                paths.entry(maker).or_insert_with(|| {
                     open.push_back(maker);
-                    way
+                    path
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! Which kernels run, what each computes and what it stores: the cheapest choice, as an integer program.
 //!
-//! [`Problem`] knows nothing of tensors. *Values* are made by *kernels*. A kernel is a core and what may be computed beside
-//! it, its *members*; a member takes each value it needs from another member of its kernel, where that is possible, or from
+//! [`ExtractionProblem`] knows nothing of tensors. *Values* are made by *kernels*. A kernel is a core and what may be computed beside
+//! it, its ops; an op takes each value it needs from another op of its kernel, where that is possible, or from
 //! memory, where some kernel must have stored it. A kernel costs its launch and the larger of its arithmetic and its traffic;
 //! a value that many kernels need is stored once and paid for once.
 //!
@@ -27,22 +27,22 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 /// A value, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueIx(pub usize);
+pub struct ClassValueId(pub usize);
 
-/// A value that a member reads.
+/// A value that an op reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     /// The value.
-    pub value: ValueIx,
-    /// Members of the same kernel that it can be taken from, without memory.
+    pub value: ClassValueId,
+    /// Ops of the same kernel that it can be taken from, without memory.
     pub inside: Vec<usize>,
 }
 
 /// What a kernel may compute.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Member {
+pub struct FusedOp {
     /// Values that it makes.
-    pub makes: Vec<ValueIx>,
+    pub makes: Vec<ClassValueId>,
     /// Whether its kernel can store them; what is computed anew wherever it is read is not at hand to be stored.
     pub is_stored: bool,
     /// Values that it reads.
@@ -53,44 +53,44 @@ pub struct Member {
 
 /// A kernel that could run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kernel {
+pub struct FusionGroup {
     /// What it may compute; the first always, the others as the selection says.
-    pub members: Vec<Member>,
+    pub ops: Vec<FusedOp>,
     /// Seconds that a launch takes.
     pub launch: f64,
 }
 
 /// What to make, of what.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Problem {
+pub struct ExtractionProblem {
     /// For every value the seconds that a kernel takes to read it, or to store it.
     pub traffic: Vec<f64>,
     /// Values that are in memory from the start.
-    pub given: BTreeSet<ValueIx>,
+    pub given: BTreeSet<ClassValueId>,
     /// Values that must be in memory at the end.
-    pub wanted: BTreeSet<ValueIx>,
+    pub wanted: BTreeSet<ClassValueId>,
     /// Kernels that could run.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<FusionGroup>,
     /// The most values that a kernel stores.
     pub outputs: usize,
-    /// Members that cannot be in one kernel together: found when it was built.
+    /// Ops that cannot be in one kernel together: found when it was built.
     pub impossible: Vec<(usize, BTreeSet<usize>)>,
 }
 
-/// Kernels with their members.
-pub type Choice = BTreeMap<usize, BTreeSet<usize>>;
+/// Kernels with their ops.
+pub type FusionChoice = BTreeMap<usize, BTreeSet<usize>>;
 
 /// A kernel that runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
     /// Position among the kernels.
     pub kernel: usize,
-    /// Its members, in an order in which they can be computed.
-    pub members: Vec<usize>,
+    /// Its ops, in an order in which they can be computed.
+    pub ops: Vec<usize>,
     /// Values that it reads from memory.
-    pub reads: Vec<ValueIx>,
+    pub reads: Vec<ClassValueId>,
     /// Values that it stores: each is stored by one kernel of a selection.
-    pub stores: Vec<ValueIx>,
+    pub stores: Vec<ClassValueId>,
 }
 
 /// What was selected, in an order in which it can run.
@@ -105,10 +105,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Its kernels with their members.
-    pub fn choice(&self) -> Choice {
-        let members = |taken: &Taken| (taken.kernel, taken.members.iter().copied().collect());
-        self.taken.iter().map(members).collect()
+    /// Its kernels with their ops.
+    pub fn choice(&self) -> FusionChoice {
+        let ops = |taken: &Taken| (taken.kernel, taken.ops.iter().copied().collect());
+        self.taken.iter().map(ops).collect()
     }
 
     /// How far the selection may be from the optimum, relative to its cost.
@@ -135,26 +135,26 @@ pub enum ExtractError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stuck {
     /// Kernels that cannot start, with the values each waits for.
-    pub waiting: BTreeMap<usize, Vec<ValueIx>>,
+    pub waiting: BTreeMap<usize, Vec<ClassValueId>>,
     /// A wanted value that is therefore missing.
-    pub missing: ValueIx,
+    pub missing: ClassValueId,
 }
 
-impl Problem {
+impl ExtractionProblem {
     /// Orders a choice so that each kernel runs after those that make what it reads, and leaves out what nobody needs.
     ///
     /// A value that several chosen kernels make is stored by the first of them. Of kernels that can run the one with the
     /// lowest position runs first.
-    pub fn realise(&self, choice: &Choice) -> Result<Selection, Stuck> {
+    pub fn realise(&self, choice: &FusionChoice) -> Result<Selection, Stuck> {
         let mut here = Bits::none(self.traffic.len());
         self.given.iter().for_each(|&v| here.insert(v));
         let mut left: Vec<Option<Taken>> = vec![];
         let mut missing: Vec<usize> = vec![];
-        let mut waiting: HashMap<ValueIx, Vec<usize>> = HashMap::new();
+        let mut waiting: HashMap<ClassValueId, Vec<usize>> = HashMap::new();
         let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
-        for (position, (&k, members)) in choice.iter().enumerate() {
-            let taken = self.inside(k, members);
-            let absent: Vec<ValueIx> = taken
+        for (position, (&k, ops)) in choice.iter().enumerate() {
+            let taken = self.inside(k, ops);
+            let absent: Vec<ClassValueId> = taken
                 .reads
                 .iter()
                 .copied()
@@ -207,12 +207,12 @@ impl Problem {
         })
     }
 
-    /// The order of a kernel's members, and what they read from memory.
-    fn inside(&self, kernel: usize, members: &BTreeSet<usize>) -> Taken {
-        let all = &self.kernels[kernel].members;
-        let (mut order, mut left): (Vec<usize>, BTreeSet<usize>) = (vec![], members.clone());
+    /// The order of a kernel's ops, and what they read from memory.
+    fn inside(&self, kernel: usize, ops: &BTreeSet<usize>) -> Taken {
+        let all = &self.kernels[kernel].ops;
+        let (mut order, mut left): (Vec<usize>, BTreeSet<usize>) = (vec![], ops.clone());
         left.insert(0);
-        let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
+        let mut reads: BTreeSet<ClassValueId> = BTreeSet::new();
         while !left.is_empty() {
             let waits = |m: &usize| {
                 all[*m]
@@ -220,9 +220,9 @@ impl Problem {
                     .iter()
                     .any(|n| n.inside.iter().any(|p| left.contains(p)))
             };
-            // Members that wait for each other read what they would have taken from each other.
+            // Ops that wait for each other read what they would have taken from each other.
             let next = left.iter().find(|m| !waits(m)).or(left.first());
-            let next = *next.expect("a member is left");
+            let next = *next.expect("an op is left");
             left.remove(&next);
             let from_memory = |n: &&Need| !n.inside.iter().any(|p| order.contains(p));
             reads.extend(all[next].needs.iter().filter(from_memory).map(|n| n.value));
@@ -230,25 +230,25 @@ impl Problem {
         }
         Taken {
             kernel,
-            members: order,
+            ops: order,
             reads: reads.into_iter().collect(),
             stores: vec![],
         }
     }
 
-    fn made<'a>(&'a self, taken: &'a Taken) -> impl Iterator<Item = ValueIx> + 'a {
-        let members = &self.kernels[taken.kernel].members;
+    fn made<'a>(&'a self, taken: &'a Taken) -> impl Iterator<Item = ClassValueId> + 'a {
+        let ops = &self.kernels[taken.kernel].ops;
         taken
-            .members
+            .ops
             .iter()
-            .map(|&m| &members[m])
+            .map(|&m| &ops[m])
             .filter(|m| m.is_stored)
             .flat_map(|m| m.makes.iter().copied())
     }
 
     /// From the end, keeps what makes a value that is needed later or wanted.
     fn without_waste(&self, order: Vec<Taken>) -> Vec<Taken> {
-        let mut needed: BTreeSet<ValueIx> = self.wanted.clone();
+        let mut needed: BTreeSet<ClassValueId> = self.wanted.clone();
         let mut kept = vec![];
         for mut taken in order.into_iter().rev() {
             taken.stores.retain(|v| needed.contains(v));
@@ -263,25 +263,25 @@ impl Problem {
         kept
     }
 
-    /// A kernel with only those members that its stores take, and with what these read.
+    /// A kernel with only those ops that its stores take, and with what these read.
     fn trimmed(&self, mut taken: Taken) -> Taken {
-        let members = &self.kernels[taken.kernel].members;
+        let ops = &self.kernels[taken.kernel].ops;
         let mut used: BTreeSet<usize> = BTreeSet::new();
-        let mut reads: BTreeSet<ValueIx> = BTreeSet::new();
-        for (position, &m) in taken.members.iter().enumerate().rev() {
-            let makes = |v: &ValueIx| members[m].is_stored && members[m].makes.contains(v);
+        let mut reads: BTreeSet<ClassValueId> = BTreeSet::new();
+        for (position, &m) in taken.ops.iter().enumerate().rev() {
+            let makes = |v: &ClassValueId| ops[m].is_stored && ops[m].makes.contains(v);
             if m != 0 && !used.contains(&m) && !taken.stores.iter().any(makes) {
                 continue;
             }
             used.insert(m);
-            for need in &members[m].needs {
-                match taken.members[..position].iter().find(|p| need.inside.contains(p)) {
+            for need in &ops[m].needs {
+                match taken.ops[..position].iter().find(|p| need.inside.contains(p)) {
                     Some(&provider) => _ = used.insert(provider),
                     None => _ = reads.insert(need.value),
                 }
             }
         }
-        taken.members.retain(|m| used.contains(m));
+        taken.ops.retain(|m| used.contains(m));
         taken.reads = reads.into_iter().collect();
         taken
     }
@@ -289,7 +289,7 @@ impl Problem {
     /// Seconds of a kernel: arithmetic and traffic overlap.
     pub fn seconds(&self, taken: &Taken) -> f64 {
         let kernel = &self.kernels[taken.kernel];
-        let compute: f64 = taken.members.iter().map(|&m| kernel.members[m].compute).sum();
+        let compute: f64 = taken.ops.iter().map(|&m| kernel.ops[m].compute).sum();
         compute.max(self.memory(taken)) + kernel.launch
     }
 
@@ -305,17 +305,17 @@ impl Problem {
 
     /// Checks that a selection runs in its order and makes all that is wanted, each value once.
     pub fn verify(&self, selection: &Selection) -> Result<(), String> {
-        let mut here: BTreeSet<ValueIx> = self.given.clone();
+        let mut here: BTreeSet<ClassValueId> = self.given.clone();
         for taken in &selection.taken {
             let k = taken.kernel;
             if let Some(missing) = taken.reads.iter().find(|v| !here.contains(v)) {
                 return Err(format!("kernel {k} reads value {} before it is made", missing.0));
             }
-            for (position, &m) in taken.members.iter().enumerate() {
-                for need in &self.kernels[k].members[m].needs {
-                    let inside = taken.members[..position].iter().any(|p| need.inside.contains(p));
+            for (position, &m) in taken.ops.iter().enumerate() {
+                for need in &self.kernels[k].ops[m].needs {
+                    let inside = taken.ops[..position].iter().any(|p| need.inside.contains(p));
                     if !inside && !taken.reads.contains(&need.value) {
-                        return Err(format!("member {m} of kernel {k} lacks value {}", need.value.0));
+                        return Err(format!("op {m} of kernel {k} lacks value {}", need.value.0));
                     }
                 }
             }

@@ -4,13 +4,13 @@
 //! an order in which they can be made, so that one pass finds nearly everything and a second finds nothing new.
 
 use super::bits::Bits;
-use super::{Need, Problem, ValueIx};
+use super::{ClassValueId, ExtractionProblem, Need};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A way of making a value: the values it needs, and whether each counts itself or only what it is made of.
-type Recipe = Vec<(ValueIx, bool)>;
+type Recipe = Vec<(ClassValueId, bool)>;
 
-impl Problem {
+impl ExtractionProblem {
     /// For every value those that no way of making it does without, over any number of steps.
     pub fn ancestors(&self) -> Vec<Bits> {
         self.common(|_| true)
@@ -32,13 +32,13 @@ impl Problem {
     /// Kernels that make, over any number of steps, something that is wanted.
     pub fn useful(&self) -> Vec<usize> {
         let makers = self.makers();
-        let mut open: Vec<ValueIx> = self.wanted.iter().copied().collect();
-        let mut seen: BTreeSet<ValueIx> = self.given.iter().chain(&open).copied().collect();
+        let mut open: Vec<ClassValueId> = self.wanted.iter().copied().collect();
+        let mut seen: BTreeSet<ClassValueId> = self.given.iter().chain(&open).copied().collect();
         let mut found: BTreeSet<usize> = BTreeSet::new();
         while let Some(value) = open.pop() {
             for &k in &makers[value.0] {
                 if found.insert(k) {
-                    let needs = self.kernels[k].members.iter().flat_map(|m| &m.needs);
+                    let needs = self.kernels[k].ops.iter().flat_map(|m| &m.needs);
                     open.extend(needs.map(|n| n.value).filter(|&v| seen.insert(v)));
                 }
             }
@@ -46,11 +46,11 @@ impl Problem {
         found.into_iter().collect()
     }
 
-    /// The kernels that make each value, by any member.
+    /// The kernels that make each value, by any op.
     pub fn makers(&self) -> Vec<Vec<usize>> {
         let mut makers = vec![vec![]; self.traffic.len()];
         for (k, kernel) in self.kernels.iter().enumerate() {
-            for value in kernel.members.iter().flat_map(|m| &m.makes) {
+            for value in kernel.ops.iter().flat_map(|m| &m.makes) {
                 if makers[value.0].last() != Some(&k) {
                     makers[value.0].push(k);
                 }
@@ -59,20 +59,21 @@ impl Problem {
         makers
     }
 
-    /// Removes members that are in no selection: those that would read, inside a kernel, what cannot be made without that
-    /// kernel's first member. Returns the members of each kernel that stay, by their positions until now.
+    /// Removes ops that are in no selection: those that would read, inside a kernel, what cannot be made without that
+    /// kernel's first op. Returns the ops of each kernel that stay, by their positions until now.
     pub fn prune(&mut self) -> Vec<Vec<usize>> {
         let before = self.ancestors();
         let kernels = std::mem::take(&mut self.kernels);
         let mut kept = vec![];
         for mut kernel in kernels {
-            let own = &kernel.members[0].makes;
-            let is_late =
-                |v: ValueIx| !self.given.contains(&v) && own.iter().any(|made| before[v.0].contains(*made));
-            let mut stays = vec![true; kernel.members.len()];
+            let own = &kernel.ops[0].makes;
+            let is_late = |v: ClassValueId| {
+                !self.given.contains(&v) && own.iter().any(|made| before[v.0].contains(*made))
+            };
+            let mut stays = vec![true; kernel.ops.len()];
             loop {
                 let lacks = |n: &Need| is_late(n.value) && !n.inside.iter().any(|&p| stays[p]);
-                let gone = (1..stays.len()).find(|&m| stays[m] && kernel.members[m].needs.iter().any(lacks));
+                let gone = (1..stays.len()).find(|&m| stays[m] && kernel.ops[m].needs.iter().any(lacks));
                 match gone {
                     Some(m) => stays[m] = false,
                     None => break,
@@ -81,12 +82,12 @@ impl Problem {
             let positions: Vec<usize> = (0..stays.len()).filter(|&m| stays[m]).collect();
             let mut new = vec![None; stays.len()];
             positions.iter().enumerate().for_each(|(i, &m)| new[m] = Some(i));
-            for (m, mut member) in std::mem::take(&mut kernel.members).into_iter().enumerate() {
+            for (m, mut op) in std::mem::take(&mut kernel.ops).into_iter().enumerate() {
                 if stays[m] {
-                    for need in &mut member.needs {
+                    for need in &mut op.needs {
                         need.inside = need.inside.iter().filter_map(|&p| new[p]).collect();
                     }
-                    kernel.members.push(member);
+                    kernel.ops.push(op);
                 }
             }
             self.kernels.push(kernel);
@@ -144,11 +145,11 @@ impl Problem {
     /// The different ways of making each value.
     fn recipes(&self, counts: impl Fn(&Need) -> bool) -> Vec<Vec<Recipe>> {
         let mut recipes: Vec<Vec<Recipe>> = vec![vec![]; self.traffic.len()];
-        let mut seen: HashSet<(ValueIx, Recipe)> = HashSet::new();
-        for member in self.kernels.iter().flat_map(|kernel| &kernel.members) {
-            let mut recipe: Recipe = member.needs.iter().map(|n| (n.value, counts(n))).collect();
+        let mut seen: HashSet<(ClassValueId, Recipe)> = HashSet::new();
+        for op in self.kernels.iter().flat_map(|kernel| &kernel.ops) {
+            let mut recipe: Recipe = op.needs.iter().map(|n| (n.value, counts(n))).collect();
             recipe.sort_unstable();
-            for &value in member.makes.iter().filter(|v| !self.given.contains(v)) {
+            for &value in op.makes.iter().filter(|v| !self.given.contains(v)) {
                 if seen.insert((value, recipe.clone())) {
                     recipes[value.0].push(recipe.clone());
                 }
@@ -158,22 +159,22 @@ impl Problem {
     }
 
     /// Values in an order in which they can be made; what cannot be made is left out.
-    fn order(&self, recipes: &[Vec<Recipe>]) -> Vec<ValueIx> {
-        let mut lacking: Vec<(ValueIx, usize)> = vec![];
-        let mut users: HashMap<ValueIx, Vec<usize>> = HashMap::new();
-        let mut ready: Vec<ValueIx> = vec![];
+    fn order(&self, recipes: &[Vec<Recipe>]) -> Vec<ClassValueId> {
+        let mut lacking: Vec<(ClassValueId, usize)> = vec![];
+        let mut users: HashMap<ClassValueId, Vec<usize>> = HashMap::new();
+        let mut ready: Vec<ClassValueId> = vec![];
         for (value, recipes) in recipes.iter().enumerate() {
             for recipe in recipes {
-                let needs: BTreeSet<ValueIx> = recipe.iter().map(|need| need.0).collect();
+                let needs: BTreeSet<ClassValueId> = recipe.iter().map(|need| need.0).collect();
                 let needs = needs.into_iter().filter(|v| !self.given.contains(v));
                 let mut missing = 0;
                 for need in needs {
                     users.entry(need).or_default().push(lacking.len());
                     missing += 1;
                 }
-                lacking.push((ValueIx(value), missing));
+                lacking.push((ClassValueId(value), missing));
                 if missing == 0 {
-                    ready.push(ValueIx(value));
+                    ready.push(ClassValueId(value));
                 }
             }
         }

@@ -3,14 +3,14 @@
 use super::bits::Bits;
 use super::integer::{Cut, SCALE};
 use super::parts::Part;
-use super::{Choice, ExtractError, Problem, Selection, ValueIx};
-use crate::solver::{Column, Effort, Limits, Model};
+use super::{ClassValueId, ExtractError, ExtractionProblem, FusionChoice, Selection};
+use crate::solver::{Budget, Column, Limits, Model};
 use good_lp::{Constraint, Expression, constraint};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is decided together, and what is known around it.
 pub(super) struct Stated<'a> {
-    pub problem: &'a Problem,
+    pub problem: &'a ExtractionProblem,
     pub part: &'a Part,
     /// For every value those that come before it.
     pub before: &'a [Bits],
@@ -24,8 +24,8 @@ pub(super) struct Stated<'a> {
 /// A part's cheapest kernels.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Solved {
-    pub choice: Choice,
-    pub stores: BTreeSet<(usize, ValueIx)>,
+    pub choice: FusionChoice,
+    pub stores: BTreeSet<(usize, ClassValueId)>,
     /// No choice of the part takes fewer seconds.
     pub bound: f64,
 }
@@ -36,10 +36,10 @@ pub(super) struct Program<'a> {
     model: Model,
     /// Seconds of one unit of cost.
     unit: f64,
-    /// By kernel and member; the one of the first member says whether the kernel runs.
-    member: BTreeMap<(usize, usize), Column>,
-    read: BTreeMap<(usize, ValueIx), Column>,
-    store: BTreeMap<(usize, ValueIx), Column>,
+    /// By kernel and op; the one of the first op says whether the kernel runs.
+    op: BTreeMap<(usize, usize), Column>,
+    read: BTreeMap<(usize, ClassValueId), Column>,
+    store: BTreeMap<(usize, ClassValueId), Column>,
     seconds: BTreeMap<usize, Column>,
 }
 
@@ -51,32 +51,32 @@ impl<'a> Program<'a> {
             stated,
             model: Model::default(),
             unit: start.max(f64::MIN_POSITIVE) / SCALE,
-            member: BTreeMap::new(),
+            op: BTreeMap::new(),
             read: BTreeMap::new(),
             store: BTreeMap::new(),
             seconds: BTreeMap::new(),
         };
         let Program {
             model,
-            member: members,
+            op: ops,
             read,
             store,
             seconds,
             ..
         } = &mut program;
         let kernels = || stated.part.kernels.iter().map(|&k| (k, &problem.kernels[k]));
-        let needs = kernels().flat_map(|(_, kernel)| kernel.members.iter().flat_map(|m| &m.needs));
-        let used: BTreeSet<ValueIx> = needs.map(|need| need.value).collect();
-        let is_used = |v: &ValueIx| used.contains(v) || stated.forced.contains(*v);
+        let needs = kernels().flat_map(|(_, kernel)| kernel.ops.iter().flat_map(|m| &m.needs));
+        let used: BTreeSet<ClassValueId> = needs.map(|need| need.value).collect();
+        let is_used = |v: &ClassValueId| used.contains(v) || stated.forced.contains(*v);
         for (k, kernel) in kernels() {
             seconds.insert(k, model.positive());
-            for (m, member) in kernel.members.iter().enumerate() {
-                members.insert((k, m), model.binary());
-                for need in &member.needs {
+            for (m, op) in kernel.ops.iter().enumerate() {
+                ops.insert((k, m), model.binary());
+                for need in &op.needs {
                     read.entry((k, need.value)).or_insert_with(|| model.binary());
                 }
-                let makes = member.makes.iter().filter(|v| member.is_stored && is_used(v));
-                let is_home = |v: &ValueIx| stated.home.is_none_or(|home| home.contains(*v));
+                let makes = op.makes.iter().filter(|v| op.is_stored && is_used(v));
+                let is_home = |v: &ClassValueId| stated.home.is_none_or(|home| home.contains(*v));
                 for &value in makes.filter(|v| !problem.given.contains(v) && is_home(v)) {
                     store.entry((k, value)).or_insert_with(|| model.binary());
                 }
@@ -98,16 +98,16 @@ impl<'a> Program<'a> {
         let Program {
             model,
             unit,
-            member,
+            op,
             store,
             ..
         } = self;
         let solution = model
-            .minimise_within(cost, &known, limits, Effort::Nodes(nodes))
+            .minimise_within(cost, &known, limits, Budget::Nodes(nodes))
             .map_err(ExtractError::Solver)?;
-        let mut choice = Choice::new();
-        for (&(k, m), &column) in &member {
-            if solution.is_set(column) && solution.is_set(member[&(k, 0)]) {
+        let mut choice = FusionChoice::new();
+        for (&(k, m), &column) in &op {
+            if solution.is_set(column) && solution.is_set(op[&(k, 0)]) {
                 choice.entry(k).or_default().insert(m);
             }
         }
@@ -123,7 +123,7 @@ impl<'a> Program<'a> {
         let mut cost = Expression::default();
         for (&k, seconds) in &self.seconds {
             cost += seconds.variable;
-            cost += self.stated.problem.kernels[k].launch / self.unit * self.member[&(k, 0)].variable;
+            cost += self.stated.problem.kernels[k].launch / self.unit * self.op[&(k, 0)].variable;
         }
         cost
     }
@@ -131,7 +131,7 @@ impl<'a> Program<'a> {
     fn rows(&mut self) -> Result<(), ExtractError> {
         let problem = self.stated.problem;
         let mut rows = vec![];
-        let mut made: BTreeMap<ValueIx, Expression> = BTreeMap::new();
+        let mut made: BTreeMap<ClassValueId, Expression> = BTreeMap::new();
         for (&(_, value), stored) in &self.store {
             *made.entry(value).or_default() += stored.variable;
         }
@@ -142,8 +142,8 @@ impl<'a> Program<'a> {
             if problem.given.contains(&value) {
                 continue;
             }
-            // What needs the first member of a kernel is not there before that kernel ran.
-            let mut own = problem.kernels[k].members[0].makes.iter();
+            // What needs the first op of a kernel is not there before that kernel ran.
+            let mut own = problem.kernels[k].ops[0].makes.iter();
             if own.any(|made| self.stated.before[value.0].contains(*made)) {
                 rows.push(constraint!(read.variable <= 0));
                 continue;
@@ -164,22 +164,22 @@ impl<'a> Program<'a> {
         for (&(k, value), stored) in &self.store {
             *traffic.entry(k).or_default() += problem.traffic[value.0] / self.unit * stored.variable;
             *count.entry(k).or_default() += stored.variable;
-            let makers = problem.kernels[k].members.iter().enumerate();
+            let makers = problem.kernels[k].ops.iter().enumerate();
             let makers = makers.filter(|(_, m)| m.is_stored && m.makes.contains(&value));
-            let chosen: Expression = makers.map(|(m, _)| self.member[&(k, m)].variable).sum();
+            let chosen: Expression = makers.map(|(m, _)| self.op[&(k, m)].variable).sum();
             rows.push(constraint!(chosen >= stored.variable));
         }
         for (&k, seconds) in &self.seconds {
-            let run = self.member[&(k, 0)].variable;
+            let run = self.op[&(k, 0)].variable;
             let mut compute = Expression::default();
-            for (m, member) in problem.kernels[k].members.iter().enumerate() {
-                let chosen = self.member[&(k, m)].variable;
-                compute += member.compute / self.unit * chosen;
+            for (m, op) in problem.kernels[k].ops.iter().enumerate() {
+                let chosen = self.op[&(k, m)].variable;
+                compute += op.compute / self.unit * chosen;
                 if m != 0 {
                     rows.push(constraint!(chosen <= run));
                 }
-                for need in &member.needs {
-                    let inside = need.inside.iter().map(|&p| self.member[&(k, p)].variable);
+                for need in &op.needs {
+                    let inside = need.inside.iter().map(|&p| self.op[&(k, p)].variable);
                     let mut here: Expression = inside.sum();
                     here += self.read[&(k, need.value)].variable;
                     rows.push(constraint!(here >= chosen));
@@ -197,10 +197,10 @@ impl<'a> Program<'a> {
             rows.push(constraint!(made >= 1));
         }
         rows.extend(self.stated.cuts.iter().filter_map(|cut| self.cut(cut)));
-        for (k, members) in &problem.impossible {
+        for (k, ops) in &problem.impossible {
             if self.seconds.contains_key(k) {
-                let together: Expression = members.iter().map(|&m| self.member[&(*k, m)].variable).sum();
-                rows.push(constraint!(together <= members.len() as f64 - 1.0));
+                let together: Expression = ops.iter().map(|&m| self.op[&(*k, m)].variable).sum();
+                rows.push(constraint!(together <= ops.len() as f64 - 1.0));
             }
         }
         rows.into_iter().for_each(|row| self.model.row(row));
@@ -219,13 +219,13 @@ impl<'a> Program<'a> {
             }
             Cut::Before {
                 kernel,
-                member,
+                op,
                 made,
                 read,
             } => {
-                let own = self.member.get(&(*kernel, *member))?.variable;
-                let others = self.member.iter().filter(|((k, m), _)| {
-                    k != kernel && self.stated.problem.kernels[*k].members[*m].makes.contains(made)
+                let own = self.op.get(&(*kernel, *op))?.variable;
+                let others = self.op.iter().filter(|((k, m), _)| {
+                    k != kernel && self.stated.problem.kernels[*k].ops[*m].makes.contains(made)
                 });
                 let elsewhere: Expression = others.map(|(_, column)| column.variable).sum();
                 let both = own + self.read[&(*kernel, *read)].variable;
@@ -243,10 +243,10 @@ impl<'a> Program<'a> {
             .filter(|taken| self.seconds.contains_key(&taken.kernel));
         for taken in own {
             let k = taken.kernel;
-            let members = taken.members.iter().map(|&m| self.member[&(k, m)]);
+            let ops = taken.ops.iter().map(|&m| self.op[&(k, m)]);
             let reads = taken.reads.iter().map(|&v| self.read[&(k, v)]);
             let stores = taken.stores.iter().map(|&v| self.store[&(k, v)]);
-            known.extend(members.chain(reads).chain(stores).map(|column| (column, 1.0)));
+            known.extend(ops.chain(reads).chain(stores).map(|column| (column, 1.0)));
             let seconds = self.stated.problem.seconds(taken) - self.stated.problem.kernels[k].launch;
             known.push((self.seconds[&k], seconds / self.unit));
         }
@@ -257,12 +257,14 @@ impl<'a> Program<'a> {
 impl Stated<'_> {
     /// All that the part's program is made of, with kernels and values numbered by their first appearance: equal for parts
     /// that have the same solution.
-    pub fn signature(&self) -> (Vec<u64>, Vec<ValueIx>) {
+    pub fn signature(&self) -> (Vec<u64>, Vec<ClassValueId>) {
         let problem = self.problem;
-        let mut numbers: BTreeMap<ValueIx, u64> = BTreeMap::new();
-        let mut values: Vec<ValueIx> = vec![];
+        let mut numbers: BTreeMap<ClassValueId, u64> = BTreeMap::new();
+        let mut values: Vec<ClassValueId> = vec![];
         let mut text: Vec<u64> = vec![problem.outputs as u64];
-        let number = |value: ValueIx, values: &mut Vec<ValueIx>, numbers: &mut BTreeMap<ValueIx, u64>| {
+        let number = |value: ClassValueId,
+                      values: &mut Vec<ClassValueId>,
+                      numbers: &mut BTreeMap<ClassValueId, u64>| {
             *numbers.entry(value).or_insert_with(|| {
                 values.push(value);
                 values.len() as u64 - 1
@@ -270,22 +272,22 @@ impl Stated<'_> {
         };
         for &k in &self.part.kernels {
             let kernel = &problem.kernels[k];
-            text.extend([kernel.members.len() as u64, kernel.launch.to_bits()]);
-            for member in &kernel.members {
+            text.extend([kernel.ops.len() as u64, kernel.launch.to_bits()]);
+            for op in &kernel.ops {
                 text.extend([
-                    u64::from(member.is_stored),
-                    member.compute.to_bits(),
-                    member.makes.len() as u64,
-                    member.needs.len() as u64,
+                    u64::from(op.is_stored),
+                    op.compute.to_bits(),
+                    op.makes.len() as u64,
+                    op.needs.len() as u64,
                 ]);
-                for &value in &member.makes {
+                for &value in &op.makes {
                     text.push(number(value, &mut values, &mut numbers));
                 }
-                for need in &member.needs {
+                for need in &op.needs {
                     text.push(number(need.value, &mut values, &mut numbers));
                     text.push(need.inside.len() as u64);
                     text.extend(need.inside.iter().map(|&p| p as u64));
-                    let mut own = kernel.members[0].makes.iter();
+                    let mut own = kernel.ops[0].makes.iter();
                     let is_late = own.any(|made| self.before[need.value.0].contains(*made));
                     text.push(u64::from(is_late));
                 }
@@ -298,10 +300,10 @@ impl Stated<'_> {
             text.push(4 * home + 2 * given + u64::from(self.forced.contains(value)));
         }
         let local: BTreeMap<usize, u64> = self.part.kernels.iter().copied().zip(0..).collect();
-        for (k, members) in &problem.impossible {
+        for (k, ops) in &problem.impossible {
             if let Some(&k) = local.get(k) {
-                text.extend([u64::MAX, k, members.len() as u64]);
-                text.extend(members.iter().map(|&m| m as u64));
+                text.extend([u64::MAX, k, ops.len() as u64]);
+                text.extend(ops.iter().map(|&m| m as u64));
             }
         }
         for cut in self.cuts {

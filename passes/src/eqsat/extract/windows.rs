@@ -5,7 +5,7 @@
 
 use super::bits::Bits;
 use super::parts::Part;
-use super::{Problem, Selection, ValueIx};
+use super::{ClassValueId, ExtractionProblem, Selection};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most decisions of a window. What is larger by one kernel of the selection alone stays as it is.
@@ -22,24 +22,29 @@ pub(super) struct Window {
 }
 
 /// The windows of a part; `forced` are values that are in memory in every selection.
-pub(super) fn windows(problem: &Problem, part: &Part, start: &Selection, forced: &Bits) -> Vec<Window> {
+pub(super) fn windows(
+    problem: &ExtractionProblem,
+    part: &Part,
+    start: &Selection,
+    forced: &Bits,
+) -> Vec<Window> {
     let own = |k: usize| part.kernels.binary_search(&k).is_ok();
     let taken: Vec<_> = start.taken.iter().filter(|taken| own(taken.kernel)).collect();
     // The kernel of the selection that a value belongs to: the one that stores it, or computes it.
-    let mut home: BTreeMap<ValueIx, usize> = BTreeMap::new();
+    let mut home: BTreeMap<ClassValueId, usize> = BTreeMap::new();
     for (position, taken) in taken.iter().enumerate() {
         taken.stores.iter().for_each(|&v| _ = home.insert(v, position));
     }
     for (position, taken) in taken.iter().enumerate() {
-        let members = &problem.kernels[taken.kernel].members;
-        for &value in taken.members.iter().flat_map(|&m| &members[m].makes) {
+        let ops = &problem.kernels[taken.kernel].ops;
+        for &value in taken.ops.iter().flat_map(|&m| &ops[m].makes) {
             home.entry(value).or_insert(position);
         }
     }
     let running: BTreeMap<usize, usize> = taken.iter().enumerate().map(|(i, t)| (t.kernel, i)).collect();
     let mut candidates: Vec<Vec<usize>> = vec![vec![]; taken.len()];
     for &k in &part.kernels {
-        let first = problem.kernels[k].members[0].makes.first();
+        let first = problem.kernels[k].ops[0].makes.first();
         let position = running.get(&k).or_else(|| home.get(first?));
         if let Some(&position) = position {
             candidates[position].push(k);
@@ -81,7 +86,7 @@ pub(super) fn windows(problem: &Problem, part: &Part, start: &Selection, forced:
                 window.home.insert(value);
             }
         }
-        let inside: BTreeSet<ValueIx> = range
+        let inside: BTreeSet<ClassValueId> = range
             .clone()
             .flat_map(|i| taken[i].stores.iter().copied())
             .collect();

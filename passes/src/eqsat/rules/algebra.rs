@@ -3,7 +3,7 @@
 //! A pattern binds attributes as it binds operands, `(relu ?r ?x)`; a right side that needs other attributes than those
 //! bound is made by a function.
 
-use crate::eqsat::language::{Facts, Node, Tensors, add_op, attributes, note_rule};
+use crate::eqsat::language::{Node, TensorAnalysis, TensorEGraph, add_op, attributes, note_rule};
 use egg::{Id, Pattern, Rewrite, Subst, Var};
 use ir::ops::{MaxPool, MaxPoolGrad, MaxPoolIndex, Op};
 
@@ -12,7 +12,7 @@ pub enum Right {
     /// An instance of a pattern.
     Pattern(&'static str),
     /// What a function adds; `None` where the rule's condition does not hold.
-    Made(fn(&mut Tensors, &Bound) -> Option<Id>),
+    Made(fn(&mut TensorEGraph, &Bound) -> Option<Id>),
 }
 
 /// A rule of algebra.
@@ -145,12 +145,12 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// The rules of algebra, for egg.
-pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
+pub fn rewrites() -> Vec<Rewrite<Node, TensorAnalysis>> {
     RULES.iter().map(rewrite).collect()
 }
 
 /// One rule, for egg.
-pub fn rewrite(rule: &Rule) -> Rewrite<Node, Facts> {
+pub fn rewrite(rule: &Rule) -> Rewrite<Node, TensorAnalysis> {
     let pattern = |text: &str| -> Pattern<Node> {
         text.parse()
             .unwrap_or_else(|error| panic!("{}: {text}: {error}", rule.name))
@@ -169,7 +169,7 @@ pub fn rewrite(rule: &Rule) -> Rewrite<Node, Facts> {
 
 enum Maker {
     Pattern(Pattern<Node>),
-    Made(fn(&mut Tensors, &Bound) -> Option<Id>),
+    Made(fn(&mut TensorEGraph, &Bound) -> Option<Id>),
 }
 
 /// Makes the right side, and notes which rule made it.
@@ -178,10 +178,10 @@ struct Noted {
     right: Maker,
 }
 
-impl egg::Applier<Node, Facts> for Noted {
+impl egg::Applier<Node, TensorAnalysis> for Noted {
     fn apply_one(
         &self,
-        egraph: &mut Tensors,
+        egraph: &mut TensorEGraph,
         class: Id,
         subst: &Subst,
         searched: Option<&egg::PatternAst<Node>>,
@@ -201,7 +201,7 @@ impl egg::Applier<Node, Facts> for Noted {
 }
 
 /// The attributes of a gradient of max pooling and of its index, if they are of the same windows.
-fn one_pool(egraph: &Tensors, bound: &Bound) -> Option<MaxPoolGrad> {
+fn one_pool(egraph: &TensorEGraph, bound: &Bound) -> Option<MaxPoolGrad> {
     match (
         attributes(egraph, bound.get("?g")),
         attributes(egraph, bound.get("?i")),
@@ -211,7 +211,7 @@ fn one_pool(egraph: &Tensors, bound: &Bound) -> Option<MaxPoolGrad> {
     }
 }
 
-fn mask_of_winners(egraph: &mut Tensors, bound: &Bound) -> Option<Id> {
+fn mask_of_winners(egraph: &mut TensorEGraph, bound: &Bound) -> Option<Id> {
     let grad = one_pool(egraph, bound)?;
     let pool = grad.pool.clone();
     let [dy, y] = ["?dy", "?y"].map(|name| bound.get(name));
@@ -221,7 +221,7 @@ fn mask_of_winners(egraph: &mut Tensors, bound: &Bound) -> Option<Id> {
     Some(add_op(egraph, &grad.into(), &[masked, index]))
 }
 
-fn winners_before_rectifier(egraph: &mut Tensors, bound: &Bound) -> Option<Id> {
+fn winners_before_rectifier(egraph: &mut TensorEGraph, bound: &Bound) -> Option<Id> {
     let grad = one_pool(egraph, bound)?;
     match attributes(egraph, bound.get("?p")) {
         Op::MaxPool(MaxPool { pool }) if *pool == grad.pool => {}

@@ -2,27 +2,27 @@
 
 use super::Classes;
 use crate::eqsat::kernel;
-use crate::eqsat::language::{Facts, Node, Tensors};
+use crate::eqsat::language::{Node, TensorAnalysis, TensorEGraph};
 use crate::winograd;
 use egg::{Id, Rewrite, Subst};
 use ir::program::Algorithm;
 
 /// The rule, for one round.
-pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
+pub fn rewrites() -> Vec<Rewrite<Node, TensorAnalysis>> {
     vec![Rewrite::new("winograd", Classes(has_forms), Winograd).expect("the rule binds what it uses")]
 }
 
 /// Whether a class is of kernels that have a form.
-fn has_forms(egraph: &Tensors, class: Id) -> bool {
+fn has_forms(egraph: &TensorEGraph, class: Id) -> bool {
     kernel::is_kernel(egraph, class) && !winograd::candidates(kernel::nest_of(egraph, class).0).is_empty()
 }
 
 struct Winograd;
 
-impl egg::Applier<Node, Facts> for Winograd {
+impl egg::Applier<Node, TensorAnalysis> for Winograd {
     fn apply_one(
         &self,
-        egraph: &mut Tensors,
+        egraph: &mut TensorEGraph,
         class: Id,
         _: &Subst,
         _: Option<&egg::PatternAst<Node>>,

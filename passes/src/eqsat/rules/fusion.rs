@@ -1,25 +1,25 @@
 //! Kernels become fewer: which may be computed inside of which.
 //!
-//! A rule says of a pair that the guest's results are at hand, or can be had, where the host runs. Nothing is fused yet: a
-//! host offers all that it and its guests make, and the extraction decides who is let in and what is stored. So *dropping the
+//! A rule says of a pair that the fused op's results are at hand, or can be had, where the anchor runs. Nothing is fused yet: a
+//! anchor offers all that it and its fused ops make, and the extraction decides who is let in and what is stored. So *dropping the
 //! store between a producer and its consumer* needs no rule of its own.
 //!
 //! Pairs are a relation over classes of kernels, not e-nodes: no class changes by them. A round tries only what the pairs of
 //! the round before make possible, so the whole takes time in proportion to the pairs.
 
-use crate::eqsat::kernel::{self, FusionRule, Hosts, Kernel, can_recompute, reads};
-use crate::eqsat::language::{Tensors, value_type};
+use crate::eqsat::kernel::{self, Anchors, ClassKernel, FusionRule, can_recompute, reads};
+use crate::eqsat::language::{TensorEGraph, value_type};
 use crate::eqsat::report::Phase;
 use egg::Id;
 use ir::nest::Combine;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
-/// The most kernels that one is offered as guests, the nearest first. Without it a chain of `n` maps has `n * n` pairs.
+/// The most kernels that one is offered as fused ops, the nearest first. Without it a chain of `n` maps has `n * n` pairs.
 pub const MAX_FUSED_OPS: usize = 32;
 
-/// Finds all guests of all kernels, in rounds until nothing is new, or for so many.
-pub fn saturate(egraph: &mut Tensors, rounds: usize) -> Phase {
+/// Finds all fused ops of all kernels, in rounds until nothing is new, or for so many.
+pub fn saturate(egraph: &mut TensorEGraph, rounds: usize) -> Phase {
     let start = Instant::now();
     let mut fusion = Fusion::new(egraph);
     let mut done = 1;
@@ -31,11 +31,11 @@ pub fn saturate(egraph: &mut Tensors, rounds: usize) -> Phase {
         new = fusion.round(candidates);
     }
     let mut applied: BTreeMap<String, usize> = BTreeMap::new();
-    for rule in fusion.hosts.guests.values() {
+    for rule in fusion.anchors.fused_ops.values() {
         *applied.entry(rule.name().to_string()).or_default() += 1;
     }
-    let hosts = fusion.hosts;
-    egraph.analysis.hosts = hosts;
+    let anchors = fusion.anchors;
+    egraph.analysis.anchors = anchors;
     Phase {
         name: "fusion",
         rounds: done,
@@ -54,23 +54,24 @@ pub fn saturate(egraph: &mut Tensors, rounds: usize) -> Phase {
 type Candidate = (FusionRule, Id, Id);
 
 struct Fusion<'a> {
-    egraph: &'a Tensors,
-    kernels: BTreeMap<Id, Kernel>,
+    egraph: &'a TensorEGraph,
+    kernels: BTreeMap<Id, ClassKernel>,
     /// The kernels that make each value.
     makers: HashMap<Id, Vec<Id>>,
     /// The kernels that read each value.
     readers: HashMap<Id, Vec<Id>>,
-    hosts: Hosts,
-    /// Hosts with all siblings and epilogues at once: the measure of whether one more fits.
-    full: HashMap<Id, Kernel>,
-    guests: HashMap<Id, usize>,
+    anchors: Anchors,
+    /// Anchors with all siblings and epilogues at once: the measure of whether one more fits.
+    full: HashMap<Id, ClassKernel>,
+    fused_ops: HashMap<Id, usize>,
     tried: HashSet<Candidate>,
 }
 
 impl Fusion<'_> {
-    fn new(egraph: &Tensors) -> Fusion<'_> {
+    fn new(egraph: &TensorEGraph) -> Fusion<'_> {
         let classes = kernel::kernels(egraph).into_iter();
-        let kernels: BTreeMap<Id, Kernel> = classes.map(|id| (id, Kernel::of(egraph, id))).collect();
+        let kernels: BTreeMap<Id, ClassKernel> =
+            classes.map(|id| (id, ClassKernel::of(egraph, id))).collect();
         let (mut makers, mut readers) = (HashMap::new(), HashMap::new());
         for (&class, kernel) in &kernels {
             for &value in &kernel.results {
@@ -85,9 +86,9 @@ impl Fusion<'_> {
             kernels,
             makers,
             readers,
-            hosts: Hosts::default(),
+            anchors: Anchors::default(),
             full: HashMap::new(),
-            guests: HashMap::new(),
+            fused_ops: HashMap::new(),
             tried: HashSet::new(),
         }
     }
@@ -99,7 +100,7 @@ impl Fusion<'_> {
         for class in classes {
             found.extend(
                 self.siblings(class)
-                    .map(|host| (FusionRule::Sibling, class, host)),
+                    .map(|anchor| (FusionRule::Sibling, class, anchor)),
             );
             self.followers(class, class, &mut found);
             self.generators(class, class, &mut found);
@@ -110,11 +111,11 @@ impl Fusion<'_> {
     /// The pairs that new ones make possible.
     fn next(&mut self, new: &[Candidate]) -> BTreeSet<Candidate> {
         let mut found = BTreeSet::new();
-        for &(rule, guest, host) in new {
+        for &(rule, fused, anchor) in new {
             if rule != FusionRule::Recompute {
-                self.followers(guest, host, &mut found);
+                self.followers(fused, anchor, &mut found);
             }
-            self.generators(guest, host, &mut found);
+            self.generators(fused, anchor, &mut found);
         }
         found
     }
@@ -152,53 +153,53 @@ impl Fusion<'_> {
         found.into_iter()
     }
 
-    /// The maps that read, in a host, what a kernel in it makes.
-    fn followers(&self, kernel: Id, host: Id, found: &mut BTreeSet<Candidate>) {
+    /// The maps that read, in an anchor, what a kernel in it makes.
+    fn followers(&self, kernel: Id, anchor: Id, found: &mut BTreeSet<Candidate>) {
         for value in &self.kernels[&kernel].results {
             for &map in self.readers.get(value).into_iter().flatten() {
-                if map != host && self.kernels[&map].nest.combine == Combine::None {
-                    found.insert((FusionRule::Epilogue, map, host));
+                if map != anchor && self.kernels[&map].nest.combine == Combine::None {
+                    found.insert((FusionRule::Epilogue, map, anchor));
                 }
             }
         }
     }
 
-    /// The maps whose values a kernel in a host could compute again.
-    fn generators(&mut self, kernel: Id, host: Id, found: &mut BTreeSet<Candidate>) {
+    /// The maps whose values a kernel in an anchor could compute again.
+    fn generators(&mut self, kernel: Id, anchor: Id, found: &mut BTreeSet<Candidate>) {
         for value in self.kernels[&kernel].operands() {
             for map in self.makers.get(&value).cloned().unwrap_or_default() {
-                if map != host && self.recomputes(kernel, map) {
-                    found.insert((FusionRule::Recompute, map, host));
+                if map != anchor && self.recomputes(kernel, map) {
+                    found.insert((FusionRule::Recompute, map, anchor));
                 }
             }
         }
     }
 
     fn recomputes(&mut self, reader: Id, map: Id) -> bool {
-        if let Some(&known) = self.hosts.recomputes.get(&(reader, map)) {
+        if let Some(&known) = self.anchors.recomputes.get(&(reader, map)) {
             return known;
         }
         let can = can_recompute(self.egraph, &self.kernels[&reader], &self.kernels[&map]);
-        self.hosts.recomputes.insert((reader, map), can);
+        self.anchors.recomputes.insert((reader, map), can);
         can
     }
 
-    /// Lets a guest into a host if it fits. Remembers it, so that kernels that read the guest's results can follow.
-    fn admit(&mut self, (rule, guest, host): Candidate) -> bool {
-        if host == guest || self.hosts.guests.contains_key(&(host, guest)) {
+    /// Lets a fused op into an anchor if it fits. Remembers it, so that kernels that read the fused op's results can follow.
+    fn admit(&mut self, (rule, fused, anchor): Candidate) -> bool {
+        if anchor == fused || self.anchors.fused_ops.contains_key(&(anchor, fused)) {
             return false;
         }
-        let kernel = &self.kernels[&guest];
-        let full = self.full.get(&host).unwrap_or(&self.kernels[&host]);
-        // What the host reads cannot be made of what the host makes.
+        let kernel = &self.kernels[&fused];
+        let full = self.full.get(&anchor).unwrap_or(&self.kernels[&anchor]);
+        // What the anchor reads cannot be made of what the anchor makes.
         let circular = kernel.results.iter().any(|r| full.results.contains(r))
             || rule != FusionRule::Recompute && kernel.results.iter().any(|&r| reads(&full.nest, r));
         if circular {
             return false;
         }
-        let guests = self.guests.entry(host).or_default();
-        if *guests >= MAX_FUSED_OPS {
-            self.hosts.crowded.insert(host);
+        let fused_ops = self.fused_ops.entry(anchor).or_default();
+        if *fused_ops >= MAX_FUSED_OPS {
+            self.anchors.crowded.insert(anchor);
             return false;
         }
         let fuller = match rule {
@@ -208,10 +209,10 @@ impl Fusion<'_> {
         };
         let Some(fuller) = fuller else { return false };
         if rule != FusionRule::Recompute {
-            self.full.insert(host, fuller);
+            self.full.insert(anchor, fuller);
         }
-        *guests += 1;
-        self.hosts.guests.insert((host, guest), rule);
+        *fused_ops += 1;
+        self.anchors.fused_ops.insert((anchor, fused), rule);
         true
     }
 }

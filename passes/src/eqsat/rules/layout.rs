@@ -3,26 +3,28 @@
 
 use super::Classes;
 use crate::eqsat::kernel;
-use crate::eqsat::language::{Facts, Node, Tensors, fastest};
+use crate::eqsat::language::{Node, TensorAnalysis, TensorEGraph, innermost};
 use crate::vectors;
 use egg::{Id, Rewrite, Subst};
 
 /// The rule, for one round.
-pub fn rewrites() -> Vec<Rewrite<Node, Facts>> {
-    vec![Rewrite::new("vectors", Classes(has_ways), InVectors).expect("the rule binds what it uses")]
+pub fn rewrites() -> Vec<Rewrite<Node, TensorAnalysis>> {
+    vec![
+        Rewrite::new("vectors", Classes(has_vectorizations), InVectors).expect("the rule binds what it uses"),
+    ]
 }
 
 /// Whether a class is of kernels that can read a factor in vectors.
-fn has_ways(egraph: &Tensors, class: Id) -> bool {
-    kernel::is_kernel(egraph, class) && !vectors::ways(kernel::nest_of(egraph, class).0).is_empty()
+fn has_vectorizations(egraph: &TensorEGraph, class: Id) -> bool {
+    kernel::is_kernel(egraph, class) && !vectors::vectorizations(kernel::nest_of(egraph, class).0).is_empty()
 }
 
 struct InVectors;
 
-impl egg::Applier<Node, Facts> for InVectors {
+impl egg::Applier<Node, TensorAnalysis> for InVectors {
     fn apply_one(
         &self,
-        egraph: &mut Tensors,
+        egraph: &mut TensorEGraph,
         class: Id,
         _: &Subst,
         _: Option<&egg::PatternAst<Node>>,
@@ -31,14 +33,14 @@ impl egg::Applier<Node, Facts> for InVectors {
         let (number, operands) = kernel::number_of(egraph, class);
         let (nest, operands) = (egraph.analysis.nests[number].clone(), operands.to_vec());
         let mut changed = vec![];
-        for way in vectors::ways(&nest) {
-            let panel = kernel::operand(&nest, way.panel);
-            let dimension = way.vectors.dimension;
+        for vectorization in vectors::vectorizations(&nest) {
+            let panel = kernel::operand(&nest, vectorization.panel);
+            let dimension = vectorization.vectors.dimension;
             let mut children = operands.clone();
-            if fastest(egraph, children[panel]) != Some(dimension) {
-                children[panel] = egraph.add(Node::Fastest(dimension as u32, [children[panel]]));
+            if innermost(egraph, children[panel]) != Some(dimension) {
+                children[panel] = egraph.add(Node::Innermost(dimension as u32, [children[panel]]));
             }
-            let other = egraph.add(Node::Vectors(number, way.vectors, children.into()));
+            let other = egraph.add(Node::Vectors(number, vectorization.vectors, children.into()));
             if egraph.union_trusted(class, other, rule) {
                 changed.push(class);
             }

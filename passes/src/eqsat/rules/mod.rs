@@ -17,16 +17,16 @@ pub mod fusion;
 pub mod layout;
 pub mod lowering;
 
-use super::language::{Facts, Node, Tensors};
+use super::language::{Node, TensorAnalysis, TensorEGraph};
 use egg::{Id, SearchMatches, Searcher, Subst, Var};
 
 /// Finds classes of which something holds.
-struct Classes(fn(&Tensors, Id) -> bool);
+struct Classes(fn(&TensorEGraph, Id) -> bool);
 
-impl Searcher<Node, Facts> for Classes {
+impl Searcher<Node, TensorAnalysis> for Classes {
     fn search_eclass_with_limit(
         &self,
-        egraph: &Tensors,
+        egraph: &TensorEGraph,
         class: Id,
         _: usize,
     ) -> Option<SearchMatches<'_, Node>> {

@@ -14,7 +14,7 @@ use super::sim::counts::Counts;
 use super::{BufferId, Device, LaunchId, PeerBuffer};
 use crate::Error;
 use crate::artifact::{Compiled, HostObject};
-use ir::plan::{Kernel, Launch, Place, Plan, Work};
+use ir::plan::{Allocation, Command, CommandKind, CompiledKernel, Plan};
 use library::Library;
 use memory::Mapping;
 use pool::{Invocation, Pool};
@@ -90,11 +90,11 @@ impl Cpu {
         let (mappings, spans) = allocate(plan, position, memory)?;
         let library = Library::load(&host.code)?;
         let invocations = plan
-            .prepare
+            .prepack
             .iter()
             .chain(&plan.step)
             .map(|launch| match &launch.work {
-                Work::Kernel { kernel, .. } if launch.device == position => {
+                CommandKind::Kernel { kernel, .. } if launch.device == position => {
                     resolve(&plan.kernels[*kernel], launch, &library, &spans).map(Some)
                 }
                 _ => Ok(None),
@@ -255,13 +255,13 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Mappin
     let mut spans = Vec::with_capacity(plan.buffers.len());
     for buffer in &plan.buffers {
         let bytes = buffer.bytes as usize;
-        spans.push(match buffer.place {
+        spans.push(match buffer.allocation {
             _ if buffer.device != position => Span {
                 start: std::ptr::null_mut(),
                 bytes: 0,
                 mapping: 0,
             },
-            Place::Own => {
+            Allocation::Dedicated => {
                 mappings.push(mapping(buffer.bytes, &buffer.name)?);
                 Span {
                     start: mappings[mappings.len() - 1].start(),
@@ -270,7 +270,7 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Mappin
                 }
             }
             // The plan's check keeps offset + bytes within the arena.
-            Place::Arena(offset) => Span {
+            Allocation::Arena(offset) => Span {
                 start: arena_start.wrapping_add(offset as usize),
                 bytes,
                 mapping: 0,
@@ -281,8 +281,13 @@ fn allocate(plan: &Plan, position: usize, memory: u64) -> Result<(Vec<Arc<Mappin
 }
 
 /// A launch with its symbol and its buffers looked up.
-fn resolve(kernel: &Kernel, launch: &Launch, library: &Library, spans: &[Span]) -> Result<Invocation, Error> {
-    let Kernel { symbol, tasks, .. } = kernel;
+fn resolve(
+    kernel: &CompiledKernel,
+    launch: &Command,
+    library: &Library,
+    spans: &[Span],
+) -> Result<Invocation, Error> {
+    let CompiledKernel { symbol, tasks, .. } = kernel;
     let tasks = i64::try_from(*tasks).map_err(|_| {
         Error::input(format!(
             "kernel {symbol} has {tasks} tasks, more than can be counted"

@@ -27,7 +27,7 @@ use crate::Error;
 use crate::artifact::Compiled;
 use cudarc::driver::{result, sys};
 use driver::Gpu;
-use ir::plan::{Place, Plan};
+use ir::plan::{Allocation, Plan};
 use memory::{DeviceMemory, Event, Staging, Stream};
 use module::Function;
 use peer_buffer::CudaPeerBuffer;
@@ -110,7 +110,7 @@ impl Cuda {
         let kernels = super::kernels_of(plan, position);
         let functions = module::load(&gpu, module::choose(&gpu, &program.ptx)?, &plan.kernels, &kernels)?;
         let (allocations, spans) = allocate(&gpu, plan, position)?;
-        let all = plan.prepare.iter().chain(&plan.step);
+        let all = plan.prepack.iter().chain(&plan.step);
         let launches = all.map(|launch| {
             let number = launch.kernel_position().filter(|_| launch.device == position);
             let Some(number) = number else {
@@ -416,16 +416,16 @@ fn allocate(
     let mut offsets = vec![];
     for buffer in &plan.buffers {
         offsets.push(own);
-        if buffer.device == position && buffer.place == Place::Own {
+        if buffer.device == position && buffer.allocation == Allocation::Dedicated {
             own = (own + buffer.bytes).next_multiple_of(ALIGN);
         }
     }
     let arena = DeviceMemory::new(gpu, plan.arena_bytes[position], "the arena")?;
     let rest = DeviceMemory::new(gpu, own, "parameters, inputs and outputs")?;
     let spans = plan.buffers.iter().zip(offsets).map(|(buffer, offset)| {
-        let address = match buffer.place {
-            Place::Arena(offset) => arena.address + offset,
-            Place::Own => rest.address + offset,
+        let address = match buffer.allocation {
+            Allocation::Arena(offset) => arena.address + offset,
+            Allocation::Dedicated => rest.address + offset,
         };
         (buffer.device == position).then_some(Span {
             address,

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::artifact::{Ptx, sha256};
 use crate::device::ptx;
 use cudarc::driver::{result, sys};
-use ir::plan::Kernel;
+use ir::plan::CompiledKernel;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, c_void};
 use std::sync::{Mutex, OnceLock};
@@ -18,7 +18,7 @@ pub struct Function(pub(super) sys::CUfunction);
 /// Bytes of the driver's messages that are kept.
 const LOG: usize = 8192;
 /// Shared memory that a launch may ask for without telling the driver before (CUDA programming guide).
-const USUAL_SHARED: u32 = 48 * 1024;
+const DEFAULT_SHARED: u32 = 48 * 1024;
 
 /// A module, and what keeps the context open that it is part of.
 struct Module {
@@ -55,7 +55,7 @@ pub fn choose<'p>(gpu: &Gpu, texts: &'p [Ptx]) -> Result<&'p Ptx, Error> {
 pub fn load(
     gpu: &Gpu,
     text: &Ptx,
-    plan: &[Kernel],
+    plan: &[CompiledKernel],
     kernels: &BTreeSet<usize>,
 ) -> Result<HashMap<usize, Function>, Error> {
     let parsed =
@@ -128,13 +128,13 @@ fn compile(gpu: &Gpu, text: &str, version: &str) -> Result<sys::CUmodule, Error>
     Ok(module)
 }
 
-fn function(gpu: &Gpu, module: sys::CUmodule, kernel: &Kernel) -> Result<Function, Error> {
+fn function(gpu: &Gpu, module: sys::CUmodule, kernel: &CompiledKernel) -> Result<Function, Error> {
     let symbol = &kernel.symbol;
     let fail = |error| gpu.failed(format_args!("preparing kernel {symbol}"), error);
     let name = CString::new(&symbol[..]).expect("a plan's symbols are letters, digits and _");
     // SAFETY: modules are never unloaded, and their contexts never let go.
     let function = unsafe { result::module::get_function(module, name) }.map_err(fail)?;
-    if kernel.shared_bytes > USUAL_SHARED {
+    if kernel.shared_bytes > DEFAULT_SHARED {
         let which = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let bytes = kernel.shared_bytes as i32;
         // SAFETY: the function is of a module that stays loaded.

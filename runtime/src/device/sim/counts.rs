@@ -30,7 +30,7 @@ pub struct Counts {
     /// Sectors of 32 bytes that warps' accesses to global memory touched.
     pub sectors: u64,
     /// The fewest sectors those accesses could have touched.
-    pub least_sectors: u64,
+    pub min_sectors: u64,
     /// Cycles that warps' accesses to shared memory take.
     pub shared_cycles: u64,
     /// The part of these cycles that bank conflicts cause: lanes that access different words of one bank.
@@ -50,7 +50,7 @@ impl Counts {
         self.distinct_read_bytes += other.distinct_read_bytes;
         self.distinct_written_bytes += other.distinct_written_bytes;
         self.sectors += other.sectors;
-        self.least_sectors += other.least_sectors;
+        self.min_sectors += other.min_sectors;
         self.shared_cycles += other.shared_cycles;
         self.conflicts += other.conflicts;
     }
@@ -66,8 +66,8 @@ impl Counts {
 pub struct Detail {
     /// See [`Counts::sectors`].
     pub sectors: u64,
-    /// See [`Counts::least_sectors`].
-    pub least_sectors: u64,
+    /// See [`Counts::min_sectors`].
+    pub min_sectors: u64,
     /// See [`Counts::shared_cycles`].
     pub shared_cycles: u64,
     /// See [`Counts::conflicts`].
@@ -88,7 +88,7 @@ impl Detail {
         distinct.sort_unstable();
         distinct.dedup();
         self.sectors += sectors.len() as u64;
-        self.least_sectors += (distinct.len() as u64 * bytes as u64).div_ceil(SECTOR);
+        self.min_sectors += (distinct.len() as u64 * bytes as u64).div_ceil(SECTOR);
     }
 
     /// An access of a warp's active lanes to shared memory. Of 8 and 16 bytes, half and quarter warps go one after the

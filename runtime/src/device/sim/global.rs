@@ -6,7 +6,7 @@
 //! part in the first but not in the second.
 
 use super::fault::Fault;
-use ir::plan::{Place, Plan, Role};
+use ir::plan::{Allocation, Plan, Role};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -110,9 +110,9 @@ impl Global {
                 buffer.role,
                 Role::Input { .. } | Role::Parameter { .. } | Role::State { .. }
             );
-            let (allocation, start) = match buffer.place {
-                Place::Arena(offset) => (0, offset as usize),
-                Place::Own => {
+            let (allocation, start) = match buffer.allocation {
+                Allocation::Arena(offset) => (0, offset as usize),
+                Allocation::Dedicated => {
                     allocations.push(Arc::new(SimAllocation::new(buffer.bytes)));
                     (allocations.len() - 1, 0)
                 }

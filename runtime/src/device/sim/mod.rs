@@ -45,7 +45,7 @@ use block::{Block, Kernel, Stopped};
 use counts::{Counts, Detail};
 use fault::FaultLocation;
 use global::{Global, SimAllocation, Span};
-use ir::plan::{Launch, Plan};
+use ir::plan::{Command, Plan};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -151,7 +151,7 @@ impl Sim {
         }
     }
 
-    fn run(&mut self, launch: &Launch, kernel: usize) -> Result<(), Error> {
+    fn run(&mut self, launch: &Command, kernel: usize) -> Result<(), Error> {
         let plan = &self.plan.kernels[kernel];
         let kernel = &self.kernels[&plan.symbol];
         let blocks = plan.tasks;
@@ -233,7 +233,7 @@ impl Sim {
         total.blocks += blocks;
         for (mut counts, detail) in parts {
             counts.sectors = scale(detail.sectors);
-            counts.least_sectors = scale(detail.least_sectors);
+            counts.min_sectors = scale(detail.min_sectors);
             counts.shared_cycles = scale(detail.shared_cycles);
             counts.conflicts = scale(detail.conflicts);
             total.add(&counts);
@@ -330,13 +330,13 @@ impl Device for Sim {
     fn launch(&mut self, launch: LaunchId) -> Result<(), Error> {
         let found = self
             .plan
-            .prepare
+            .prepack
             .iter()
             .chain(&self.plan.step)
             .nth(launch.0)
             .cloned();
         let here = found.filter(|found| found.device == self.position);
-        let kernel = here.as_ref().and_then(Launch::kernel_position);
+        let kernel = here.as_ref().and_then(Command::kernel_position);
         match here.zip(kernel) {
             Some((found, kernel)) => self.run(&found, kernel),
             None => Err(Error::work(format!("{} has no launch {}", self.name, launch.0))),

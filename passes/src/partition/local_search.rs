@@ -4,16 +4,16 @@
 //! a transfer or for what the other one is about to make. A simulation of the queues sees that. So kernels are placed anew,
 //! one by one, wherever that shortens the simulated schedule, and no device is busier than a strategy near the bound makes it.
 
-use super::search::{Measures, Problem};
+use super::search::{Measures, PlacementProblem};
 
 /// How many strategies are simulated.
 const TRIED: usize = 200;
 /// What must be gained by placing a kernel anew, relative to the schedule.
 const GAIN: f64 = 1e-4;
 
-impl Problem<'_> {
+impl PlacementProblem<'_> {
     /// The choices, changed where that shortens the schedule and the busiest device does not work longer than so many seconds.
-    pub(super) fn settled(
+    pub(super) fn improved_locally(
         &self,
         shares: &[usize],
         mut chosen: Vec<usize>,

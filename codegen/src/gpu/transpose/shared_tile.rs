@@ -6,7 +6,7 @@ use crate::access::Access;
 use crate::emit::Point;
 use crate::gpu::points::{VECTOR, is_same_or_vector};
 use crate::gpu::thread::{lanes_type, load_shared, store_shared};
-use crate::kernel::Resolved;
+use crate::kernel::FlatNest;
 use crate::loops::asks_winner;
 use crate::mlir::{Body, Value};
 use crate::scalar::Math;
@@ -25,7 +25,7 @@ pub enum Source {
 
 /// A value of every point of the tile in shared memory.
 #[derive(Debug)]
-pub struct Stage {
+pub struct SharedTile {
     pub source: Source,
     /// That of its own memory.
     pub order: Order,
@@ -35,7 +35,7 @@ pub struct Stage {
 }
 
 /// A point of a tile that a thread has.
-pub struct Place {
+pub struct TilePoint {
     pub point: Point,
     /// Within the tile, of each loop of the nest.
     pub within: Vec<Value>,
@@ -43,8 +43,8 @@ pub struct Place {
     pub exists: Option<Value>,
 }
 
-impl Stage {
-    pub fn words(&self, nest: &Resolved) -> usize {
+impl SharedTile {
+    pub fn words(&self, nest: &FlatNest) -> usize {
         match self.source {
             Source::Reduction if asks_winner(nest) => 2 * self.banks.words,
             _ => self.banks.words,
@@ -52,7 +52,7 @@ impl Stage {
     }
 
     /// The `i`th value of a point, or of a vector of points, that a thread takes in an order.
-    pub fn load(&self, math: &mut Math, order: &Order, place: &Place, i: usize) -> Value {
+    pub fn load(&self, math: &mut Math, order: &Order, place: &TilePoint, i: usize) -> Value {
         let body = &mut *math.body;
         if order.lanes == 1 || self.banks.has_vectors(order) {
             let word = self.word(body, place, 0, i);
@@ -67,7 +67,7 @@ impl Stage {
     }
 
     /// Puts it there.
-    pub fn store(&self, math: &mut Math, order: &Order, place: &Place, i: usize, value: Value) {
+    pub fn store(&self, math: &mut Math, order: &Order, place: &TilePoint, i: usize, value: Value) {
         let body = &mut *math.body;
         if order.lanes == 1 || self.banks.has_vectors(order) {
             let word = self.word(body, place, 0, i);
@@ -82,7 +82,7 @@ impl Stage {
     }
 
     /// The word of shared memory of a point's `i`th value, of a lane of a vector of points.
-    fn word(&self, body: &mut Body, place: &Place, lane: usize, i: usize) -> Value {
+    fn word(&self, body: &mut Body, place: &TilePoint, lane: usize, i: usize) -> Value {
         let banks = &self.banks;
         let terms = banks.steps.iter().zip(&place.within);
         let terms: Vec<(Value, i64)> = terms.map(|(&step, &within)| (within, step as i64)).collect();
@@ -95,7 +95,7 @@ impl Stage {
 }
 
 /// What is in another order in memory than the first output, unless the first loops are the same and have whole sectors.
-pub fn sources(nest: &Resolved, order: &Order) -> Vec<Source> {
+pub fn sources(nest: &FlatNest, order: &Order) -> Vec<Source> {
     let runs_elsewhere = |access: &Access| {
         let mut length = 1;
         for &l in &order.loops {
@@ -129,7 +129,7 @@ pub fn sources(nest: &Resolved, order: &Order) -> Vec<Source> {
 }
 
 /// The memory of what is staged; of a reduction, that of its largest operand.
-pub fn access(nest: &Resolved, source: Source) -> &Access {
+pub fn access(nest: &FlatNest, source: Source) -> &Access {
     match source {
         Source::Read(read) => &nest.reads[read],
         Source::Output(output) => &nest.outputs[output].0,
@@ -148,7 +148,7 @@ pub fn access(nest: &Resolved, source: Source) -> &Access {
 }
 
 /// Whether all that is touched of a source outside shared memory is, along the first loop of its order, vectors.
-pub fn has_vectors(nest: &Resolved, source: Source, l: Loop) -> bool {
+pub fn has_vectors(nest: &FlatNest, source: Source, l: Loop) -> bool {
     nest.extent(l).is_multiple_of(VECTOR)
         && match source {
             Source::Read(read) => nest.reads[read].is_aligned(l, VECTOR),
@@ -156,7 +156,7 @@ pub fn has_vectors(nest: &Resolved, source: Source, l: Loop) -> bool {
             Source::Reduction => {
                 let mut all = true;
                 nest.body.walk(&mut |e| {
-                    if let Expr::Read(read) | Expr::Inside(read) = e {
+                    if let Expr::Read(read) | Expr::InBounds(read) = e {
                         all &= is_same_or_vector(&nest.reads[*read], l);
                     }
                 });
@@ -166,7 +166,7 @@ pub fn has_vectors(nest: &Resolved, source: Source, l: Loop) -> bool {
 }
 
 /// Whether all that the last walk touches outside shared memory is vectors along the first output's first loop.
-pub fn finishes_vectors(nest: &Resolved, sources: &[Source], l: Loop) -> bool {
+pub fn finishes_vectors(nest: &FlatNest, sources: &[Source], l: Loop) -> bool {
     let outputs = nest.outputs.iter().enumerate();
     let mut stored = outputs.filter(|(i, _)| !sources.contains(&Source::Output(*i)));
     let reduces = nest.combine != Combine::None && !sources.contains(&Source::Reduction);
@@ -174,7 +174,7 @@ pub fn finishes_vectors(nest: &Resolved, sources: &[Source], l: Loop) -> bool {
     for (_, value) in &nest.outputs {
         value.walk(&mut |e| {
             let staged = matches!(e, Expr::Read(read) if sources.contains(&Source::Read(*read)));
-            if let Expr::Read(read) | Expr::Inside(read) = e {
+            if let Expr::Read(read) | Expr::InBounds(read) = e {
                 vectors &= staged || is_same_or_vector(&nest.reads[*read], l);
             }
         });

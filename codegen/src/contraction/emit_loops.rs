@@ -2,7 +2,7 @@
 
 use super::{Schedule, Staged, Tile};
 use crate::emit::{Point, argument_name, argument_type};
-use crate::kernel::decode;
+use crate::kernel::delinearize;
 use crate::mlir::{Body, Value};
 use ir::nest::Loop;
 
@@ -10,7 +10,7 @@ impl Schedule {
     pub(super) fn write(&self, body: &mut Body, task: Value) {
         let zero = body.index(0);
         let mut loops = vec![zero; self.nest.extents.len()];
-        let iterations = decode(body, task, &self.task_extents());
+        let iterations = delinearize(body, task, &self.task_extents());
         for (l, &value) in self.tasks.iter().zip(&iterations) {
             loops[l.0] = value;
         }

@@ -1,22 +1,22 @@
-//! The kernel that writes zeros into the halo of a value.
+//! The kernel that writes zeros into the storage padding of a value.
 
 use crate::access::Operand;
 use crate::emit::{argument_name, element_name};
-use crate::kernel::{KernelText, frame};
+use crate::kernel::{KernelText, emit_function};
 use crate::mlir::{Body, Value};
 
-/// Lowers the zeroing of a value's halo, or `None` if it has none. A task is one index of the outermost
-/// dimension in memory, unless that dimension itself has a halo.
+/// Lowers the zeroing of a value's storage padding, or `None` if it has none. A task is one index of the outermost
+/// dimension in memory, unless that dimension itself has storage padding.
 pub fn lower(value: &Operand, width: usize) -> Option<KernelText> {
     let layout = &value.layout;
-    if !layout.has_halo() {
+    if !layout.has_padding() {
         return None;
     }
-    // Physical dimensions, outermost first: (padded extent, stride, halo before, halo after).
+    // Physical dimensions, outermost first: (padded extent, stride, storage padding before, storage padding after).
     let mut dims: Vec<(usize, usize, usize, usize)> = vec![];
     let mut stride = 1;
     for &d in layout.order.iter().rev() {
-        let (before, after) = layout.halo[d];
+        let (before, after) = layout.padding[d];
         let padded = value.extents[d] + before + after;
         dims.push((padded, stride, before, after));
         stride *= padded;
@@ -24,7 +24,7 @@ pub fn lower(value: &Operand, width: usize) -> Option<KernelText> {
     dims.reverse();
     let first_is_plain = dims[0].2 + dims[0].3 == 0;
     let tasks = if first_is_plain { dims[0].0 as u64 } else { 1 };
-    Some(frame(std::slice::from_ref(value), tasks, |body, task| {
+    Some(emit_function(std::slice::from_ref(value), tasks, |body, task| {
         let start = if first_is_plain {
             body.sum(0, &[(task, dims[0].1 as i64)])
         } else {
@@ -36,12 +36,20 @@ pub fn lower(value: &Operand, width: usize) -> Option<KernelText> {
                 if count == 0 {
                     continue;
                 }
-                // Dimensions outside `i` keep to their interior, since their own halo is zeroed as a whole.
-                let outside: Vec<(usize, usize, usize)> = rest[..i]
+                // Dimensions outside `i` keep to their interior, since their own storage padding is zeroed as a whole.
+                let padding_value: Vec<(usize, usize, usize)> = rest[..i]
                     .iter()
                     .map(|&(padded, stride, b, a)| (padded - b - a, stride, b))
                     .collect();
-                write_boxes(body, value, width, start, &outside, low * stride, count * stride);
+                write_boxes(
+                    body,
+                    value,
+                    width,
+                    start,
+                    &padding_value,
+                    low * stride,
+                    count * stride,
+                );
             }
         }
     }))
@@ -53,11 +61,11 @@ fn write_boxes(
     value: &Operand,
     width: usize,
     base: Value,
-    outside: &[(usize, usize, usize)],
+    padding_value: &[(usize, usize, usize)],
     first: usize,
     count: usize,
 ) {
-    let Some((&(extent, stride, before), rest)) = outside.split_first() else {
+    let Some((&(extent, stride, before), rest)) = padding_value.split_first() else {
         return write_run(body, value, width, base, first, count);
     };
     body.for_extent(extent, |body, i| {

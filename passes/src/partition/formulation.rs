@@ -2,25 +2,25 @@
 //!
 //! ```text
 //! place[k, p] ∈ {0, 1}          kernel k runs as placement p:        Σ over p of place[k, p] = 1
-//! bring[v, p, n] ≥ 0            v, made as p, is brought where the need n is
-//! Σ over p of bring[v, p, n] ≥ Σ place[k, q]                         over placements q of a reader k that need n
-//! bring[v, p, n] ≤ place[maker of v, p]
-//! seconds[d] = Σ work of d in place[k, p] + Σ transfers to d in bring[v, p, n]
+//! transfer[v, p, n] ≥ 0            v, made as p, is transferred where the required region n is
+//! Σ over p of transfer[v, p, n] ≥ Σ place[k, q]                         over placements q of a reader k that need n
+//! transfer[v, p, n] ≤ place[producer of v, p]
+//! seconds[d] = Σ work of d in place[k, p] + Σ transfers to d in transfer[v, p, n]
 //! length[k] = Σ longest work of a device in place[k, p]
 //! start[k] ≥ start[j] + length[j] + transfers of v                   for every v that k reads and j makes
 //! minimise makespan + a little of the sum of all,  makespan ≥ seconds[d], makespan ≥ start[k] + length[k]
 //! ```
 //!
 //! Of the longest path, and for every device `d`, also: between the ends of two of its kernels lies all work of `d` that waits
-//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::windows`]).
+//! for the one and that the other waits for, and after each of them all work that waits for it ([`super::intervals`]).
 //!
-//! A *need* is a box of a value on a device. `bring` costs nothing where the box was made on that device; else the transfer
+//! A *required region* is a region of a value on a device. `transfer` costs nothing where the region was made on that device; else the transfer
 //! counts for the device that receives, and whoever reads a value waits until it is everywhere where it is needed. A parameter
 //! is needed where it is read, and made by the kernel that updates it. So the makespan is the largest of these bounds; that
 //! the queues keep to it is what a simulation checks.
 
-use super::held::Moments;
-use super::search::Problem;
+use super::resident::PeakPoints;
+use super::search::PlacementProblem;
 use crate::solver::{Column, Model, Solution};
 use good_lp::{Expression, constraint};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ const TOTAL: f64 = 0.01;
 const SCALE: f64 = 1e3;
 
 /// The program.
-pub(super) struct Stated {
+pub(super) struct Formulation {
     pub(super) model: Model,
     /// Of each kernel a column a choice.
     pub(super) place: Vec<Vec<Column>>,
@@ -45,14 +45,14 @@ pub(super) struct Stated {
 pub(super) struct Columns<'a> {
     /// Of each kernel a column a choice.
     pub(super) place: &'a [Vec<Column>],
-    /// Of each need what bringing it takes.
-    pub(super) brought: &'a [Expression],
+    /// Of each required region what bringing it takes.
+    pub(super) transfers: &'a [Expression],
     pub(super) makespan: Column,
     /// Seconds of one of the solver's units.
     pub(super) unit: f64,
 }
 
-impl Stated {
+impl Formulation {
     /// The choice of every kernel; `None` if the solver leaves one without.
     pub(super) fn chosen(&self, solution: &Solution) -> Option<Vec<usize>> {
         let chosen = |columns: &Vec<Column>| columns.iter().position(|&c| solution.is_set(c));
@@ -66,10 +66,10 @@ impl Stated {
     }
 }
 
-impl Problem<'_> {
+impl PlacementProblem<'_> {
     /// States that all kernels have a place, how long makespans are at the least, and that no more is held than there is
     /// room for. They are in units of that of a start.
-    pub(super) fn state(&self, start: &[usize], room: Option<(&Moments, &[f64])>) -> Stated {
+    pub(super) fn state(&self, start: &[usize], room: Option<(&PeakPoints, &[f64])>) -> Formulation {
         let unit = self.seconds(start).into_iter().fold(f64::MIN_POSITIVE, f64::max) / SCALE;
         let mut model = Model::default();
         let place: Vec<Vec<Column>> = self
@@ -87,22 +87,22 @@ impl Problem<'_> {
                 }
             }
         }
-        let mut brought = vec![];
-        for (need, users) in &self.needs {
+        let mut transfers = vec![];
+        for (need, users) in &self.required {
             let mut delay = Expression::default();
-            let maker = self.maker[&need.value];
+            let producer = self.producer[&need.value];
             let mut there = Expression::default();
-            for (p, made) in self.kernels[maker].iter().enumerate() {
+            for (p, made) in self.kernels[producer].iter().enumerate() {
                 let cost = self.transfer(made, need);
                 if cost == 0.0 {
-                    there += place[maker][p].variable;
+                    there += place[producer][p].variable;
                     continue;
                 }
-                let bring = model.positive();
-                model.row(constraint!(bring.variable <= place[maker][p].variable));
-                seconds[need.device] += cost / unit * bring.variable;
-                delay += cost / unit * bring.variable;
-                there += bring.variable;
+                let transfer = model.positive();
+                model.row(constraint!(transfer.variable <= place[producer][p].variable));
+                seconds[need.device] += cost / unit * transfer.variable;
+                delay += cost / unit * transfer.variable;
+                there += transfer.variable;
             }
             let mut readers: BTreeMap<usize, Expression> = BTreeMap::new();
             for &(k, p) in users {
@@ -111,26 +111,26 @@ impl Problem<'_> {
             for reads in readers.into_values() {
                 model.row(constraint!(there.clone() >= reads));
             }
-            brought.push(delay);
+            transfers.push(delay);
         }
         let makespan = model.positive();
-        if let Some((moments, room)) = room {
-            self.bound_held(&mut model, &place, moments, room);
+        if let Some((peak_points, room)) = room {
+            self.bound_resident(&mut model, &place, peak_points, room);
         }
         let columns = Columns {
             place: &place,
-            brought: &brought,
+            transfers: &transfers,
             makespan,
             unit,
         };
         self.critical_path(&mut model, &columns);
-        self.windows(&mut model, &columns);
+        self.intervals(&mut model, &columns);
         let mut cost: Expression = makespan.variable.into();
         for sum in seconds {
             model.row(constraint!(makespan.variable >= sum.clone()));
             cost += TOTAL * sum;
         }
-        Stated {
+        Formulation {
             model,
             place,
             cost,
@@ -139,18 +139,18 @@ impl Problem<'_> {
         }
     }
 
-    /// The kernels that need the value of a need and run after its maker.
+    /// The kernels that need the value of a required region and run after its producer.
     pub(super) fn readers_of(&self, need: usize) -> BTreeSet<usize> {
-        let (need, users) = &self.needs[need];
-        let maker = self.maker[&need.value];
-        users.iter().map(|(k, _)| *k).filter(|&k| k > maker).collect()
+        let (need, users) = &self.required[need];
+        let producer = self.producer[&need.value];
+        users.iter().map(|(k, _)| *k).filter(|&k| k > producer).collect()
     }
 
     /// Every kernel begins when what it reads is there.
     fn critical_path(&self, model: &mut Model, columns: &Columns) {
         let Columns {
             place,
-            brought,
+            transfers,
             makespan,
             unit,
         } = columns;
@@ -167,11 +167,11 @@ impl Problem<'_> {
         for end in &end {
             model.row(constraint!(makespan.variable >= end.clone()));
         }
-        for ((n, (need, _)), delay) in self.needs.iter().enumerate().zip(*brought) {
-            let maker = self.maker[&need.value];
+        for ((n, (need, _)), delay) in self.required.iter().enumerate().zip(*transfers) {
+            let producer = self.producer[&need.value];
             for k in self.readers_of(n) {
                 model.row(constraint!(
-                    begin[k].variable >= end[maker].clone() + delay.clone()
+                    begin[k].variable >= end[producer].clone() + delay.clone()
                 ));
             }
         }

@@ -1,14 +1,14 @@
 //! What devices hold, as rows of the integer program of [`super::search`].
 //!
 //! ```text
-//! held[v, d] ≥ Σ share of v that kernel k touches on d · place[k, p]          for every kernel k that touches v
-//! Σ bytes of v · held[v, d] ≤ room[d]          over parameters, state, interface, and what is alive at a full moment
+//! resident[v, d] ≥ Σ share of v that kernel k touches on d · place[k, p]          for every kernel k that touches v
+//! Σ bytes of v · resident[v, d] ≤ room[d]          over parameters, state, interface, and what is alive at a peak point
 //! ```
 //!
-//! That is less than a device will need: what kernels keep to themselves, halos and copies on their way are not in it. So a
+//! That is less than a device will need: what kernels keep to themselves, storage padding and copies on their way are not in it. So a
 //! placement is measured as it will be compiled, and where it does not fit the room becomes smaller by what was missed.
 
-use super::search::Problem;
+use super::search::PlacementProblem;
 use crate::solver::{Column, Model};
 use good_lp::{Expression, constraint};
 use ir::live::liveness;
@@ -16,20 +16,20 @@ use ir::plan::Role;
 use ir::program::{Program, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many of the fullest moments have a row.
-const MOMENTS: usize = 8;
+/// How many of the peak points have a row.
+const MAX_PEAK_POINTS: usize = 8;
 /// Room in the solver's units: its tolerances are absolute.
 const SCALE: f64 = 1e3;
 
 /// Values by what they are alive for.
-pub(super) struct Moments {
-    /// The values of each moment, with their bytes as a whole.
+pub(super) struct PeakPoints {
+    /// The values of each peak point, with their bytes as a whole.
     values: Vec<BTreeMap<ValueId, f64>>,
 }
 
-impl Moments {
-    /// The moments of a program when it holds the most.
-    pub(super) fn of(program: &Program) -> Moments {
+impl PeakPoints {
+    /// The peak points of a program when it holds the most.
+    pub(super) fn of(program: &Program) -> PeakPoints {
         let bytes = |id: ValueId| {
             let value = program.value(id);
             (value.extents.iter().product::<usize>() * value.dtype.bytes()) as f64
@@ -45,8 +45,8 @@ impl Moments {
             values.push(always.clone().into_iter().chain(alive).collect());
         }
         values.sort_by(|a, b| sum(b).total_cmp(&sum(a)));
-        values.truncate(MOMENTS);
-        Moments { values }
+        values.truncate(MAX_PEAK_POINTS);
+        PeakPoints { values }
     }
 
     /// The most bytes that one device would hold.
@@ -59,13 +59,13 @@ fn sum(values: &BTreeMap<ValueId, f64>) -> f64 {
     values.values().sum()
 }
 
-impl Problem<'_> {
+impl PlacementProblem<'_> {
     /// The largest share of a value that a choice touches on a device.
     fn touched_share(&self, k: usize, p: usize, id: ValueId, device: usize) -> f64 {
         let choice = &self.kernels[k][p];
-        let pieces = choice.reads.iter().chain(&choice.writes);
-        let here = pieces.filter(|piece| (piece.value, piece.device) == (id, device));
-        let volumes = here.map(|piece| super::region::volume(&piece.part) as f64);
+        let shards = choice.reads.iter().chain(&choice.writes);
+        let here = shards.filter(|shard| (shard.value, shard.device) == (id, device));
+        let volumes = here.map(|shard| super::region::volume(&shard.region) as f64);
         let whole: usize = self.program.value(id).extents.iter().product();
         volumes.fold(0.0, f64::max) / whole.max(1) as f64
     }
@@ -74,14 +74,14 @@ impl Problem<'_> {
     fn touching(&self, id: ValueId) -> Vec<usize> {
         let touches = |k: &usize| {
             let choice = self.kernels[*k].iter();
-            let mut pieces = choice.flat_map(|choice| choice.reads.iter().chain(&choice.writes));
-            pieces.any(|piece| piece.value == id)
+            let mut shards = choice.flat_map(|choice| choice.reads.iter().chain(&choice.writes));
+            shards.any(|shard| shard.value == id)
         };
         (0..self.kernels.len()).filter(touches).collect()
     }
 
-    /// Bytes that each device holds at the fullest moment, by the rows' account.
-    pub(super) fn held(&self, moments: &Moments, chosen: &[usize]) -> Vec<f64> {
+    /// Bytes that each device holds at the peak point, by the rows' account.
+    pub(super) fn resident(&self, peak_points: &PeakPoints, chosen: &[usize]) -> Vec<f64> {
         let on = |device: usize| {
             let of_value = |(&id, bytes): (&ValueId, &f64)| {
                 let kernels = self.touching(id).into_iter();
@@ -90,33 +90,33 @@ impl Problem<'_> {
                         .map(|k| self.touched_share(k, chosen[k], id, device))
                         .fold(0.0, f64::max)
             };
-            let at_moments = moments
+            let at_peak_points = peak_points
                 .values
                 .iter()
                 .map(|values| values.iter().map(of_value).sum::<f64>());
-            at_moments.fold(0.0, f64::max)
+            at_peak_points.fold(0.0, f64::max)
         };
         (0..self.costs.len()).map(on).collect()
     }
 
     /// States that no device holds more than its room.
-    pub(super) fn bound_held(
+    pub(super) fn bound_resident(
         &self,
         model: &mut Model,
         place: &[Vec<Column>],
-        moments: &Moments,
+        peak_points: &PeakPoints,
         room: &[f64],
     ) {
-        let values: BTreeSet<ValueId> = moments
+        let values: BTreeSet<ValueId> = peak_points
             .values
             .iter()
             .flat_map(|values| values.keys().copied())
             .collect();
-        let mut held: BTreeMap<(ValueId, usize), Column> = BTreeMap::new();
+        let mut resident: BTreeMap<(ValueId, usize), Column> = BTreeMap::new();
         for id in values {
             for device in 0..room.len() {
                 let column = model.positive();
-                held.insert((id, device), column);
+                resident.insert((id, device), column);
                 for k in self.touching(id) {
                     let shares = place[k].iter().enumerate();
                     let touched: Expression = shares
@@ -127,9 +127,9 @@ impl Problem<'_> {
             }
         }
         for (device, &room) in room.iter().enumerate() {
-            for values in &moments.values {
+            for values in &peak_points.values {
                 let of_value =
-                    |(&id, bytes): (&ValueId, &f64)| bytes / room * SCALE * held[&(id, device)].variable;
+                    |(&id, bytes): (&ValueId, &f64)| bytes / room * SCALE * resident[&(id, device)].variable;
                 let all: Expression = values.iter().map(of_value).sum();
                 model.row(constraint!(all <= SCALE));
             }

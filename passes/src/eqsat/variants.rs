@@ -2,7 +2,7 @@
 //! vectors, which may have to be rearranged for it.
 
 use super::kernel;
-use super::language::{Fact, Node, Tensors, fastest, value_type};
+use super::language::{ClassData, Node, TensorEGraph, innermost, value_type};
 use crate::cost::{Candidate, Costs, Stored};
 use crate::{vectors, winograd};
 use egg::Id;
@@ -11,34 +11,34 @@ use ir::plan::Mode;
 use ir::program::{Algorithm, Vectors};
 use std::collections::BTreeSet;
 
-/// A way to compute a kernel.
+/// A variant to compute a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Way {
+pub(super) struct KernelVariant {
     pub algorithm: Algorithm,
     /// What is read in vectors, and which read that is.
     pub vectors: Option<(Vectors, usize)>,
     /// The value that has to be rearranged for it.
-    pub rearranged: Option<Id>,
+    pub relayout: Option<Id>,
     /// Seconds of arithmetic.
     pub compute: f64,
     /// Seconds of rearranging what is read, if no other kernel wants the same, and what is made.
-    pub rearranging: f64,
+    pub relayout_seconds: f64,
 }
 
-impl Way {
+impl KernelVariant {
     pub fn seconds(&self) -> f64 {
-        self.compute + self.rearranging
+        self.compute + self.relayout_seconds
     }
 }
 
-/// The ways to compute a kernel, the fastest first; `constant` are values that never change.
-pub(super) fn ways(
-    egraph: &Tensors,
+/// The variants to compute a kernel, the fastest first; `constant` are values that never change.
+pub(super) fn variants(
+    egraph: &TensorEGraph,
     class: Id,
     mode: Mode,
     costs: &Costs,
     constant: &BTreeSet<Id>,
-) -> Vec<Way> {
+) -> Vec<KernelVariant> {
     let (nest, operands) = kernel::nest_of(egraph, class);
     let types: Vec<(DType, Vec<usize>)> = operands
         .iter()
@@ -54,53 +54,54 @@ pub(super) fn ways(
     // With the operands as suits it best.
     let direct = costs.compute_us(&Candidate::free(nest, of_types.collect())) * 1e-6;
     let results = kernel::results_of(egraph, class);
-    let vectorised = vectors::ways(nest);
-    let fill = |way: &vectors::Way| way.fill(nest, costs.profile.lanes as usize);
+    let vectorised = vectors::vectorizations(nest);
+    let fill = |variant: &vectors::Vectorization| variant.fill(nest, costs.profile.lanes as usize);
     let fullest = vectorised.iter().map(fill).fold(0.0, f64::max);
-    let known = kernel::ways(egraph, class).into_iter();
-    let way = |(algorithm, in_vectors, operands): (Algorithm, Option<Vectors>, &[Id])| {
+    let known = kernel::variants(egraph, class).into_iter();
+    let variant = |(algorithm, in_vectors, operands): (Algorithm, Option<Vectors>, &[Id])| {
         let Some(vectors) = in_vectors else {
-            return Way {
+            return KernelVariant {
                 algorithm,
                 vectors: None,
-                rearranged: None,
-                compute: direct * winograd::share(nest, mode, Some(algorithm)),
-                rearranging: 0.0,
+                relayout: None,
+                compute: direct * winograd::time_ratio(nest, mode, Some(algorithm)),
+                relayout_seconds: 0.0,
             };
         };
-        let way = vectorised.iter().find(|way| way.vectors == vectors);
-        let way = way.expect("the rule takes ways of the nest");
-        let panel = operands[kernel::operand(nest, way.panel)];
-        let rearranged = matches!(egraph[panel].data, Fact::Rearranged(..)).then_some(panel);
-        let paid = rearranged.filter(|&class| !constant.contains(&original(egraph, class)));
+        let variant = vectorised.iter().find(|variant| variant.vectors == vectors);
+        let variant = variant.expect("the rule takes ways of the nest");
+        let panel = operands[kernel::operand(nest, variant.panel)];
+        let relayout = matches!(egraph[panel].data, ClassData::Relayout(..)).then_some(panel);
+        let paid = relayout.filter(|&class| !constant.contains(&original(egraph, class)));
         // Vectors are stored along the same loop.
         let outputs = nest.outputs.iter().zip(&results);
         let across = outputs.filter(|(output, class)| {
-            vectors::walks(output.index.iter(), way.vector) != fastest(egraph, **class)
+            vectors::unit_stride_dimension(output.index.iter(), variant.vector) != innermost(egraph, **class)
         });
         let all = paid.into_iter().chain(across.map(|(_, &class)| class));
-        let rearranging = |class: Id| 2.0 * traffic(egraph, class, costs) + costs.profile.launch_us * 1e-6;
-        Way {
+        let relayout_seconds =
+            |class: Id| 2.0 * traffic(egraph, class, costs) + costs.profile.launch_us * 1e-6;
+        KernelVariant {
             algorithm,
-            vectors: Some((vectors, way.panel)),
-            rearranged,
-            compute: direct * fullest / fill(way),
-            rearranging: all.map(rearranging).sum(),
+            vectors: Some((vectors, variant.panel)),
+            relayout,
+            compute: direct * fullest / fill(variant),
+            relayout_seconds: all.map(relayout_seconds).sum(),
         }
     };
-    let mut all: Vec<Way> = known.map(way).collect();
+    let mut all: Vec<KernelVariant> = known.map(variant).collect();
     // Directly is always in vectors, where that is known to be possible.
-    if all.iter().any(|way| way.vectors.is_some()) {
-        all.retain(|way| way.algorithm != Algorithm::Direct || way.vectors.is_some());
+    if all.iter().any(|variant| variant.vectors.is_some()) {
+        all.retain(|variant| variant.algorithm != Algorithm::Direct || variant.vectors.is_some());
     }
     // Of equals the one with the longest loop, then the one that comes first.
-    let position = |way: &Way| {
+    let position = |variant: &KernelVariant| {
         vectorised
             .iter()
-            .position(|other| way.vectors.is_some_and(|v| v.0 == other.vectors))
+            .position(|other| variant.vectors.is_some_and(|v| v.0 == other.vectors))
     };
-    let length = |way: &Way| position(way).map_or(0, |i| vectorised[i].length(nest));
-    let preferred = |way: &Way| (std::cmp::Reverse(length(way)), position(way));
+    let length = |variant: &KernelVariant| position(variant).map_or(0, |i| vectorised[i].length(nest));
+    let preferred = |variant: &KernelVariant| (std::cmp::Reverse(length(variant)), position(variant));
     all.sort_by(|a, b| {
         a.seconds()
             .total_cmp(&b.seconds())
@@ -110,17 +111,17 @@ pub(super) fn ways(
 }
 
 /// The value that a class of rearranged values has in another order.
-pub(super) fn original(egraph: &Tensors, class: Id) -> Id {
+pub(super) fn original(egraph: &TensorEGraph, class: Id) -> Id {
     let mut nodes = egraph[class].nodes.iter();
     let found = nodes.find_map(|node| match node {
-        Node::Fastest(_, [from]) => Some(egraph.find(*from)),
+        Node::Innermost(_, [from]) => Some(egraph.find(*from)),
         _ => None,
     });
     found.expect("a rearranged value is one of another order")
 }
 
 /// Seconds of reading or storing a value.
-pub(super) fn traffic(egraph: &Tensors, class: Id, costs: &Costs) -> f64 {
+pub(super) fn traffic(egraph: &TensorEGraph, class: Id, costs: &Costs) -> f64 {
     let ty = value_type(egraph, class);
     costs.traffic_us((ty.elements() * ty.dtype.bytes()) as f64) * 1e-6
 }
