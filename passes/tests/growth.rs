@@ -12,6 +12,9 @@ use passes::{
 };
 use std::time::{Duration, Instant};
 
+/// A pass over programs.
+type Change<'a> = &'a dyn Fn(&mut Program);
+
 /// How much longer a network of four times the operations may take. In proportion it would be 4, with the square 16.
 const MAX_RATIO: f64 = 10.0;
 
@@ -37,7 +40,7 @@ fn least(program: &Program, pass: &dyn Fn(&mut Program)) -> Duration {
 #[test]
 fn passes_of_programs_grow_with_the_program() {
     let machines = [DeviceKind::Cpu];
-    let passes: [(&str, &dyn Fn(&mut Program)); 6] = [
+    let passes: [(&str, Change); 6] = [
         ("schedule", &schedule::schedule),
         ("reschedule", &schedule::reschedule),
         ("layout", &|program| *program = layout::assign(program, &machines)),

@@ -8,6 +8,9 @@ use passes::eqsat::extract::{
 use passes::solver::Limits;
 use proptest::prelude::*;
 
+/// Which position stands for another.
+type Position = fn(usize) -> usize;
+
 const LIMITS: Limits = Limits {
     seconds: 20.0,
     gap: 1e-5,
@@ -206,7 +209,7 @@ fn tied_by_one_value(shape: &[(usize, usize, usize, f64, usize, f64)]) -> Extrac
     let mut kernels: Vec<FusionGroup> = vec![];
     for (i, &(a, b, to, compute, fused, little)) in shape.iter().enumerate() {
         // The first half makes values 1 to 4 of 0 to 3, the second 5 to 7 of 4 to 6.
-        let (from, into): (fn(usize) -> usize, fn(usize) -> usize) = match i % 2 {
+        let (from, into): (Position, Position) = match i % 2 {
             0 => (|v| v % 4, |v| 1 + v % 4),
             _ => (|v| 4 + v % 3, |v| 5 + v % 3),
         };
