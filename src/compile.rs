@@ -267,7 +267,7 @@ fn compile_mode(
             },
             Emit::Dot => crate::draw::dot(&program),
             Emit::Svg => crate::draw::svg(&program),
-            Emit::Program => crate::show::program(&program),
+            Emit::Program => ir::program::text::print(&program),
             Emit::Mlir => compiled.mlir.clone(),
             Emit::Llvm => compiled.llvm.clone(),
             Emit::Ptx => {

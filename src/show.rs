@@ -1,46 +1,7 @@
-//! What `--emit` prints of programs and plans as text.
+//! What `--emit` prints of placements and plans. Graphs and programs have texts of their own.
 
-use ir::plan::Allocation;
 use ir::program::Program;
 use std::fmt::Write;
-
-/// The kernels of a program in order, then its stored values.
-pub fn program(program: &Program) -> String {
-    let mut text = String::new();
-    let name = |id: ir::program::ValueId| &program.value(id).name[..];
-    for call in &program.kernels {
-        let operands: Vec<&str> = call.operands.iter().map(|&id| name(id)).collect();
-        let results: Vec<&str> = call.results.iter().map(|&id| name(id)).collect();
-        let when = if call.prepack { "prepack " } else { "" };
-        _ = writeln!(text, "{when}{} <- {}", results.join(", "), operands.join(", "));
-        _ = writeln!(text, "    {}", call.label);
-        _ = writeln!(
-            text,
-            "    over {:?} reduce {:?}",
-            call.nest.parallel, call.nest.reduction
-        );
-    }
-    for value in &program.values {
-        let place = match (value.alias, value.allocation) {
-            (Some(other), _) if value.batch_slice => format!("slice of {}", name(other)),
-            (Some(other), _) => format!("aliases {}", name(other)),
-            (None, Allocation::Dedicated) => "dedicated".to_string(),
-            (None, Allocation::Arena(offset)) => format!("arena + {offset}"),
-        };
-        let layout = &value.layout;
-        let padding = if layout.has_padding() {
-            format!(" padding {:?}", layout.padding)
-        } else {
-            String::new()
-        };
-        _ = writeln!(
-            text,
-            "{}: {}{:?} order {:?}{padding}, {place}",
-            value.name, value.dtype, value.extents, layout.order
-        );
-    }
-    text
-}
 
 /// What each device does, as comments below the text of a graph: its kernels, which read and write parts of the graph's
 /// values, and the transfers.

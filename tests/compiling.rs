@@ -172,7 +172,9 @@ fn every_stage_is_shown_on_stdout_and_in_a_file() {
     assert_eq!(graph("optimized").outputs().len(), 1);
     assert!(shown("dot").starts_with("digraph \"tiny\" {") && shown("dot").ends_with("}\n"));
     assert!(shown("svg").starts_with("<svg ") && shown("svg").ends_with("</svg>\n"));
-    assert!(shown("program").contains(" <- "));
+    let program = ir::program::text::parse(&shown("program"), "program").unwrap();
+    assert_eq!((program.batch, &program.model[..]), (2, "tiny"));
+    program.verify().unwrap();
     assert!(shown("mlir").contains("func.func @") && shown("llvm").contains("define "));
     assert!(shown("asm").contains(".globl"));
     let plan: ir::plan::Plan = serde_json::from_str(&shown("plan")).unwrap();

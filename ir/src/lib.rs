@@ -12,7 +12,7 @@
 //! | [`count`] | parameters and multiply-adds, layer by layer |
 //! | [`layout`] | where the elements of a tensor lie in memory |
 //! | [`profile`] | what a device can do at the most |
-//! | [`program`] | a scheduled graph: kernels (nests) over stored values; [`live`] when those are needed |
+//! | [`program`] | a scheduled graph: kernels (nests) over stored values; [`program::text`] its text; [`live`] when values are needed |
 //! | [`plan`] | what the runtime sees: buffers and launches, no graph; [`order`] what of it waits for what |
 //!
 //! This crate knows neither LLVM nor CUDA nor files.

@@ -7,6 +7,8 @@
 //! Every value lies on a device, and a kernel runs where its results lie. Only a *transfer* reads a value of another
 //! device: a plain copy between two values of one layout.
 
+pub mod text;
+
 use crate::layout::Layout;
 use crate::nest::{Nest, Source};
 use crate::plan::{Allocation, Mode, Region, Role};

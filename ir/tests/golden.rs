@@ -49,6 +49,16 @@ fn errors_are_shown_with_their_place_and_a_remedy() {
 }
 
 #[test]
+fn errors_in_programs_are_shown_with_their_place_and_a_remedy() {
+    check("program_errors", |source, name| {
+        match ir::program::text::parse(source, name) {
+            Ok(_) => panic!("{name} has no errors"),
+            Err(errors) => ir::text::render(&errors, source, false),
+        }
+    });
+}
+
+#[test]
 fn a_graph_prints_as_a_table() {
     check("print", |source, name| {
         let graph = parse(source, name);

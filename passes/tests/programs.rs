@@ -1,9 +1,10 @@
 //! Fused, scheduled, laid out and packed, a program computes what its unfused kernels compute: random nets in
 //! all modes, after every pass, with every value checked to be alive where it is read; also split among devices at random.
+//! Each of these programs is read back from its text.
 
 mod common;
 
-use common::{Named, assert_all_close, given, run};
+use common::{Named, assert_all_close, assert_read_back, given, run};
 use ir::Graph;
 use ir::nest::Loop;
 use ir::plan::Mode;
@@ -284,6 +285,7 @@ fn check(text: &str, batch: usize, optimizer: Optimizer, seed: u64) {
                     });
                     let what = format!("{text}\n{mode:?} after {pass} at level {}", opt_level.number());
                     assert_all_close(&run(program, given), result, &what);
+                    assert_read_back(program, &what);
                 }
             };
             compile(&graph, &options, &mut observe).unwrap_or_else(|error| panic!("{text}\n{error}"));
@@ -373,6 +375,7 @@ fn check_placed(text: &str, batch: usize, shares: &[usize], seed: u64) {
                 .unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));
             schedule::verify(program).unwrap_or_else(|fault| panic!("{}: {fault}", what(pass)));
             assert_all_close(&run(program, &given), &expected, &what(pass));
+            assert_read_back(program, &what(pass));
         }
         memory::plan(&mut laid_out);
         assert_all_close(&run(&laid_out, &given), &expected, &what("memory"));

@@ -97,7 +97,7 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &'a str, lines: &Lines) -> ann
 }
 
 /// The diagnostics of one source while it is read.
-pub(super) struct Reports<'s> {
+pub(crate) struct Reports<'s> {
     source: &'s str,
     file: String,
     lines: Lines,

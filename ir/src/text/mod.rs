@@ -37,8 +37,10 @@ mod token;
 pub use diagnostic::{Diagnostic, Label, render};
 pub use printer::print;
 
+pub(crate) use diagnostic::Reports;
+pub(crate) use token::shorten;
+
 use crate::Graph;
-use diagnostic::Reports;
 use syntax::{Line, Statement};
 
 /// The longest source accepted, in bytes.

@@ -57,7 +57,7 @@ impl fmt::Display for Token<'_> {
 }
 
 /// The beginning of a text that is too long for a message.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     const MAX: usize = 60;
     match text.char_indices().nth(MAX) {
         None => text.to_string(),

@@ -311,3 +311,11 @@ pub fn assert_all_close(found: &Named, expected: &Named, what: &str) {
         assert_close(&found[name], tensor, &format!("{what}: {name}"));
     }
 }
+
+/// Panics unless the text of a program says all of it: what is read from it is the same program.
+pub fn assert_read_back(program: &Program, what: &str) {
+    let text = ir::program::text::print(program);
+    let again = ir::program::text::parse(&text, "program")
+        .unwrap_or_else(|errors| panic!("{what}\n{}", ir::text::render(&errors, &text, false)));
+    assert!(again == *program, "{what}: another program is read from\n{text}");
+}
