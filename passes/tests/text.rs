@@ -26,7 +26,7 @@ use ir::program::text::{kernel, value};
 use ir::program::{DeviceId, Kernel, Program, ValueId};
 use passes::cost::Costs;
 use passes::partition::{Placement, Strategy, partition};
-use passes::{DeviceKind, Options, Pass, Snapshot, compile, pipeline, schedule};
+use passes::{DeviceKind, OptLevel, Options, Pass, Snapshot, compile, pipeline, schedule};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -128,6 +128,7 @@ fn options<'a>(name: &str, header: &Header, costs: &'a [Costs<'a>; 2]) -> Option
         "gpu" => DeviceKind::Gpu,
         other => panic!("{name}: {other} is no machine"),
     };
+    let mut level = 1;
     let mut options = Options {
         batch: 2,
         optimizer: OPTIMIZER,
@@ -145,7 +146,7 @@ fn options<'a>(name: &str, header: &Header, costs: &'a [Costs<'a>; 2]) -> Option
                 }
             }
             "batch" => options.batch = number() as usize,
-            "level" => options.opt_level = number() as u8,
+            "level" => level = number(),
             "machine" => options.machine = machine(text),
             "second" => options.second = Some(machine(text)),
             "micro_batch_bytes" => options.micro_batch_bytes = number(),
@@ -154,8 +155,17 @@ fn options<'a>(name: &str, header: &Header, costs: &'a [Costs<'a>; 2]) -> Option
         }
     }
     let devices = 1 + usize::from(options.second.is_some());
-    options.costs = (options.opt_level > 1).then(|| &costs[..devices]);
+    options.opt_level = opt_level(level, &costs[..devices]);
     options
+}
+
+fn opt_level<'a>(number: u64, costs: &'a [Costs<'a>]) -> OptLevel<'a> {
+    match number {
+        0 => OptLevel::None,
+        1 => OptLevel::Greedy(costs),
+        2 => OptLevel::Search(costs),
+        other => panic!("{other} is no opt level"),
+    }
 }
 
 /// What a pass makes of a graph or program; what it makes must verify, and its text must say all of it.
@@ -347,16 +357,15 @@ fn programs_of_the_models_are_read_back() {
         ("alexnet", Mode::Train, 2, None),
         ("alexnet", Mode::Infer, 0, None),
     ];
-    for (model, mode, opt_level, second) in cases {
+    for (model, mode, level, second) in cases {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../models/{model}.ir"));
         let text = std::fs::read_to_string(path).expect("the models are part of the repository");
         let graph = ir::text::parse(&text, model).expect("the models parse");
         let options = Options {
             mode,
             batch: 128,
-            opt_level,
+            opt_level: opt_level(level, &costs[..1 + usize::from(second.is_some())]),
             second,
-            costs: (opt_level > 1).then(|| &costs[..1 + usize::from(second.is_some())]),
             ..Options::default()
         };
         let mut programs = 0;
