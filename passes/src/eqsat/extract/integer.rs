@@ -30,6 +30,7 @@ use super::windows::windows;
 use super::{ClassValueId, ExtractError, ExtractionProblem, FusionChoice, Selection, Stuck, greedy};
 use crate::solver::Limits;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Instant;
 
 /// The most decisions of a part that is solved as a whole.
 pub const MAX_DECISIONS: usize = 1_500;
@@ -39,6 +40,8 @@ const MAX_NODES: i32 = 200;
 const MAX_GAP: f64 = 0.05;
 /// The most rounds of cuts; then parts keep the greedy selection where their optimum waits for itself.
 const MAX_ROUNDS: usize = 40;
+/// Seconds of all parts and rounds together, as a multiple of those of a part. What is left then keeps the greedy selection.
+const ALL_PARTS: f64 = 4.0;
 
 /// How the solver came to its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -75,6 +78,8 @@ pub struct Search {
     /// How the solver came to its answer.
     pub effort: SolveStats,
     known: HashMap<Vec<u64>, Numbered>,
+    /// Seconds in the solver so far.
+    spent: f64,
 }
 
 /// The limits of a part: where it costs less than the mean of kernels, its gap may be larger by as much.
@@ -93,6 +98,8 @@ struct Known<'a> {
     forced: Bits,
     start: Selection,
     limits: Limits,
+    /// Seconds that the solver may take in all: no more than the program is worth.
+    seconds: f64,
 }
 
 impl Search {
@@ -104,11 +111,17 @@ impl Search {
         problem: &ExtractionProblem,
         limits: &Limits,
     ) -> Result<Selection, ExtractError> {
+        let start = greedy::select(problem)?;
+        let all = Limits {
+            seconds: ALL_PARTS * limits.seconds,
+            ..*limits
+        };
         let known = Known {
             problem,
             before: problem.ancestors(),
             forced: problem.forced(),
-            start: greedy::select(problem)?,
+            seconds: all.worth(start.seconds).seconds,
+            start,
             limits: *limits,
         };
         let mut parts = parts(problem, &known.forced);
@@ -148,7 +161,7 @@ impl Search {
                 new = circles(stores, &stuck);
                 new.retain(|cut| !self.cuts.contains(cut));
             }
-            if new.is_empty() || self.effort.rounds >= MAX_ROUNDS {
+            if new.is_empty() || self.effort.rounds >= MAX_ROUNDS || self.spent >= known.seconds {
                 let solved: Vec<Solved> = solved.into_iter().flatten().collect();
                 return Ok(with_bound(patched(&known, &parts, &solved)));
             }
@@ -212,12 +225,26 @@ impl Search {
         if let Some(numbered) = self.known.get(&signature) {
             return Ok(numbered.solved(part, &values));
         }
+        if self.spent >= known.seconds {
+            let bound = part.counted_bound(problem, forced, before);
+            return Ok(Solved {
+                bound: bound.min(part.seconds(problem, start)),
+                ..kept(part, start)
+            });
+        }
         let program = Program::new(
             &stated,
             part.seconds(problem, start).max(MIN_SHARE * start.seconds),
         );
         self.effort.variables += program.columns();
-        let solved = program.solve(start, limits_of(part.seconds(problem, start), known), MAX_NODES)?;
+        let limits = limits_of(part.seconds(problem, start), known);
+        let limits = Limits {
+            seconds: limits.seconds.min(known.seconds - self.spent),
+            ..limits
+        };
+        let begun = Instant::now();
+        let solved = program.solve(start, limits, MAX_NODES)?;
+        self.spent += begun.elapsed().as_secs_f64();
         self.known.insert(signature, Numbered::of(&solved, part, &values));
         Ok(solved)
     }
