@@ -1,7 +1,7 @@
 //! Reads and outputs of a nest, resolved against the layouts of the values they touch.
 
 use ir::layout::Layout;
-use ir::nest::{Affine, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Loop, Nest, Output, Read};
 use ir::types::DType;
 
 /// A buffer that a kernel is passed.
@@ -82,9 +82,7 @@ impl Access {
     /// Resolves a read. Checks that can be decided from the loops' extents are dropped; those that storage padding of
     /// zeros answers too, unless the caller needs to know inside from outside.
     pub fn of_read(nest: &Nest, read: &Read, operands: &[Operand], use_padding: bool) -> Access {
-        let Source::Operand(argument) = read.source else {
-            unreachable!("Program::verify rejects kernels that read stages");
-        };
+        let argument = read.source.operand();
         let operand = &operands[argument];
         let strides = operand.layout.strides(&operand.extents);
         let extents = nest.extents();

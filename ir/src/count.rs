@@ -1,7 +1,8 @@
 //! What a network holds and what it computes, layer by layer: the columns of the papers' tables.
 
-use crate::graph::{Graph, GraphError, NodeId};
+use crate::graph::{Graph, GraphError};
 use crate::nest::{Nest, Source};
+use crate::node_id::NodeId;
 use crate::ops::Op;
 use std::collections::HashMap;
 

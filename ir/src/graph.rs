@@ -3,23 +3,14 @@
 //! A [`Builder`] adds nodes after their operands, so a graph is acyclic by construction; names are unique.
 //! A pass reads one graph and builds another. The edges live in petgraph, operand order on the edges.
 
+use crate::node_id::NodeId;
 use crate::op::{MAX_ELEMENTS, OpError};
 use crate::ops::Op;
+use crate::ops::operation::GradientBuilder;
 use crate::types::Type;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use std::collections::HashMap;
-
-/// A node of a graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(NodeIndex<u32>);
-
-impl NodeId {
-    /// The position of the node in [`Graph::ids`].
-    pub fn index(self) -> usize {
-        self.0.index()
-    }
-}
 
 /// An operation applied to the nodes that feed it.
 #[derive(Clone, Debug, PartialEq)]
@@ -285,5 +276,20 @@ impl Builder {
     /// The finished graph.
     pub fn finish(self) -> Graph {
         self.graph
+    }
+}
+
+impl GradientBuilder for Builder {
+    fn add_derived(&mut self, name: &str, op: Op, operands: &[NodeId]) -> NodeId {
+        self.add_fresh(name, op, operands)
+            .expect("a derived gradient fits its operands")
+    }
+
+    fn name(&self, id: NodeId) -> &str {
+        &self.node(id).name
+    }
+
+    fn result_type(&self, id: NodeId) -> &Type {
+        &self.node(id).ty
     }
 }

@@ -6,7 +6,7 @@
 //! over what was put out: of these copies are made, once for inference and every step in training. Interface values stay
 //! row-major.
 
-use crate::layout::{operand, order_like_operands, read_from};
+use crate::operands::{operand, order_like_operands, read_from};
 use ir::layout::Layout;
 use ir::nest::Nest;
 use ir::plan::{Allocation, Mode, Role};

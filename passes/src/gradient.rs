@@ -5,8 +5,8 @@
 //! gets the sum of what they contribute.
 
 use crate::error::PassError;
-use ir::op::GradientContext;
 use ir::ops::Add;
+use ir::ops::operation::GradientContext;
 use ir::{Builder, NodeId};
 
 /// Adds the gradients of `result` with respect to `wanted` to the graph, given `seed`, the gradient of

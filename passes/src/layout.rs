@@ -11,9 +11,10 @@
 
 use crate::DeviceKind;
 use crate::gpu_layout;
+use crate::operands::{operand, order_like_operands, read_from};
 use crate::vectors::{self, Vectorization, unit_stride_dimension};
 use ir::layout::Layout;
-use ir::nest::{Affine, Index, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Index, Loop, Nest};
 use ir::plan::{Allocation, Mode, Role};
 use ir::program::{DeviceId, Kernel, MicroBatchLoop, Program, Value, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -139,14 +140,6 @@ fn paddings(program: &Program) -> Vec<Vec<(usize, usize)>> {
         paddings[v] = paddings[program.slice_base(ValueId(v)).0].clone();
     }
     paddings
-}
-
-/// The value that a read of a kernel takes its elements from.
-pub(crate) fn operand(call: &Kernel, read: &Read) -> ValueId {
-    let Source::Operand(i) = read.source else {
-        unreachable!("Program::verify rejects kernels that read stages")
-    };
-    call.operands[i]
 }
 
 struct Pass {
@@ -545,53 +538,10 @@ impl Pass {
     }
 }
 
-/// The order of dimensions for each result of a kernel: images channels last, other values as the first operand that
-/// is read at the same places.
-pub(crate) fn order_like_operands(program: &Program, call: &Kernel) -> Vec<(ValueId, Vec<usize>)> {
-    let results = call.results.iter().zip(&call.nest.outputs);
-    let order = |(&id, output): (&ValueId, &Output)| {
-        let rank = output.extents.len();
-        let like = call.nest.reads.iter().find_map(|read| {
-            let value = program.value(operand(call, read));
-            let mut maps = read.index.iter().zip(&output.index);
-            let aligned = maps.all(|(i, o)| i.divisor == 1 && i.map == *o);
-            (value.extents == output.extents && aligned).then(|| value.layout.order.clone())
-        });
-        match like {
-            Some(order) if rank < 3 => (id, order),
-            _ => (id, Layout::channels_last(rank).order),
-        }
-    };
-    results.map(order).collect()
-}
-
 /// How many lanes of a vector loop one panel holds: a divisor of the extent that fills vectors well.
 pub(crate) fn panel_width(extent: usize) -> usize {
     let filled = |lanes: usize| lanes * 100 / lanes.next_multiple_of(LANES);
     let fits = (LANES..=64.min(extent)).filter(|lanes| extent.is_multiple_of(*lanes) && filled(*lanes) >= 80);
     fits.max_by_key(|&lanes| (filled(lanes), lanes == 32, lanes == 48))
         .unwrap_or(extent)
-}
-
-/// Points a read at another value, as an operand of its own.
-pub(crate) fn read_from(call: &mut Kernel, read: usize, id: ValueId) {
-    call.nest.reads[read].source = Source::Operand(call.operands.len());
-    call.operands.push(id);
-    drop_unused_operands(call);
-}
-
-/// Removes operands that no read uses and renumbers the rest.
-pub(crate) fn drop_unused_operands(call: &mut Kernel) {
-    let used = |i: usize| call.nest.reads.iter().any(|r| r.source == Source::Operand(i));
-    let kept: Vec<usize> = (0..call.operands.len()).filter(|&i| used(i)).collect();
-    for read in &mut call.nest.reads {
-        if let Source::Operand(i) = read.source {
-            let position = kept
-                .iter()
-                .position(|&k| k == i)
-                .expect("a read's operand is used");
-            read.source = Source::Operand(position);
-        }
-    }
-    call.operands = kept.into_iter().map(|i| call.operands[i]).collect();
 }

@@ -33,6 +33,7 @@ pub mod memory;
 pub mod micro_batch;
 pub mod micro_batch_size;
 pub mod micro_batches;
+mod operands;
 pub mod overlap_chain;
 pub mod partition;
 pub mod rematerialize;

@@ -6,7 +6,7 @@
 //! left above them up to some end may count as a gap, too. The most bytes alive at once bound the arena from below. What is
 //! placed are [`mod@crate::overlap_chain`]s, most of them a value each.
 
-use crate::overlap_chain::{OverlapChain, chains};
+use crate::overlap_chain::{OverlapChain, chains, peak};
 use ir::live::{LiveRange, liveness};
 use ir::plan::{Allocation, Role};
 use ir::program::{Program, ValueId};
@@ -118,35 +118,6 @@ fn pack_best(chains: &[OverlapChain]) -> (Vec<(OverlapChain, u64)>, Packing) {
 fn kernels_of(chain: &OverlapChain) -> u64 {
     let (first, last) = chain.live_range();
     (last - first) as u64
-}
-
-/// The kernel during which the most bytes are alive, the first of several, and how many.
-pub fn peak(chains: &[OverlapChain]) -> Option<(usize, u64)> {
-    let parts = || chains.iter().flat_map(|chain| &chain.parts);
-    let kernels = parts().map(|(live, _)| live.last + 1).max()?;
-    // By how much kernel k holds more than the one before it: most overlap chains hold all or nothing.
-    let mut grown = vec![0i64; kernels + 1];
-    for chain in chains {
-        let (first, last) = chain.live_range();
-        let mut held = 0;
-        for (k, grown) in grown.iter_mut().enumerate().take(last + 1).skip(first) {
-            if chain.parts.len() == 1 && k > first {
-                break;
-            }
-            let now = chain.bytes_at(k) as i64;
-            *grown += now - held;
-            held = now;
-        }
-        grown[last + 1] -= held;
-    }
-    let mut begins = vec![false; kernels];
-    parts().for_each(|(live, _)| begins[live.first] = true);
-    let mut held = 0;
-    let peaks = (0..kernels).filter_map(|k| {
-        held += grown[k];
-        begins[k].then_some((k, held as u64))
-    });
-    peaks.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
 }
 
 /// What lies where, and the end of the last byte.

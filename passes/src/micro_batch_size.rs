@@ -5,8 +5,7 @@
 //! arena becomes smaller by. The program is made in full to see where that is, then again with smaller micro-batches there, until
 //! they are no remedy.
 
-use crate::memory;
-use crate::overlap_chain::chains;
+use crate::overlap_chain::{chains, peak};
 use crate::winograd;
 use ir::live::liveness;
 use ir::program::{Program, ValueId};
@@ -28,7 +27,7 @@ pub fn choose(program: &mut Program, micro_batch_bytes: u64, rest: &dyn Fn(Progr
             return;
         }
         let micro_batched = rest(trial.clone());
-        let Some((k, bytes)) = memory::peak(&chains(&micro_batched, &liveness(&micro_batched))) else {
+        let Some((k, bytes)) = peak(&chains(&micro_batched, &liveness(&micro_batched))) else {
             break;
         };
         if best.as_ref().is_none_or(|best| bytes < best.0) {

@@ -14,6 +14,7 @@
 
 use ir::live::LiveRange;
 use ir::program::{Kernel, Program, ValueId};
+use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
 /// Values that follow each other through the same bytes.
@@ -84,7 +85,7 @@ pub fn chains(program: &Program, live: &[LiveRange]) -> Vec<OverlapChain> {
 }
 
 fn peak_bytes(chains: &[OverlapChain]) -> u64 {
-    crate::memory::peak(chains).map_or(0, |(_, bytes)| bytes)
+    peak(chains).map_or(0, |(_, bytes)| bytes)
 }
 
 /// What a micro-batch loop reads for the last time, with what it makes for others, where it touches nothing but batch slices of both.
@@ -163,4 +164,33 @@ fn join(chains: &[OverlapChain], live: &[LiveRange], pair: Pair) -> Vec<OverlapC
 fn behind(slices: RangeInclusive<i64>, micro_batches: i64) -> i64 {
     let (&old, &new) = (slices.start(), slices.end());
     new.max(micro_batches * new - (micro_batches - 1) * old)
+}
+
+/// The kernel during which the most bytes are alive, the first of several, and how many.
+pub fn peak(chains: &[OverlapChain]) -> Option<(usize, u64)> {
+    let parts = || chains.iter().flat_map(|chain| &chain.parts);
+    let kernels = parts().map(|(live, _)| live.last + 1).max()?;
+    // By how much kernel k holds more than the one before it: most overlap chains hold all or nothing.
+    let mut grown = vec![0i64; kernels + 1];
+    for chain in chains {
+        let (first, last) = chain.live_range();
+        let mut held = 0;
+        for (k, grown) in grown.iter_mut().enumerate().take(last + 1).skip(first) {
+            if chain.parts.len() == 1 && k > first {
+                break;
+            }
+            let now = chain.bytes_at(k) as i64;
+            *grown += now - held;
+            held = now;
+        }
+        grown[last + 1] -= held;
+    }
+    let mut begins = vec![false; kernels];
+    parts().for_each(|(live, _)| begins[live.first] = true);
+    let mut held = 0;
+    let peaks = (0..kernels).filter_map(|k| {
+        held += grown[k];
+        begins[k].then_some((k, held as u64))
+    });
+    peaks.max_by_key(|&(k, bytes)| (bytes, Reverse(k)))
 }

@@ -6,10 +6,9 @@
 //! long as all that its kernel reads is still there, or can itself be computed again: a pooled image needs the normalised
 //! one, which is there for a micro-batch only.
 
-use crate::layout::drop_unused_operands;
-use crate::memory;
 use crate::micro_batches;
-use crate::overlap_chain::chains;
+use crate::operands::drop_unused_operands;
+use crate::overlap_chain::{chains, peak};
 use crate::substitute::normalize;
 use ir::live::{LiveRange, liveness};
 use ir::nest::Nest;
@@ -34,7 +33,7 @@ pub fn rematerialize(program: &mut Program, micro_batch_bytes: u64) {
         let mut micro_batched = trial.clone();
         micro_batches::cut(&mut micro_batched, micro_batch_bytes);
         let live = liveness(&micro_batched);
-        let Some((k, bytes)) = memory::peak(&chains(&micro_batched, &live)) else {
+        let Some((k, bytes)) = peak(&chains(&micro_batched, &live)) else {
             break;
         };
         // One peak point may give way to another that is as full: only the sum of all steps counts.

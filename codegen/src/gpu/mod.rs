@@ -19,6 +19,7 @@ pub mod rows;
 mod slide;
 pub mod thread;
 pub mod transpose;
+pub mod vector;
 
 use crate::access::{Access, Operand};
 use crate::kernel::{FlatNest, KernelText};

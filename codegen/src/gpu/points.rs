@@ -6,18 +6,15 @@
 
 use super::slide::Slide;
 use super::thread::{Grid, below, emit_function};
+use super::vector::{VECTOR, is_vector};
 use super::{KernelArguments, Partial};
-use crate::access::Access;
 use crate::emit::Point;
 use crate::kernel::{FlatNest, KernelText, delinearize};
 use crate::loops::{finish_point, write_point};
 use crate::mlir::Body;
 use crate::scalar::{Lanes, Math};
-use ir::nest::Loop;
 
 const THREADS: usize = 256;
-/// Lanes of a vector of 16 bytes.
-pub const VECTOR: usize = 4;
 
 /// Lowers a nest. `partial` names what an earlier kernel left to be added: its scratch memory is passed on.
 pub fn lower(nest: &FlatNest, call: &KernelArguments, partial: Option<&Partial>) -> KernelText {
@@ -80,17 +77,4 @@ pub fn lower(nest: &FlatNest, call: &KernelArguments, partial: Option<&Partial>)
         scratch: partial.map(|partial| partial.scratch.clone()),
         ..text
     }
-}
-
-/// Whether all that a nest reads and writes is, along a loop, the same or whole vectors.
-pub fn is_vector(nest: &FlatNest, l: Loop) -> bool {
-    let outputs = nest.outputs.iter().all(|o| o.0.is_aligned(l, VECTOR));
-    let mut reads = nest.reads.iter().zip(nest.used_reads());
-    let fits = |(access, used): (&Access, bool)| !used || is_same_or_vector(access, l);
-    outputs && nest.extent(l).is_multiple_of(VECTOR) && reads.all(fits)
-}
-
-/// Whether a read is, along a loop, the same element or whole vectors.
-pub fn is_same_or_vector(access: &Access, l: Loop) -> bool {
-    !access.depends_on(l) || access.is_aligned(l, VECTOR)
 }

@@ -4,8 +4,8 @@
 //! reduction; shared memory brings the rows together. Where a reduction's neighbours in memory are its own terms,
 //! `across` is 1 and neighbouring threads take neighbouring terms. Where blocks would be few, several share a point.
 
-use super::points::{VECTOR, is_vector};
 use super::thread::{Grid, barrier, below, both, emit_function, lanes_type, load_shared, store_shared};
+use super::vector::{VECTOR, is_vector};
 use super::{KernelArguments, Partial, SM_COUNT, k_slices, lower_points};
 use crate::access::Access;
 use crate::emit::{Point, Scope};

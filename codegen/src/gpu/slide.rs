@@ -9,8 +9,8 @@
 //! window of lane 3                   └────────────────┘
 //! ```
 
-use super::points::{VECTOR, is_same_or_vector};
 use super::thread::lanes_type;
+use super::vector::{VECTOR, is_same_or_vector};
 use crate::access::{Access, FlatPredicate};
 use crate::emit::{Point, Scope};
 use crate::kernel::FlatNest;

@@ -14,8 +14,9 @@ pub use check::check_coverage;
 pub use point::{Element, evaluate_point};
 pub use run::evaluate_nest;
 
-use crate::graph::{Graph, NodeId};
+use crate::graph::Graph;
 use crate::nest::Nest;
+use crate::node_id::NodeId;
 use crate::types::{DType, Dim};
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -59,6 +59,18 @@ pub enum Source {
     Intermediate(usize),
 }
 
+impl Source {
+    /// The operand of a kernel's read. Kernels of a program read operands only: `Program::verify` rejects others.
+    pub fn operand(self) -> usize {
+        match self {
+            Source::Operand(i) => i,
+            Source::Intermediate(_) => {
+                unreachable!("Program::verify rejects kernels that read intermediates")
+            }
+        }
+    }
+}
+
 /// A read of one element of an operand.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Read {

@@ -3,9 +3,10 @@
 use super::AvgPoolGrad;
 use super::build::{loops, output};
 use super::window::Pool;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = avg_pool(x) kernel=3 stride=2`: the sum of a window, in which padding is 0, divided by its elements.

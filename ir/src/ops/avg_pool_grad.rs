@@ -2,11 +2,10 @@
 
 use super::AvgPool;
 use super::build::{ints, reduce};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Loop, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `dx = avg_pool_grad(dy) size=[H, W]` with the pooling's attributes.

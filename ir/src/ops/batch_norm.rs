@@ -5,11 +5,10 @@
 
 use super::build::{loops, map, read};
 use super::{Constant, Multiply, ReduceSum, Scale};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest, Unary};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Real, Type};
 
 /// `y = batch_norm(x, scale, shift, mean, variance) eps=0.00001`:

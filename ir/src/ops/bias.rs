@@ -2,11 +2,10 @@
 
 use super::ReduceSum;
 use super::build::{loops, map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = bias(x, b)`: b `[C]` is added along axis 1 of x, which has two or more dimensions.

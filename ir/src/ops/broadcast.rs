@@ -2,9 +2,10 @@
 
 use super::ReduceSum;
 use super::build::{ints, map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Shape, Type};
 
 /// `y = broadcast(x) shape=[N, 3, 2, 2] axes=[0, 2, 3]`: the axes are new, the others are x's in order.

@@ -15,6 +15,14 @@ pub fn read(operand: usize, index: impl IntoIterator<Item = Affine>) -> Read {
     }
 }
 
+/// A read of a row's number from an earlier stage.
+pub fn row(stage: usize) -> Read {
+    Read {
+        source: Source::Intermediate(stage),
+        ..read(0, [Affine::of(Loop(0))])
+    }
+}
+
 /// The loops `first..first + count`, each as a map.
 pub fn loops(first: usize, count: usize) -> impl Iterator<Item = Affine> + Clone {
     (first..first + count).map(|l| Affine::of(Loop(l)))

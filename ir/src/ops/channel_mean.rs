@@ -3,9 +3,10 @@
 use super::ChannelMeanGrad;
 use super::batch_norm::{check, other_axes};
 use super::build::{output, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Loop, Nest, Read};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `m = channel_mean(x)`: x `[N, C, ...]`, m `[C]`.

@@ -4,9 +4,10 @@
 
 use super::ChannelMean;
 use super::build::{map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Shape, Type};
 
 /// `dx = channel_mean_grad(dm) shape=[N, 3, 4, 4]`: dm `[C]` divided by the elements of a channel.

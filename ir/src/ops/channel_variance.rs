@@ -3,9 +3,10 @@
 use super::batch_norm::{check, other_axes};
 use super::build::read;
 use super::{Bias, ChannelMeanGrad, Multiply, ReduceSum, Scale, channel_mean};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Real, Type};
 
 /// `v = channel_variance(x, mean)`: the mean of `(x − mean)²` of each channel, without Bessel's correction.

@@ -2,9 +2,10 @@
 
 use super::Slice;
 use super::build::{map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Type};
 
 /// `y = concat(a, b, c) axis=1`: one value or more, equal but for their extents along the axis.

@@ -1,9 +1,10 @@
 //! The same number everywhere: where a gradient begins.
 
 use super::build::map;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Real, Shape, Type};
 
 /// `one = constant() shape=[] value=1.0`.

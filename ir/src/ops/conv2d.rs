@@ -2,11 +2,10 @@
 
 use super::window::output_extent;
 use super::{Conv2dGradInput, Conv2dGradWeight};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Type};
 
 /// `y = conv2d(x, w) stride=[4, 4] pad=[0, 0, 3, 3]`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, y `[N, O, H', W']`.

@@ -1,11 +1,10 @@
 //! The gradient of a convolution with respect to its input (a transposed convolution).
 
 use super::Conv2d;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Type};
 
 /// `dx = conv2d_grad_input(dy, w) size=[H, W]` with the convolution's attributes.

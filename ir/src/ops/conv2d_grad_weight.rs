@@ -1,11 +1,10 @@
 //! The gradient of a convolution with respect to its weight.
 
 use super::{Conv2d, Conv2dGradInput};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Read, Source};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Type};
 
 /// `dw = conv2d_grad_weight(dy, x) kernel=[KH, KW]` with the convolution's attributes.

@@ -2,9 +2,10 @@
 
 use super::Scale;
 use super::build::{elementwise, same_types};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{Real, Type};
 
 /// `y = dropout(x) rate=0.5 scale=training`: elements are dropped with probability `rate` in training.

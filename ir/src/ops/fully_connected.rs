@@ -1,11 +1,10 @@
 //! A fully connected layer: the matrix product as networks write it.
 
 use super::Matmul;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::Nest;
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = fully_connected(x, w)`: x `[N, in]`, w `[out, in]` as PyTorch lays it out, y `[N, out]`.

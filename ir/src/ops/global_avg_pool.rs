@@ -2,11 +2,10 @@
 
 use super::build::{loops, output, read};
 use super::{Broadcast, Reshape, Scale};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Real, Type};
 
 /// `y = global_avg_pool(x)`: x `[N, C, H, W]`, y `[N, C, 1, 1]`.

@@ -1,8 +1,9 @@
 //! A tensor that the caller passes for every run.
 
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::Nest;
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Shape, Type};
 
 /// `image = input() shape=[N, 3, 224, 224]`; `dtype=i64` for labels.

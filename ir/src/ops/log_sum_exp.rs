@@ -1,13 +1,11 @@
 //! The logarithm of the sum of exponentials of each row.
 
 use super::Softmax;
-use super::build::{loops, map, read, reduce};
-use super::softmax::row;
-use crate::graph::NodeId;
+use super::build::{loops, map, read, reduce, row};
+use crate::node_id::NodeId;
 use crate::nest::{Binary, Combine, Expr, Nest, Unary};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `l = log_sum_exp(x)`: x `[N, K]`, l `[N]`, computed without overflow: `max + log Σ exp(x − max)`.

@@ -2,11 +2,10 @@
 
 use super::build::output;
 use super::{LrnGrad, LrnScale};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Predicate, Index, Loop, Nest, Read, Source};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Real, Type};
 
 /// `y = lrn(x) size=5 alpha=0.0001 beta=0.75 k=2.0`: `y = x / (k + α'·Σ x²)^β` over a window of `size` channels.

@@ -1,9 +1,10 @@
 //! The gradient of local response normalisation.
 
 use super::Lrn;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Binary, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::Type;
 
 /// `dx = lrn_grad(dy, x, s)` with the normalisation's attributes and s its scale:

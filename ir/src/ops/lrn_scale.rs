@@ -1,9 +1,10 @@
 //! The denominator's base of local response normalisation, which its gradient needs.
 
 use super::Lrn;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::Type;
 
 /// `s = lrn_scale(x)` with the normalisation's attributes: `s = k + α'·Σ x²`.

@@ -1,11 +1,10 @@
 //! The matrix product; with `transpose_b` a fully connected layer.
 
 use super::build::{loops, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Loop, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = matmul(x, w) transpose_b=true`: x `[N, in]`, w `[out, in]`, y `[N, out]`.

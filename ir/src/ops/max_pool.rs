@@ -3,9 +3,10 @@
 use super::build::{loops, output};
 use super::window::Pool;
 use super::{MaxPoolGrad, MaxPoolIndex};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Combine, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = max_pool(x) kernel=[3, 3] stride=[2, 2]`: padding never wins; NaN wins, and the first of equals.

@@ -2,11 +2,10 @@
 
 use super::build::reduce;
 use super::window::Pool;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `dx = max_pool_grad(dy, index) size=[H, W]` with the pooling's attributes.

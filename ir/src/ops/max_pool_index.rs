@@ -2,9 +2,10 @@
 
 use super::build::{loops, output};
 use super::window::Pool;
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Combine, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::op::{Attribute, Attributes, OpError};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `i = max_pool_index(x) kernel=[3, 3] stride=[2, 2]`: the winner's place in its window, counted row-major.

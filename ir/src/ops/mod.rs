@@ -1,11 +1,13 @@
 //! Every operation, one file each. A new one is a file and a line here.
 
-use crate::graph::NodeId;
 use crate::nest::Nest;
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation};
+use crate::node_id::NodeId;
+use crate::op::{Attribute, Attributes, OpError};
 use crate::types::Type;
+use operation::{GradientContext, Operation};
 
 mod build;
+pub mod operation;
 pub mod window;
 
 pub use dropout::DropoutScale;

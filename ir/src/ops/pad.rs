@@ -2,9 +2,10 @@
 
 use super::Slice;
 use super::build::{ints, map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest, Read};
-use crate::op::{Attribute, Attributes, GradientContext, MAX_EXTENT, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, MAX_EXTENT, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Real, Type};
 
 /// `y = pad(x) before=[0, 0, 1, 1] after=[0, 0, 2, 2] value=0.0`: one number a dimension on either side.

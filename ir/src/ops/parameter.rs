@@ -1,8 +1,9 @@
 //! A tensor that training changes: weights, biases, and the optimiser's state.
 
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::Nest;
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Real, Shape, Type};
 
 /// `conv1.weight = parameter() shape=[96, 3, 11, 11] init=normal std=0.01`, or `init=constant value=1`.

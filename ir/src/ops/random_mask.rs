@@ -1,11 +1,10 @@
 //! A random mask, a pure function of seed, step, stream and element: it is recomputed, never stored.
 
 use super::build::{map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Binary, Expr, Loop, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Real, Shape, Type};
 
 /// `m = random_mask(state) shape=[N, 4096] keep=0.5 value=2.0 stream=1`: `value` with probability `keep`, else 0.

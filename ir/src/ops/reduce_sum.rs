@@ -2,9 +2,10 @@
 
 use super::Broadcast;
 use super::build::{ints, read, reduce};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Combine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Type};
 
 /// `y = reduce_sum(x) axes=[0, 2, 3]`.

@@ -2,9 +2,10 @@
 
 use super::ReluGrad;
 use super::build::{elementwise, same_types};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Binary, Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::Type;
 
 /// `y = relu(x)`: `max(x, 0)`; NaN stays NaN.

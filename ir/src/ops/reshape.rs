@@ -1,9 +1,10 @@
 //! The same elements in row-major order under another shape.
 
 use super::build::{map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Shape, Type};
 
 /// `y = reshape(x) shape=[N, 9216]`: joins or splits neighbouring dimensions.

@@ -1,9 +1,10 @@
 //! The product with a constant.
 
 use super::build::{elementwise, same_types};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{Real, Type};
 
 /// `y = scale(x) factor=0.5`.

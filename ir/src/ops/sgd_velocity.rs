@@ -1,11 +1,10 @@
 //! The velocity of stochastic gradient descent with momentum and weight decay.
 
 use super::build::{loops, map, read, same_types};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Expr, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Real, Type};
 
 /// `v' = sgd_velocity(v, w, g, lr) momentum=0.9 decay=0.0005 factor=1.0`, as in the paper of 2012:

@@ -2,9 +2,10 @@
 
 use super::Pad;
 use super::build::{map, read};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest};
-use crate::op::{Attribute, Attributes, GradientContext, OpError, Operation, expect_operands};
+use crate::op::{Attribute, Attributes, OpError, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Dim, Real, Type};
 
 /// `y = slice(x) axis=1 start=2 stop=5`: elements 2, 3 and 4 of dimension 1.

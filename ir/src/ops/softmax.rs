@@ -1,12 +1,11 @@
 //! Probabilities of each row.
 
-use super::build::{loops, map, read};
+use super::build::{loops, map, read, row};
 use super::{SoftmaxGrad, log_sum_exp};
-use crate::graph::NodeId;
-use crate::nest::{Affine, Expr, Loop, Nest, Read, Source, Unary};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::node_id::NodeId;
+use crate::nest::{Expr, Nest, Unary};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `y = softmax(x)`: x and y `[N, K]`, rows of y sum to 1: `exp(x − max) / Σ exp(x − max)`.
@@ -14,14 +13,6 @@ use crate::types::{DType, Type};
 /// An element of −∞ has probability 0. A row with NaN or +∞, or of −∞ alone, is NaN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Softmax;
-
-/// A read of a row's number from an earlier stage.
-pub(super) fn row(stage: usize) -> Read {
-    Read {
-        source: Source::Intermediate(stage),
-        ..read(0, [Affine::of(Loop(0))])
-    }
-}
 
 impl Operation for Softmax {
     const MNEMONIC: &'static str = "softmax";

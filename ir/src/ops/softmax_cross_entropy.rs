@@ -1,13 +1,11 @@
 //! The mean cross-entropy of softmax probabilities and class labels.
 
-use super::build::{loops, map, read, reduce};
-use super::softmax::row;
+use super::build::{loops, map, read, reduce, row};
 use super::{SoftmaxCrossEntropyGrad, log_sum_exp};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Binary, Combine, Expr, Loop, Nest, Unary};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `loss = softmax_cross_entropy(x, labels)`: x `[N, K]`, labels i64 `[N]`; the mean over the batch, a scalar.

@@ -1,14 +1,12 @@
 //! The gradient of the mean cross-entropy with respect to the logits.
 
-use super::build::{loops, map, read};
+use super::build::{loops, map, read, row};
 use super::log_sum_exp;
-use super::softmax::row;
 use super::softmax_cross_entropy::{check, is_label};
-use crate::graph::NodeId;
+use crate::node_id::NodeId;
 use crate::nest::{Affine, Expr, Loop, Nest, Unary};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `dx = softmax_cross_entropy_grad(dloss, x, labels)`: `(softmax(x) − onehot(labels))·dloss/N`, the softmax from

@@ -1,12 +1,10 @@
 //! The gradient of softmax, from its result.
 
-use super::build::{loops, map, read, reduce, same_types};
-use super::softmax::row;
-use crate::graph::NodeId;
+use super::build::{loops, map, read, reduce, row, same_types};
+use crate::node_id::NodeId;
 use crate::nest::{Combine, Expr, Nest};
-use crate::op::{
-    Attribute, Attributes, GradientContext, OpError, Operation, expect_operand, expect_operands,
-};
+use crate::op::{Attribute, Attributes, OpError, expect_operand, expect_operands};
+use super::operation::{GradientContext, Operation};
 use crate::types::{DType, Type};
 
 /// `dx = softmax_grad(dy, y)`: `y·(dy − Σ dy·y)`, the sum over a row.

@@ -1,7 +1,8 @@
 //! Graph to text: a table with a column each for names, types, operations and attributes.
 
 use super::syntax::{Line, Statement};
-use crate::graph::{Graph, NodeId};
+use crate::graph::Graph;
+use crate::node_id::NodeId;
 use crate::ops::Op;
 
 /// One line of the printed text.

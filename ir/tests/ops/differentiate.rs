@@ -2,8 +2,8 @@
 
 use ir::graph::Builder;
 use ir::interpreter::{Tensor, evaluate};
-use ir::op::GradientContext;
 use ir::ops::Add;
+use ir::ops::operation::GradientContext;
 use ir::{Graph, NodeId};
 use std::collections::HashMap;
 

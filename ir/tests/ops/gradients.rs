@@ -4,7 +4,7 @@ use crate::differentiate::{backward, central_differences};
 use crate::samples::{Rng, Sample, sample};
 use ir::graph::Builder;
 use ir::interpreter::{Tensor, evaluate};
-use ir::op::GradientContext;
+use ir::ops::operation::GradientContext;
 use ir::ops::{Input, MNEMONICS};
 use ir::{DType, text};
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 //! then take. It mirrors how `codegen` chooses, which this crate does not know.
 
 use super::{Candidate, Stored};
-use ir::nest::{Affine, Combine, Expr, Loop, Nest, Output, Read, Source};
+use ir::nest::{Affine, Combine, Expr, Loop, Nest, Output, Read};
 
 /// A read or store of which each lane has an address of its own, for each lane.
 const APART: f64 = 2.0;
@@ -32,10 +32,7 @@ impl Loops {
             });
         }
         let use_padding = nest.combine != Combine::Max && !asks_inside;
-        let stored = |read: &Read| match read.source {
-            Source::Operand(i) => &candidate.operands[i],
-            Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
-        };
+        let stored = |read: &Read| &candidate.operands[read.source.operand()];
         let reads = nest.reads.iter();
         let outputs = nest.outputs.iter().zip(&candidate.results);
         Loops {

@@ -1,6 +1,6 @@
 //! Kernels with fused ops: what may be computed inside of which kernel, and the nest that comes of it.
 //!
-//! A *anchor* is a kernel as an operation means it. Its fused ops are of three kinds, each a composition of [`crate::compose`]:
+//! An *anchor* is a kernel as an operation means it. Its fused ops are of three kinds, each a composition of [`crate::compose`]:
 //!
 //! | fused op | is | taken from registers |
 //! |---|---|---|
@@ -8,14 +8,15 @@
 //! | [`FusionRule::Recompute`] | a map that the anchor, or another fused op, would read | by whoever reads it, wherever it is read |
 //! | [`FusionRule::Epilogue`] | a map of what the anchor, a sibling or an epilogue makes, element by element | what those make |
 
+use super::fusion_rule::FusionRule;
 use super::interner::NestId;
 use super::language::{ClassData, Node, TensorEGraph, value_type};
 use crate::compose;
 use crate::substitute::normalize;
 use egg::Id;
-use ir::nest::{Binary, Combine, Expr, Nest, Read, Source, Unary};
+use ir::nest::{Binary, Combine, Expr, Nest, Source, Unary};
 use ir::program::{Algorithm, Vectors};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// The most parts of a stored value's expression: beyond it a kernel would spill registers.
 const EXPRESSION_PARTS: usize = 200;
@@ -23,42 +24,6 @@ const EXPRESSION_PARTS: usize = 200;
 const CHEAP_READS: usize = 3;
 /// A value that reads at most so many elements is generated anew by each of its users.
 const GENERATOR_ELEMENTS: usize = 16;
-
-/// What lets a kernel be computed inside of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FusionRule {
-    /// Kernels over the same loops and operands store their results together.
-    Sibling,
-    /// A map is computed where the values that it reads are made.
-    Epilogue,
-    /// A map is computed again wherever it is read.
-    Recompute,
-}
-
-impl FusionRule {
-    /// All of them, in the order in which a round tries them.
-    pub const ALL: [FusionRule; 3] = [FusionRule::Sibling, FusionRule::Epilogue, FusionRule::Recompute];
-
-    /// How reports name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            FusionRule::Sibling => "sibling",
-            FusionRule::Epilogue => "epilogue",
-            FusionRule::Recompute => "recompute",
-        }
-    }
-}
-
-/// What may be computed inside of which kernel.
-#[derive(Clone, Debug, Default)]
-pub struct Anchors {
-    /// The rule that lets a fused op into an anchor, by `(anchor, fused)`.
-    pub fused_ops: BTreeMap<(Id, Id), FusionRule>,
-    /// Whether a kernel can compute a map again, by `(kernel, map)`, as far as that was asked.
-    pub recomputes: HashMap<(Id, Id), bool>,
-    /// Anchors with more candidates than they were offered: see [`super::rules::fusion::MAX_FUSED_OPS`].
-    pub crowded: BTreeSet<Id>,
-}
 
 /// A kernel over classes: `Source::Operand(n)` is the class with the number n.
 #[derive(Clone, Debug)]
@@ -78,7 +43,7 @@ impl ClassKernel {
         let (nest, operands) = nest_of(egraph, class);
         let mut nest = nest.clone();
         for read in &mut nest.reads {
-            read.source = source(egraph.find(operands[operand_of(read)]));
+            read.source = source(egraph.find(operands[read.source.operand()]));
         }
         ClassKernel {
             class,
@@ -110,14 +75,7 @@ pub fn number_of(egraph: &TensorEGraph, kernel: Id) -> (NestId, &[Id]) {
 
 /// The operand that a read of a nest takes its elements from.
 pub fn operand(nest: &Nest, read: usize) -> usize {
-    operand_of(&nest.reads[read])
-}
-
-fn operand_of(read: &Read) -> usize {
-    match read.source {
-        Source::Operand(i) => i,
-        Source::Intermediate(_) => unreachable!("kernels read operands"),
-    }
+    nest.reads[read].source.operand()
 }
 
 /// Whether a class is one of kernels.

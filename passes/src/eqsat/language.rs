@@ -16,8 +16,8 @@
 //! kernel never a node of its own: it is an anchor with those of its possible fused ops that the extraction lets in. Their number
 //! grows with the pairs, where that of fused kernels would grow with the subsets.
 
+use super::fusion_rule::Anchors;
 use super::interner::{Interner, NestId, OpId};
-use super::kernel::Anchors;
 use egg::{DidMerge, EGraph, FromOp, Id, Language};
 use ir::layout::Layout;
 use ir::nest::Nest;

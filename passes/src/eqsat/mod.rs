@@ -22,6 +22,7 @@
 
 pub mod build;
 pub mod extract;
+pub mod fusion_rule;
 pub mod interner;
 pub mod kernel;
 pub mod language;
@@ -39,7 +40,7 @@ use ir::Graph;
 use ir::plan::Mode;
 use ir::program::Program;
 use language::{Node, TensorAnalysis, TensorEGraph};
-use problem::Extraction;
+use problem::{Extracted, Extraction};
 use program::Making;
 use report::{Phase, Report};
 use std::collections::BTreeMap;
@@ -123,7 +124,14 @@ pub fn search(
     report.crowded = egraph.analysis.anchors.crowded.len();
     let start = Instant::now();
     let mut extraction = Extraction::new(&egraph, graph, mode, &classes, costs);
-    let (selection, kernels) = extraction.kernels(&egraph, limits, &mut report)?;
+    report.kernels = extraction.problem.kernels.len();
+    let Extracted {
+        selection,
+        kernels,
+        effort,
+        fallback,
+    } = extraction.kernels(&egraph, limits)?;
+    (report.effort, report.fallback) = (effort, fallback);
     report.extraction_seconds = start.elapsed().as_secs_f64();
     report.record(&egraph, &extraction, &selection, limits.alternatives);
     let making = Making {

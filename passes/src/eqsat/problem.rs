@@ -4,9 +4,9 @@ use super::Limits;
 use super::extract::{
     ClassValueId, ExtractionProblem, FusedOp, FusionGroup, Need, Selection, Taken, greedy, integer,
 };
-use super::kernel::{self, ClassKernel, FusionRule, can_recompute, class_of};
+use super::fusion_rule::FusionRule;
+use super::kernel::{self, ClassKernel, can_recompute, class_of};
 use super::language::TensorEGraph;
-use super::report::Report;
 use super::variants::{KernelVariant, original, traffic, variants};
 use crate::cost::Costs;
 use crate::error::PassError;
@@ -31,6 +31,17 @@ pub(super) struct Extraction {
     pub values: Vec<Id>,
     /// Of each class of kernels the variants to compute it, the fastest first.
     pub variants: BTreeMap<Id, Vec<KernelVariant>>,
+}
+
+/// What was extracted.
+pub(super) struct Extracted {
+    pub selection: Selection,
+    /// The kernels in the order they run, each with the variant to compute it.
+    pub kernels: Vec<(ClassKernel, KernelVariant)>,
+    /// How the solver came to its answer.
+    pub effort: integer::SolveStats,
+    /// Why the solver's answer was not used, if it was not.
+    pub fallback: Option<String>,
 }
 
 #[derive(Default)]
@@ -144,27 +155,21 @@ impl Extraction {
     }
 
     /// The cheapest kernels in the order they run, each with the variant to compute it. Ops that turn out not to fit together
-    /// are forbidden, and the search goes on; where the solver finds nothing, the greedy selection is used and the report says
+    /// are forbidden, and the search goes on; where the solver finds nothing, the greedy selection is used and the result says
     /// so.
-    pub fn kernels(
-        &mut self,
-        egraph: &TensorEGraph,
-        limits: &Limits,
-        report: &mut Report,
-    ) -> Result<(Selection, Vec<(ClassKernel, KernelVariant)>), PassError> {
-        report.kernels = self.problem.kernels.len();
+    pub fn kernels(&mut self, egraph: &TensorEGraph, limits: &Limits) -> Result<Extracted, PassError> {
+        let mut fallback: Option<String> = None;
         let mut search = integer::Search::default();
         loop {
-            let selected = match (&limits.extraction, &report.fallback) {
+            let selected = match (&limits.extraction, &fallback) {
                 (Some(limits), None) => search.select(&self.problem, limits),
                 _ => greedy::select(&self.problem),
             };
-            report.effort = search.effort;
-            let selection = match (selected, &report.fallback) {
+            let selection = match (selected, &fallback) {
                 (Ok(selection), _) => selection,
                 // The program without the solver is as right, only dearer; the report says which it is.
                 (Err(error), None) if limits.extraction.is_some() => {
-                    report.fallback = Some(error.to_string());
+                    fallback = Some(error.to_string());
                     continue;
                 }
                 (Err(error), _) => return Err(broken(error.to_string())),
@@ -181,7 +186,12 @@ impl Extraction {
                 }
             }
             if impossible.is_empty() {
-                return Ok((selection, kernels));
+                return Ok(Extracted {
+                    selection,
+                    kernels,
+                    effort: search.effort,
+                    fallback,
+                });
             }
             self.problem.impossible.extend(impossible);
         }

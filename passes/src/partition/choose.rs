@@ -7,7 +7,8 @@
 //! by one, while that lowers the cost.
 
 use super::{Placement, Strategy, partition, parts_of};
-use ir::nest::{Affine, Combine, Loop, Nest, Source};
+use crate::operands::operand;
+use ir::nest::{Affine, Combine, Loop, Nest};
 use ir::plan::Role;
 use ir::program::{DeviceId, Kernel, Program, ValueId};
 use std::collections::BTreeSet;
@@ -119,7 +120,7 @@ pub(super) fn batch_loops(program: &Program) -> Vec<Option<Loop>> {
     for call in &program.kernels {
         let walks = |map: &Affine| map.as_loop();
         let batch = call.nest.reads.iter().find_map(|read| {
-            let index = &read.index[dimension[operand(call, read.source).0]?];
+            let index = &read.index[dimension[operand(call, read).0]?];
             walks(&index.map).filter(|_| index.divisor == 1)
         });
         for (&id, output) in call.results.iter().zip(&call.nest.outputs) {
@@ -129,13 +130,6 @@ pub(super) fn batch_loops(program: &Program) -> Vec<Option<Loop>> {
         loops.push(batch);
     }
     loops
-}
-
-pub(super) fn operand(call: &Kernel, source: Source) -> ValueId {
-    match source {
-        Source::Operand(i) => call.operands[i],
-        Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
-    }
 }
 
 fn split_along(nest: &Nest, l: Loop) -> Placement {
@@ -162,7 +156,7 @@ fn along(program: &Program, parameter: ValueId, dimension: usize, strategy: &mut
     let mut moved = vec![];
     for (k, call) in program.kernels.iter().enumerate() {
         let reads = call.nest.reads.iter();
-        let read = reads.filter(|read| program.owner(operand(call, read.source)) == parameter);
+        let read = reads.filter(|read| program.owner(operand(call, read)) == parameter);
         let read = read.map(|read| read.index[dimension].map.clone());
         let written = call.results.iter().zip(&call.nest.outputs);
         let written = written.filter(|(id, _)| program.owner(**id) == parameter);

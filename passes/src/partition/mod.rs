@@ -32,7 +32,7 @@ mod resident;
 pub mod search;
 pub mod shards;
 
-use crate::layout::drop_unused_operands;
+use crate::operands::drop_unused_operands;
 use crate::substitute::normalize;
 use ir::layout::Layout;
 use ir::nest::{Combine, Loop, Nest};
@@ -71,10 +71,7 @@ impl Placement {
             let made = made
                 .flat_map(|(&id, output)| output.index.iter().enumerate().map(move |(d, map)| (id, d, map)));
             let read = call.nest.reads.iter().flat_map(|read| {
-                let ir::nest::Source::Operand(operand) = read.source else {
-                    unreachable!("Program::verify rejects kernels that read stages")
-                };
-                let id = call.operands[operand];
+                let id = call.operands[read.source.operand()];
                 read.index
                     .iter()
                     .enumerate()

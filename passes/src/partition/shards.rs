@@ -1,6 +1,7 @@
 //! What of each value lies on which device, and how what is missing gets there: slices, transfers, joins.
 
 use super::region::{contains, hull, join, overlap, read_within, touched, volume, write_within, written};
+use crate::operands::operand;
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
 use ir::plan::{Allocation, Region, Role};
@@ -50,7 +51,7 @@ impl<'a> Shards<'a> {
         let mut wanted: Vec<Vec<Option<Region>>> = vec![vec![None; devices]; self.old.values.len()];
         for (call, device, nest) in parts {
             for read in &nest.reads {
-                let id = operand_of(call, read.source);
+                let id = operand(call, read);
                 let region = touched(nest, read, &self.old.value(id).extents);
                 let here = &mut wanted[id.0][device.0];
                 *here = Some(
@@ -279,11 +280,4 @@ impl<'a> Shards<'a> {
         });
         made
     }
-}
-
-fn operand_of(call: &Kernel, source: Source) -> ValueId {
-    let Source::Operand(i) = source else {
-        unreachable!("Program::verify rejects kernels that read stages")
-    };
-    call.operands[i]
 }

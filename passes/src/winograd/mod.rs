@@ -15,14 +15,15 @@
 pub mod cook_toom;
 mod nests;
 mod parts;
+mod product;
 pub mod recognise;
 pub mod rewrite;
 
 use ir::nest::{Loop, Nest};
 use ir::plan::Mode;
 use ir::program::{Algorithm, Kernel, Program, ValueId};
+use product::Product;
 use recognise::{Convolution, recognise};
-use rewrite::Product;
 use std::collections::BTreeMap;
 
 /// How one pair of loops is cut into tiles of `outputs + taps − 1` products.

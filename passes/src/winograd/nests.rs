@@ -1,7 +1,7 @@
 //! The four nests of a form: transforms of both reads, their products, and the inverse transform.
 
 use super::parts::{Parts, Renamed, Side, Tensor};
-use super::rewrite::Product;
+use super::product::Product;
 use ir::DType;
 use ir::nest::{Affine, Combine, Expr, Index, Loop, Nest, Output, Predicate, Read, Source};
 

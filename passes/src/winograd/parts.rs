@@ -1,8 +1,8 @@
 //! What the nests of a form share: tensors between them, loops renamed, and numbers that count several loops.
 
 use super::cook_toom::{Matrices, matrices};
+use super::product::Product;
 use super::recognise::Convolution;
-use super::rewrite::Product;
 use super::{Form, Tiling};
 use ir::DType;
 use ir::nest::{Affine, Expr, Index, Loop, Nest, Output, Read, Source};

@@ -4,45 +4,18 @@
 //! of a weight, whose sum goes over the batch, every turn then adds its products to those before, and the inverse
 //! transform comes after the last.
 
+use super::Form;
 use super::parts::{Parts, Side};
+use super::product::Product;
 use super::recognise::{Convolution, recognise};
-use super::{Form, Tiling};
-use crate::layout::drop_unused_operands;
 use crate::micro_batch;
+use crate::operands::drop_unused_operands;
 use ir::DType;
 use ir::layout::Layout;
 use ir::nest::{Affine, Expr, Index, Loop, Nest, Read, Source};
 use ir::plan::{Allocation, Mode, Role};
 use ir::program::{Algorithm, DeviceId, Kernel, Program, Value, ValueId};
 use std::collections::BTreeMap;
-
-/// The matrix product at the heart of a form: `[batch, rows, columns]` from sums over `depth`. Rows are the image's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Product {
-    /// Products of the transforms times groups.
-    pub batch: usize,
-    /// Places of the image's side.
-    pub rows: usize,
-    /// Those of the kernel's side.
-    pub columns: usize,
-    /// Terms of a sum.
-    pub depth: usize,
-}
-
-impl Product {
-    /// The product that a form of this convolution makes.
-    pub fn new(nest: &Nest, conv: &Convolution, form: &Form) -> Product {
-        let extents = nest.extents();
-        let points = |loops: &[Loop]| loops.iter().map(|l| extents[l.0]).product::<usize>();
-        let tiles = |count: fn(&Tiling) -> usize| form.tilings.iter().map(count).product::<usize>();
-        Product {
-            batch: points(&conv.batch) * tiles(|t| t.outputs + t.taps - 1),
-            rows: points(&conv.image_only) * tiles(|t| t.output_tiles),
-            columns: points(&conv.filter_only),
-            depth: points(&conv.shared) * tiles(|t| t.tap_tiles),
-        }
-    }
-}
 
 /// Replaces a kernel by the nests of a form. Returns the kernels in order; values are added to the program.
 pub fn rewrite(
@@ -113,10 +86,7 @@ fn nests(program: &mut Program, call: &Kernel, conv: &Convolution, form: &Form) 
     let parts = Parts::new(&call.nest, conv, form, side);
     let (image, kernel, result) = parts.tensors();
     let label = &call.label;
-    let operand = |read: usize| match call.nest.reads[read].source {
-        Source::Operand(i) => call.operands[i],
-        Source::Intermediate(_) => unreachable!("Program::verify rejects kernels that read stages"),
-    };
+    let operand = |read: usize| call.operands[call.nest.reads[read].source.operand()];
     let (from_image, from_kernel) = (operand(conv.image), operand(conv.kernel));
     let constant = program.mode == Mode::Infer
         && matches!(

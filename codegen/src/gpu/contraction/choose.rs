@@ -3,8 +3,8 @@
 use super::warpgroup::{self, ALIGNMENT};
 use super::{Lines, MajorDim, MatrixOperand, Schedule, Tile, Unit, convert};
 use crate::access::Access;
-use crate::gpu::points::VECTOR;
 use crate::gpu::thread::Grid;
+use crate::gpu::vector::VECTOR;
 use crate::gpu::{Precision, SM_COUNT, k_slices};
 use crate::kernel::FlatNest;
 use ir::nest::Loop;

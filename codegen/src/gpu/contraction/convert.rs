@@ -18,10 +18,11 @@
 //! neighbours of the sums that a thread holds: of 32 columns it has 8 that follow each other.
 
 use super::copy::{Element, Fetch};
+use super::interleave::{INTERLEAVED, INTERLEAVERS};
 use super::{MajorDim, MatrixOperand, Schedule, Tile, Unit};
 use crate::gpu::Precision;
-use crate::gpu::points::VECTOR;
 use crate::gpu::thread::lanes_type;
+use crate::gpu::vector::VECTOR;
 use crate::mlir::{Body, Value};
 
 /// Steps that are in shared memory at once where both factors come through registers.
@@ -38,10 +39,6 @@ pub(super) fn packed(tile: &Tile, precision: Precision) -> usize {
     }
 }
 
-/// Elements that are interleaved to as many lines, and lanes that load them.
-pub(super) const INTERLEAVED: usize = 32;
-const INTERLEAVERS: usize = INTERLEAVED / VECTOR;
-
 /// How many depths a thread turns at once of a side with so many elements, of which `packed` share a word: as many as leave
 /// no thread without work.
 pub(super) fn transposed(tile: &Tile, elements: usize, packed: usize) -> Option<usize> {
@@ -50,29 +47,6 @@ pub(super) fn transposed(tile: &Tile, elements: usize, packed: usize) -> Option<
         at_once.is_multiple_of(INTERLEAVED) && elements.is_multiple_of(at_once)
     };
     [4, 2, 1].into_iter().filter(|&n| n >= packed).find(whole)
-}
-
-/// The line of the first element of vector `number` of a transposed side; the others are [`INTERLEAVERS`] lines apart.
-pub(super) fn line_of(body: &mut Body, number: Value) -> Value {
-    let (all, lane) = (
-        body.index_op("divui", number, INTERLEAVERS as i64),
-        body.index_op("remui", number, INTERLEAVERS as i64),
-    );
-    body.sum(0, &[(all, INTERLEAVED as i64), (lane, 1)])
-}
-
-/// The element whose depths are in line `number` of a transposed side.
-pub(super) fn interleaved(body: &mut Body, number: Value) -> Value {
-    let mut part = |op: &str, value: Value, by: usize| body.index_op(op, value, by as i64);
-    let (all, rest) = (
-        part("divui", number, INTERLEAVED),
-        part("remui", number, INTERLEAVED),
-    );
-    let (i, j) = (
-        part("divui", rest, INTERLEAVERS),
-        part("remui", rest, INTERLEAVERS),
-    );
-    body.sum(0, &[(all, INTERLEAVED as i64), (j, VECTOR as i64), (i, 1)])
 }
 
 /// A tile as it is used with these sides, if it is.

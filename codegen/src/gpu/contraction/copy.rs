@@ -1,7 +1,8 @@
 //! Fetches the elements of a step from global to shared memory, without waiting for them.
 
+use super::interleave::line_of;
 use super::warpgroup::swizzled;
-use super::{Lines, MajorDim, MatrixOperand, Schedule, convert};
+use super::{Lines, MajorDim, MatrixOperand, Schedule};
 use crate::access::FlatPredicate;
 use crate::emit::argument_name;
 use crate::gpu::thread::{both, shared_address, zeros};
@@ -141,7 +142,7 @@ impl Schedule<'_> {
             .collect();
         let place = body.sum(0, &[(across, steps.0 as i64)]);
         let line_of_first = match side.is_transposed() {
-            true => convert::line_of(body, across),
+            true => line_of(body, across),
             false => place,
         };
         let apart = steps.0 * wide;

@@ -19,6 +19,7 @@
 mod choose;
 mod convert;
 mod copy;
+mod interleave;
 mod multiply;
 pub mod warpgroup;
 mod write;

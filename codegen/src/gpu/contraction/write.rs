@@ -1,6 +1,6 @@
 //! The kernel: its loop over the depth, and the outputs of finished sums.
 
-use super::convert::{INTERLEAVED, interleaved};
+use super::interleave::{INTERLEAVED, interleaved};
 use super::multiply::{FRAGMENT, Position};
 use super::{Partial, Schedule, Unit, warpgroup};
 use crate::access::Access;

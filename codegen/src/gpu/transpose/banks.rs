@@ -1,7 +1,7 @@
 //! Where the points of a tile lie in shared memory.
 
 use super::order::{Order, WARP};
-use crate::gpu::points::VECTOR;
+use crate::gpu::vector::VECTOR;
 use ir::nest::Loop;
 
 /// An arrangement of points: at `at + at / every · skew`, for `at = Σ step · place`.

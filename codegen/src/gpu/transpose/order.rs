@@ -2,7 +2,7 @@
 
 use crate::access::Access;
 use crate::gpu::SM_COUNT;
-use crate::gpu::points::VECTOR;
+use crate::gpu::vector::VECTOR;
 use crate::kernel::FlatNest;
 use ir::nest::Loop;
 

@@ -14,6 +14,7 @@
 //! | [`order`] | what every selection has in common: which value comes before which, and which are in memory |
 
 pub mod bits;
+mod cuts;
 pub mod greedy;
 pub mod integer;
 pub mod order;

@@ -1,7 +1,7 @@
 //! The integer program of a part of a problem: its variables, its rows, and its solution. [`super::integer`] states it.
 
 use super::bits::Bits;
-use super::integer::{Cut, SCALE};
+use super::cuts::{Cut, SCALE};
 use super::parts::Part;
 use super::{ClassValueId, ExtractError, ExtractionProblem, FusionChoice, Selection};
 use crate::solver::{Budget, Column, Limits, Model};

@@ -7,7 +7,8 @@
 //! Pairs are a relation over classes of kernels, not e-nodes: no class changes by them. A round tries only what the pairs of
 //! the round before make possible, so the whole takes time in proportion to the pairs.
 
-use crate::eqsat::kernel::{self, Anchors, ClassKernel, FusionRule, can_recompute, reads};
+use crate::eqsat::fusion_rule::{Anchors, FusionRule};
+use crate::eqsat::kernel::{self, ClassKernel, can_recompute, reads};
 use crate::eqsat::language::{TensorEGraph, value_type};
 use crate::eqsat::report::Phase;
 use egg::Id;
