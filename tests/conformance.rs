@@ -84,7 +84,7 @@ fn a_damaged_case_is_refused() {
     let damages: [(Damage, &str); 4] = [
         (
             |cases| cases.kernels[0].launches = vec![99],
-            "launches that the plan has not",
+            "launches that the plan does not have",
         ),
         (
             |cases| cases.kernels[0].inputs[0].buffer = 99,

@@ -200,12 +200,8 @@ const WHY_LONG: &[(&str, &str)] = &[
         "the scalar and the vector form of every expression, side by side",
     ),
     (
-        "ir/src/plan.rs",
-        "what a plan holds, and the one check that goes over all of it",
-    ),
-    (
-        "runtime/src/executor.rs",
-        "one walk over a plan, as a whole or launch by launch, which every diagnosis shares",
+        "ir/tests/program_text.rs",
+        "the text of programs: one of everything, its errors, and random programs and texts",
     ),
     (
         "passes/src/layout.rs",
@@ -215,6 +211,8 @@ const WHY_LONG: &[(&str, &str)] = &[
         "passes/src/partition/search.rs",
         "what follows from placing a kernel, what an answer means, and the search that leads from one to the other",
     ),
+    ("src/cli.rs", "every command of the program with its flags"),
+    ("src/explain.rs", "one report of a search, as text and as JSON"),
     (
         "passes/tests/programs.rs",
         "random nets, and every way in which a program of one is made, each held to the same reference",

@@ -36,6 +36,7 @@ pub mod micro_batches;
 mod operands;
 pub mod overlap_chain;
 pub mod partition;
+pub mod region;
 pub mod rematerialize;
 pub mod schedule;
 pub mod simplify;

@@ -1,6 +1,6 @@
 //! Kernels in micro-batches: what it takes to run a kernel on one micro-batch after the other (see [`ir::program::MicroBatchLoop`]).
 
-use crate::partition::region::restrict;
+use crate::region::restrict;
 use ir::nest::{Affine, Expr, Loop, Source};
 use ir::plan::Role;
 use ir::program::{Kernel, MicroBatchLoop, Program, Value, ValueId};

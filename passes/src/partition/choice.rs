@@ -1,7 +1,7 @@
 //! A placement of a kernel with what follows from it, and which placements are never worth it.
 
 use super::Placement;
-use super::region::contains;
+use crate::region::contains;
 use ir::plan::Region;
 use ir::program::ValueId;
 

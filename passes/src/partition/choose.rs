@@ -92,7 +92,7 @@ fn bytes(program: &Program, id: ValueId) -> f64 {
 pub(super) fn by_batch(program: &Program, shares: &[usize]) -> Strategy {
     let place = |(call, batch): (&Kernel, Option<Loop>)| {
         let split = batch.map(|l| split_along(&call.nest, l));
-        let default = match super::region::cut(program.batch, shares) {
+        let default = match crate::region::cut(program.batch, shares) {
             Some(_) => Placement::Replicated,
             None => Placement::Single(DeviceId(0)),
         };
@@ -143,8 +143,8 @@ fn can_be(nest: &Nest, placement: &Placement, shares: &[usize]) -> bool {
     match placement {
         Placement::Partial(l, then) => {
             let extent = nest.reduction[l.0 - nest.parallel.len()];
-            let cuts = super::region::cut(extent, shares).is_some();
-            let then_can_be = || parts_of(&super::region::finish(nest, 0, 1), then, shares).is_some();
+            let cuts = crate::region::cut(extent, shares).is_some();
+            let then_can_be = || parts_of(&crate::region::finish(nest, 0, 1), then, shares).is_some();
             nest.combine == Combine::Sum && cuts && then_can_be()
         }
         _ => parts_of(nest, placement, shares).is_some(),

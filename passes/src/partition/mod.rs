@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`region`] | regions of tensors; nests over a part of a loop, or adding partial sums |
+//! | [`crate::region`] | regions of tensors; nests over a part of a loop, or adding partial sums |
 //! | [`shards`] | what of each value lies on which device; slices, transfers, joins |
 //! | [`choose`] | a strategy by its cost, greedily |
 //! | [`choice`] | a placement of one kernel with what follows from it |
@@ -27,12 +27,13 @@ mod formulation;
 mod intervals;
 mod local_search;
 mod neighbourhoods;
-pub mod region;
+
 mod resident;
 pub mod search;
 pub mod shards;
 
 use crate::operands::drop_unused_operands;
+use crate::region;
 use crate::substitute::normalize;
 use ir::layout::Layout;
 use ir::nest::{Combine, Loop, Nest};

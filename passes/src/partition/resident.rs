@@ -65,7 +65,7 @@ impl PlacementProblem<'_> {
         let choice = &self.kernels[k][p];
         let shards = choice.reads.iter().chain(&choice.writes);
         let here = shards.filter(|shard| (shard.value, shard.device) == (id, device));
-        let volumes = here.map(|shard| super::region::volume(&shard.region) as f64);
+        let volumes = here.map(|shard| crate::region::volume(&shard.region) as f64);
         let whole: usize = self.program.value(id).extents.iter().product();
         volumes.fold(0.0, f64::max) / whole.max(1) as f64
     }

@@ -8,10 +8,10 @@
 use super::choice::{PlacementOption, ShardSpec, undominated};
 use super::choose::{batch_loops, by_batch, candidates};
 use super::neighbourhoods::Incumbent;
-use super::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use super::resident::PeakPoints;
 use super::{Placement, Strategy, parts_of};
 use crate::cost::{Candidate, Costs, Stored};
+use crate::region::{contains, cut, finish, hull, overlap, partial, touched, volume, written};
 use crate::solver::{Answer, Budget, Limits};
 use crate::substitute::normalize;
 use crate::winograd;

@@ -1,7 +1,7 @@
 //! What of each value lies on which device, and how what is missing gets there: slices, transfers, joins.
 
-use super::region::{contains, hull, join, overlap, read_within, touched, volume, write_within, written};
 use crate::operands::operand;
+use crate::region::{contains, hull, join, overlap, read_within, touched, volume, write_within, written};
 use ir::layout::Layout;
 use ir::nest::{Nest, Source};
 use ir::plan::{Allocation, Region, Role};

@@ -20,6 +20,7 @@ pub mod integer;
 pub mod order;
 pub mod parts;
 mod program;
+mod trees;
 pub mod windows;
 
 use bits::Bits;
